@@ -1,0 +1,9 @@
+"""igb_jax: task balancing for multi-task learning in JAX."""
+
+from igb_jax import balancers
+from igb_jax.balancers import Balancer, LossBalancer
+from igb_jax.task_grads import value_and_task_grads
+
+__all__ = ["Balancer", "LossBalancer", "balancers", "value_and_task_grads"]
+
+__version__ = "0.1.0"

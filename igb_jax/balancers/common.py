@@ -1,0 +1,159 @@
+"""What the balancers share: checks of arguments, and a few small formulas."""
+
+import math
+import numbers
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+
+def check_count(name: str, value: Any, *, minimum: int = 1) -> int:
+  """Returns `value` if it is an integer of at least `minimum`.
+
+  Args:
+    name: what the value is called in the error.
+    value: the number to check.
+    minimum: the least value that is allowed.
+
+  Raises:
+    TypeError: `value` is no integer.
+    ValueError: `value` is below `minimum`.
+  """
+  if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+    raise TypeError(f"{name} must be an integer, got {value!r}.")
+  if value < minimum:
+    raise ValueError(f"{name} must be at least {minimum}, got {value}.")
+  return int(value)
+
+
+def check_positive(name: str, value: Any) -> float:
+  """Returns `value` if it is a finite positive number.
+
+  Args:
+    name: what the value is called in the error.
+    value: the number to check.
+
+  Raises:
+    TypeError: `value` is no real number.
+    ValueError: `value` is not finite or not positive.
+  """
+  if isinstance(value, bool) or not isinstance(value, numbers.Real):
+    raise TypeError(f"{name} must be a number, got {value!r}.")
+  number = float(value)
+  if not (math.isfinite(number) and number > 0):
+    raise ValueError(f"{name} must be finite and positive, got {value}.")
+  return number
+
+
+def check_losses(losses: jax.typing.ArrayLike, num_tasks: int) -> jax.Array:
+  """Returns the losses as f32[K]; runs while tracing, so it costs no step time.
+
+  Args:
+    losses: float[K], one loss a task.
+    num_tasks: K.
+
+  Raises:
+    TypeError: the losses are not floating-point numbers.
+    ValueError: the losses have not the shape (num_tasks,).
+  """
+  losses = jnp.asarray(losses)
+  if losses.shape != (num_tasks,):
+    raise ValueError(
+      f"losses must have the shape ({num_tasks},), one scalar a task, got "
+      f"{losses.shape}; stack them with jnp.stack."
+    )
+  if not jnp.issubdtype(losses.dtype, jnp.floating):
+    raise TypeError(f"losses must be floating-point numbers, got {losses.dtype}.")
+  return losses.astype(jnp.float32)
+
+
+def is_valid(losses: jax.Array) -> jax.Array:
+  """bool[K]: which losses are positive and finite, so that a history may use them."""
+  return jnp.isfinite(losses) & (losses > 0)
+
+
+def all_finite(tree: Any) -> jax.Array:
+  """bool[]: whether every number is finite; a norm would overflow before they do.
+
+  Args:
+    tree: a pytree of arrays.
+  """
+  return jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]).all()
+
+
+def log_losses(losses: jax.Array) -> jax.Array:
+  """f32[K]: log L, and NaN where L is not positive (never -inf, which would hide)."""
+  return jnp.where(losses > 0, jnp.log(losses), jnp.nan)
+
+
+def softmax_weights(logits: jax.Array, valid: jax.Array | None = None) -> jax.Array:
+  """K softmax(logits), positive in float32 too.
+
+  Args:
+    logits: f32[K]; not NaN where valid.
+    valid: bool[K], all by default; the other tasks get the weight 0, and the valid
+      ones are weighed as if the others did not exist.
+
+  Returns:
+    f32[K], the weights, which sum to the number of valid tasks. A weight that would
+    underflow is the smallest normal float32 instead of zero.
+  """
+  if valid is None:
+    valid = jnp.ones(logits.shape, bool)
+  limits = jnp.finfo(jnp.float32)
+  softmax = jax.nn.softmax(jnp.clip(logits, limits.min, limits.max), where=valid)
+  return jnp.where(valid, jnp.maximum(jnp.sum(valid) * softmax, limits.tiny), 0.0)
+
+
+def update_mean(
+  mean: jax.Array, count: jax.Array, values: jax.Array, include: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+  """Takes one more value a task into running means.
+
+  Args:
+    mean: f32[K], means so far.
+    count: i32[K], how many values are in them.
+    values: f32[K], the values to take in.
+    include: bool[K], which of them count; the others may be NaN.
+
+  Returns:
+    The new means and counts.
+  """
+  count = count + include
+  change = jnp.where(include, values - mean, 0.0) / jnp.maximum(count, 1)
+  return mean + change, count
+
+
+def increment(step: jax.Array) -> jax.Array:
+  """i32[]: step + 1, which stays at the largest integer instead of wrapping round."""
+  return jnp.asarray(optax.safe_increment(step))
+
+
+def key_data(key: jax.Array | None, method: str) -> jax.Array:
+  """u32[2]: a threefry key drawn from `key`, as plain integers that checkpoint.
+
+  Args:
+    key: a PRNG key of any implementation, typed or raw.
+    method: the method that needs it, for the error.
+
+  Raises:
+    ValueError: `key` is None.
+  """
+  if key is None:
+    raise ValueError(
+      f"{method} draws random numbers: init needs a key, e.g. "
+      "init(jax.random.key(0)), got None."
+    )
+  return jax.random.bits(key, (2,), jnp.uint32)
+
+
+def split_key_data(data: jax.Array) -> tuple[jax.Array, jax.Array]:
+  """Returns the next u32[2] for the state, and a typed key to use now.
+
+  Args:
+    data: u32[2], what `key_data` or the previous call returned.
+  """
+  carry, key = jax.random.split(jax.random.wrap_key_data(data, impl="threefry2x32"))
+  return jax.random.key_data(carry), key

@@ -1,0 +1,113 @@
+"""Dynamic weight average (DWA).
+
+    r_k = mean of L_k over the newer half of a window / mean over its older half
+    w = K softmax(r / T)
+    weighted loss_k = w_k L_k,    or w_k log(L_k) in the log form
+
+Reference: Liu et al., "End-to-End Multi-Task Learning with Attention", CVPR 2019,
+section 3.3, equation 7.
+
+The paper takes the means over the two latest epochs. Published code, followed here,
+takes them over steps: the two halves of the last 2 x 25 loss vectors, the current
+one included, with weights of 1 for the first 26 steps.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from igb_jax.balancers.common import (
+  check_count,
+  check_losses,
+  check_positive,
+  increment,
+  is_valid,
+  log_losses,
+  softmax_weights,
+)
+from igb_jax.balancers.types import LossBalancer
+
+
+class DynamicWeightAverageState(NamedTuple):
+  """State of `dynamic_weight_average`.
+
+  Attributes:
+    step: i32[], number of updates so far.
+    window: f32[2 window, K], the latest valid losses of every task, newest last.
+    weights: f32[K], weights of the latest update; they sum to K.
+  """
+
+  step: jax.Array
+  window: jax.Array
+  weights: jax.Array
+
+
+def dynamic_weight_average(
+  num_tasks: int, *, window: int = 25, temperature: float = 2.0, log: bool = False
+) -> LossBalancer:
+  """Dynamic weight average: more weight to losses that fall more slowly.
+
+  A loss that is not positive and finite does not enter the window of its task.
+
+  Args:
+    num_tasks: K, the number of tasks.
+    window: steps in each of the two halves that are compared.
+    temperature: T; the larger, the more equal the weights.
+    log: weigh the logarithms of the losses ("dwalog"). A loss that is not positive
+      then gives NaN for its own task.
+
+  Returns:
+    A `LossBalancer`; state `DynamicWeightAverageState`.
+
+  Raises:
+    TypeError: `num_tasks` or `window` is no integer, or `temperature` no number.
+    ValueError: `num_tasks` or `window` is below 1, or `temperature` is not finite
+      and positive.
+
+  Example:
+    >>> import jax.numpy as jnp
+    >>> balancer = dynamic_weight_average(num_tasks=2, window=1)
+    >>> state = balancer.init()
+    >>> for losses in ([8.0, 8.0], [4.0, 7.0], [2.0, 6.0]):
+    ...   weighted, state = balancer.update(jnp.array(losses), state)
+
+    The second falls more slowly:
+
+    >>> [f"{weight:.3f}" for weight in state.weights]
+    ['0.911', '1.089']
+  """
+  num_tasks = check_count("num_tasks", num_tasks)
+  window = check_count("window", window)
+  temperature = check_positive("temperature", temperature)
+
+  def init(key: jax.Array | None = None) -> DynamicWeightAverageState:
+    del key
+    return DynamicWeightAverageState(
+      step=jnp.zeros((), jnp.int32),
+      window=jnp.ones((2 * window, num_tasks), jnp.float32),
+      weights=jnp.ones(num_tasks, jnp.float32),
+    )
+
+  def update(
+    losses: jax.typing.ArrayLike, state: DynamicWeightAverageState, **extra: Any
+  ) -> tuple[jax.Array, DynamicWeightAverageState]:
+    del extra
+    losses = check_losses(losses, num_tasks)
+    valid = is_valid(losses)
+    history = jax.lax.stop_gradient(
+      jnp.where(valid, jnp.vstack([state.window[1:], losses]), state.window)
+    )
+    # divided first, since a sum may overflow
+    older, newer = (history.reshape(2, window, num_tasks) / window).sum(axis=1)
+    weights = jnp.where(
+      state.step > window,
+      softmax_weights(newer / older / temperature),
+      1.0,
+    )
+    weighted = weights * (log_losses(losses) if log else losses)
+    return weighted, DynamicWeightAverageState(
+      step=increment(state.step), window=history, weights=weights
+    )
+
+  return LossBalancer(init, update)

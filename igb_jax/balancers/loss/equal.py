@@ -1,0 +1,59 @@
+"""Equal weighting (EW), also called linear scalarisation (LS).
+
+    weighted loss_k = L_k,    w_k = 1
+
+The baseline of multi-task learning: the sum of the losses as they are.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from igb_jax.balancers.common import check_count, check_losses
+from igb_jax.balancers.types import LossBalancer
+
+
+class EqualState(NamedTuple):
+  """State of `equal`.
+
+  Attributes:
+    weights: f32[K], ones.
+  """
+
+  weights: jax.Array
+
+
+def equal(num_tasks: int) -> LossBalancer:
+  """Equal weighting: the losses as they are.
+
+  Args:
+    num_tasks: K, the number of tasks.
+
+  Returns:
+    A `LossBalancer`; state `EqualState`.
+
+  Raises:
+    TypeError: `num_tasks` is no integer.
+    ValueError: `num_tasks` is below 1.
+
+  Example:
+    >>> import jax.numpy as jnp
+    >>> balancer = equal(num_tasks=3)
+    >>> weighted, state = balancer.update(jnp.array([3.0, 1.0, 2.0]), balancer.init())
+    >>> print(weighted)
+    [3. 1. 2.]
+  """
+  num_tasks = check_count("num_tasks", num_tasks)
+
+  def init(key: jax.Array | None = None) -> EqualState:
+    del key
+    return EqualState(weights=jnp.ones(num_tasks, jnp.float32))
+
+  def update(
+    losses: jax.typing.ArrayLike, state: EqualState, **extra: Any
+  ) -> tuple[jax.Array, EqualState]:
+    del extra
+    return check_losses(losses, num_tasks), state
+
+  return LossBalancer(init, update)

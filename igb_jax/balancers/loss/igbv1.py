@@ -1,0 +1,112 @@
+"""Improvable gap balancing, heuristic form (IGBv1).
+
+After the base epoch, task k of K weighs
+
+    w = K softmax(L / L_base),    weighted loss_k = w_k log(L_k)
+
+with L_base the mean losses of the base epoch: L / L_base is the improvable gap, how
+far a task still is from a loss of zero. Before that, w = 1. Reference: Dai et al.,
+"Improvable Gap Balancing for Multi-Task Learning", UAI 2023, Algorithm 1.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from igb_jax.balancers.common import (
+  check_count,
+  check_losses,
+  increment,
+  is_valid,
+  log_losses,
+  softmax_weights,
+  update_mean,
+)
+from igb_jax.balancers.types import LossBalancer
+
+
+class IGBv1State(NamedTuple):
+  """State of `igbv1`.
+
+  Attributes:
+    step: i32[], number of updates so far.
+    base_count: i32[K], valid losses seen in the base epoch.
+    base_losses: f32[K], their mean so far; L_base once the base epoch has ended.
+    weights: f32[K], weights of the latest update.
+  """
+
+  step: jax.Array
+  base_count: jax.Array
+  base_losses: jax.Array
+  weights: jax.Array
+
+
+def igbv1(num_tasks: int, steps_per_epoch: int, *, base_epoch: int = 1) -> LossBalancer:
+  """Improvable gap balancing by a softmax of the gaps.
+
+  A loss that is not positive gives NaN for its own task, whose base loss and count
+  stay as they were and which has the weight 0 at that step. A task without a valid
+  loss in the whole base epoch (its `base_count` is 0) counts with a gap of 1.
+
+  Args:
+    num_tasks: K, the number of tasks.
+    steps_per_epoch: number of updates that make an epoch.
+    base_epoch: the epoch, from 0, over which the base losses are averaged.
+
+  Returns:
+    A `LossBalancer`; state `IGBv1State`.
+
+  Raises:
+    TypeError: an argument is no integer.
+    ValueError: `num_tasks` or `steps_per_epoch` is below 1, or `base_epoch` below 0.
+
+  Example:
+    >>> import jax.numpy as jnp
+    >>> balancer = igbv1(num_tasks=2, steps_per_epoch=1)
+    >>> state = balancer.init()
+    >>> for losses in ([3.0, 3.0], [2.0, 2.0], [1.0, 2.0]):
+    ...   weighted, state = balancer.update(jnp.array(losses), state)
+
+    The first task has half of its gap left, the second all of it:
+
+    >>> [f"{weight:.3f}" for weight in state.weights]
+    ['0.755', '1.245']
+  """
+  num_tasks = check_count("num_tasks", num_tasks)
+  steps_per_epoch = check_count("steps_per_epoch", steps_per_epoch)
+  base_epoch = check_count("base_epoch", base_epoch, minimum=0)
+  base_start = base_epoch * steps_per_epoch
+  base_end = base_start + steps_per_epoch
+
+  def init(key: jax.Array | None = None) -> IGBv1State:
+    del key
+    return IGBv1State(
+      step=jnp.zeros((), jnp.int32),
+      base_count=jnp.zeros(num_tasks, jnp.int32),
+      base_losses=jnp.zeros(num_tasks, jnp.float32),
+      weights=jnp.ones(num_tasks, jnp.float32),
+    )
+
+  def update(
+    losses: jax.typing.ArrayLike, state: IGBv1State, **extra: Any
+  ) -> tuple[jax.Array, IGBv1State]:
+    del extra
+    losses = check_losses(losses, num_tasks)
+    constant = jax.lax.stop_gradient(losses)
+    valid = is_valid(constant)
+
+    in_base_epoch = (state.step >= base_start) & (state.step < base_end)
+    base_losses, base_count = update_mean(
+      state.base_losses, state.base_count, constant, in_base_epoch & valid
+    )
+    gap = jnp.where(base_count > 0, constant / base_losses, 1.0)
+    weights = jnp.where(state.step >= base_end, softmax_weights(gap, valid), 1.0)
+    return weights * log_losses(losses), IGBv1State(
+      step=increment(state.step),
+      base_count=base_count,
+      base_losses=base_losses,
+      weights=weights,
+    )
+
+  return LossBalancer(init, update)

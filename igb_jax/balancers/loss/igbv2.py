@@ -1,0 +1,312 @@
+"""Improvable gap balancing, learnt form (IGBv2): soft actor-critic inside the step.
+
+State L (the losses), action w = K softmax(u), weighted loss_k = w_k log(L_k). Step t:
+
+1. once the base epoch has ended, the reward of the step before is
+
+       r = alpha min_k (L_{t-1} - L_t)_k / L_base_k,    alpha = initial / current
+                                                                learning rate
+
+   and (L_{t-1}, w_{t-1}, r, L_t) goes into a ring buffer;
+2. from the warm-up's end on, every 50 steps: with k = 1 + fill of the buffer, int(25 k)
+   updates of the agent, each on int(128 k) transitions drawn with replacement;
+3. w_t is random (as RLW) before the start epoch, then the actor's action at L_t.
+
+Reference: Dai et al., "Improvable Gap Balancing for Multi-Task Learning", UAI 2023,
+section 3.3, Algorithm 2 and equation 4. `igb_jax.balancers.sac` has the agent. The
+published code for QM9 reads the learning rate anew each epoch, so that its alpha is
+always 1; this follows the paper.
+"""
+
+import numbers
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from igb_jax.balancers import sac
+from igb_jax.balancers.common import (
+  all_finite,
+  check_count,
+  check_losses,
+  check_positive,
+  increment,
+  is_valid,
+  key_data,
+  log_losses,
+  softmax_weights,
+  split_key_data,
+  update_mean,
+)
+from igb_jax.balancers.types import LossBalancer
+
+
+class IGBv2State(NamedTuple):
+  """State of `igbv2`.
+
+  Attributes:
+    step: i32[], number of updates so far.
+    key: u32[2], data of the threefry key of the next step.
+    base_count: i32[K], valid losses seen in the base epoch.
+    base_losses: f32[K], their mean so far; L_base once the base epoch has ended.
+    previous_losses: f32[K], the latest losses that were all finite.
+    previous_finite: bool[], whether those are the losses of the step before.
+    agent: the agent's state.
+    replay: the ring buffer of transitions.
+    num_nonfinite: i32[], steps whose losses were not all finite; they reach neither
+      buffer nor agent.
+    num_rejected: i32[], updates of the agent that were undone since their result was
+      not finite.
+    weights: f32[K], weights of the latest update; they sum to K.
+  """
+
+  step: jax.Array
+  key: jax.Array
+  base_count: jax.Array
+  base_losses: jax.Array
+  previous_losses: jax.Array
+  previous_finite: jax.Array
+  agent: sac.AgentState
+  replay: sac.Replay
+  num_nonfinite: jax.Array
+  num_rejected: jax.Array
+  weights: jax.Array
+
+
+def igbv2(
+  num_tasks: int,
+  steps_per_epoch: int,
+  *,
+  base_epoch: int = 1,
+  warmup_epochs: int = 3,
+  start_epoch: int = 5,
+  update_every: int = 50,
+  num_updates: int = 25,
+  batch_size: int = 128,
+  buffer_size: int = 10_000,
+  learning_rate: float = 3e-4,
+  gamma: float = 0.99,
+  tau: float = 0.005,
+  initial_alpha: float = 0.2,
+  hidden_sizes: Sequence[int] = (128, 128),
+) -> LossBalancer:
+  """Improvable gap balancing by an agent that learns during training.
+
+  `update` takes two extra arguments: `learning_rate_ratio`, the initial over the
+  current learning rate of the model, 1 by default (a Python number that is not finite
+  and positive is a ValueError; a traced one that is not finite stores no transition);
+  and `deterministic`, with which the actor acts with its mean instead of a sample.
+
+  Mapped over seeds by `jax.vmap`, the agents learn at the steps at which any of them is
+  due, not at every step, whether or not the step counter is mapped.
+
+  Args:
+    num_tasks: K, the number of tasks.
+    steps_per_epoch: number of updates that make an epoch.
+    base_epoch: the epoch, from 0, over which the base losses are averaged.
+    warmup_epochs: epochs before the agent's first update.
+    start_epoch: the epoch, from 0, from which on the actor chooses the weights.
+    update_every: steps between rounds of the agent's updates.
+    num_updates: updates in a round with an empty buffer; twice as many with a full one.
+    batch_size: transitions in an update with an empty buffer; twice as many with a full
+      one.
+    buffer_size: transitions that the ring buffer holds.
+    learning_rate: of the agent's Adams. The paper takes 1e-4 in combination with MGDA,
+      PCGrad or Nash-MTL.
+    gamma: discount, in [0, 1).
+    tau: share of the critics that enters their slow copy at each update, in (0, 1].
+    initial_alpha: the agent's temperature at the start.
+    hidden_sizes: widths of the hidden layers of actor and critics.
+
+  Returns:
+    A `LossBalancer`; state `IGBv2State`. Its `init` needs a key and raises ValueError
+    without one.
+
+  Raises:
+    TypeError: an argument is no number of the kind that is needed.
+    ValueError: an argument is out of its range.
+
+  Example:
+    >>> balancer = igbv2(num_tasks=3, steps_per_epoch=10)
+    >>> state = balancer.init(jax.random.key(0))
+    >>> losses = jnp.array([1.0, 2.0, 0.5])
+    >>> weighted, state = balancer.update(losses, state, learning_rate_ratio=1.0)
+    >>> print(f"{state.weights.sum():.3f}")
+    3.000
+  """
+  num_tasks = check_count("num_tasks", num_tasks)
+  steps_per_epoch = check_count("steps_per_epoch", steps_per_epoch)
+  base_epoch = check_count("base_epoch", base_epoch, minimum=0)
+  warmup_epochs = check_count("warmup_epochs", warmup_epochs, minimum=0)
+  start_epoch = check_count("start_epoch", start_epoch, minimum=0)
+  update_every = check_count("update_every", update_every)
+  num_updates = check_count("num_updates", num_updates)
+  batch_size = check_count("batch_size", batch_size)
+  buffer_size = check_count("buffer_size", buffer_size)
+  if max(num_updates, batch_size) * buffer_size >= 2**31:
+    raise ValueError(
+      "num_updates and batch_size times buffer_size must be below 2^31, got "
+      f"{num_updates}, {batch_size} and {buffer_size}."
+    )
+  agent = sac.agent(
+    num_tasks,
+    learning_rate=learning_rate,
+    gamma=gamma,
+    tau=tau,
+    initial_alpha=initial_alpha,
+    hidden_sizes=hidden_sizes,
+  )
+  base_start = base_epoch * steps_per_epoch
+  base_end = base_start + steps_per_epoch
+
+  def init(key: jax.Array | None = None) -> IGBv2State:
+    data, agent_key = split_key_data(key_data(key, "igbv2"))
+    return IGBv2State(
+      step=jnp.zeros((), jnp.int32),
+      key=data,
+      base_count=jnp.zeros(num_tasks, jnp.int32),
+      base_losses=jnp.zeros(num_tasks, jnp.float32),
+      previous_losses=jnp.zeros(num_tasks, jnp.float32),
+      previous_finite=jnp.zeros((), bool),
+      agent=agent.init(agent_key),
+      replay=sac.empty(buffer_size, num_tasks),
+      num_nonfinite=jnp.zeros((), jnp.int32),
+      num_rejected=jnp.zeros((), jnp.int32),
+      weights=jnp.ones(num_tasks, jnp.float32),
+    )
+
+  def learn(
+    state: sac.AgentState, replay: sac.Replay, key: jax.Array
+  ) -> tuple[sac.AgentState, jax.Array]:
+    """One round of updates; returns the agent and how many had to be undone."""
+    # int(25 k) and int(128 k), k = 1 + size / buffer_size, exactly
+    updates = num_updates + num_updates * replay.size // buffer_size
+    transitions = batch_size + batch_size * replay.size // buffer_size
+    mask = (jnp.arange(2 * batch_size) < transitions).astype(jnp.float32)
+
+    def body(index, carry):
+      state, num_rejected = carry
+      keys = jax.random.split(jax.random.fold_in(key, index), 3)
+      batch = sac.sample(replay, 2 * batch_size, keys[0])
+      shape = (2 * batch_size, num_tasks)
+      noise = sac.Noise(
+        *(jax.random.normal(key, shape, jnp.float32) for key in keys[1:])
+      )
+      proposed = agent.update(state, batch, noise, mask)
+      good = all_finite(proposed)
+      state = optax.tree.where(good, proposed, state)
+      return state, num_rejected + ~good
+
+    return jax.lax.fori_loop(0, updates, body, (state, jnp.zeros((), jnp.int32)))
+
+  learn_if = _conditional(learn)
+
+  def update(
+    losses: jax.typing.ArrayLike,
+    state: IGBv2State,
+    *,
+    learning_rate_ratio: jax.typing.ArrayLike = 1.0,
+    deterministic: jax.typing.ArrayLike = False,
+    **extra: Any,
+  ) -> tuple[jax.Array, IGBv2State]:
+    del extra
+    losses = check_losses(losses, num_tasks)
+    if isinstance(learning_rate_ratio, numbers.Real):
+      check_positive("learning_rate_ratio", learning_rate_ratio)
+    ratio = jax.lax.stop_gradient(jnp.asarray(learning_rate_ratio, jnp.float32))
+    if ratio.shape:
+      raise ValueError(f"learning_rate_ratio must be a scalar, got {ratio.shape}.")
+    constant = jax.lax.stop_gradient(losses)
+    finite = jnp.isfinite(constant).all()
+    data, key = split_key_data(state.key)
+    learn_key, random_key, action_key = jax.random.split(key, 3)
+
+    has_base = state.step >= base_end
+    base_losses, base_count = update_mean(
+      state.base_losses,
+      state.base_count,
+      constant,
+      (state.step >= base_start) & ~has_base & is_valid(constant),
+    )
+    decline = jnp.where(
+      base_count > 0, (state.previous_losses - constant) / base_losses, jnp.inf
+    )
+    reward = ratio * jnp.min(decline)
+    transition = sac.Transitions(state.previous_losses, state.weights, reward, constant)
+    complete = has_base & finite & state.previous_finite & jnp.isfinite(reward)
+    replay = sac.add(state.replay, transition, complete)
+
+    due = (state.step >= warmup_epochs * steps_per_epoch) & (replay.size > 0)
+    due &= state.step % update_every == 0
+    agent_state, num_rejected = learn_if(due, state.agent, replay, learn_key)
+
+    safe_losses = jnp.where(finite, constant, state.previous_losses)
+    noise = jax.random.normal(action_key, (num_tasks,), jnp.float32)
+    action = agent.act(agent_state, safe_losses, jnp.where(deterministic, 0.0, noise))
+    by_chance = softmax_weights(
+      jax.random.normal(random_key, (num_tasks,), jnp.float32)
+    )
+    explores = state.step < start_epoch * steps_per_epoch
+    weights = jnp.where(explores, by_chance, action)
+
+    return weights * log_losses(losses), IGBv2State(
+      step=increment(state.step),
+      key=data,
+      base_count=base_count,
+      base_losses=base_losses,
+      previous_losses=safe_losses,
+      previous_finite=finite,
+      agent=agent_state,
+      replay=replay,
+      num_nonfinite=state.num_nonfinite + ~finite,
+      num_rejected=state.num_rejected + num_rejected,
+      weights=weights,
+    )
+
+  return LossBalancer(init, update)
+
+
+def _skip(state, replay, key):
+  """What happens instead of `learn`: nothing."""
+  del replay, key
+  return state, jnp.zeros((), jnp.int32)
+
+
+def _conditional(learn: Callable[..., Any], skip: Callable[..., Any] = _skip):
+  """`learn_if(due, *operands)`: `learn` if due, else `skip`; under vmap a branch too.
+
+  `jax.vmap` turns a `cond` on a mapped predicate into a select that always takes both
+  ways; here the agents of all seeds learn if any is due, and only then. The rule calls
+  itself, so that this holds under nested vmaps.
+  """
+
+  @jax.custom_batching.custom_vmap
+  def learn_if(due, *operands):
+    return jax.lax.cond(due, learn, skip, *operands)
+
+  @learn_if.def_vmap
+  def learn_if_any(axis_size, in_batched, *arguments):
+    due, *operands = jax.tree.map(
+      lambda leaf, batched: (
+        leaf if batched else jnp.broadcast_to(leaf, (axis_size, *jnp.shape(leaf)))
+      ),
+      arguments,
+      tuple(in_batched),
+    )
+
+    def learn_those_due(due, *operands):
+      def learn_one(due, *operands):
+        return optax.tree.where(due, learn(*operands), skip(*operands))
+
+      return jax.vmap(learn_one)(due, *operands)
+
+    def skip_all(due, *operands):
+      del due
+      return jax.vmap(skip)(*operands)
+
+    outputs = _conditional(learn_those_due, skip_all)(due.any(), due, *operands)
+    return outputs, jax.tree.map(lambda _: True, outputs)
+
+  return learn_if

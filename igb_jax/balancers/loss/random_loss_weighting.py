@@ -1,0 +1,82 @@
+"""Random loss weighting (RLW).
+
+    w = K softmax(z),  z ~ N(0, I) fresh at every step
+    weighted loss_k = w_k L_k,    or w_k log(L_k) in the log form
+
+Reference: Lin et al., "Reasonable Effectiveness of Random Weighting: A Litmus Test
+for Multi-Task Learning", TMLR 2022, section 3, with the normal distribution.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from igb_jax.balancers.common import (
+  check_count,
+  check_losses,
+  key_data,
+  log_losses,
+  softmax_weights,
+  split_key_data,
+)
+from igb_jax.balancers.types import LossBalancer
+
+
+class RandomLossWeightingState(NamedTuple):
+  """State of `random_loss_weighting`.
+
+  Attributes:
+    key: u32[2], data of the threefry key of the next draw.
+    weights: f32[K], weights of the latest update; they sum to K.
+  """
+
+  key: jax.Array
+  weights: jax.Array
+
+
+def random_loss_weighting(num_tasks: int, *, log: bool = False) -> LossBalancer:
+  """Random loss weighting: fresh random weights at every step.
+
+  Args:
+    num_tasks: K, the number of tasks.
+    log: weigh the logarithms of the losses ("rlwlog"). A loss that is not positive
+      then gives NaN for its own task.
+
+  Returns:
+    A `LossBalancer`; state `RandomLossWeightingState`. Its `init` needs a key and
+    raises ValueError without one.
+
+  Raises:
+    TypeError: `num_tasks` is no integer.
+    ValueError: `num_tasks` is below 1.
+
+  Example:
+    >>> import jax
+    >>> import jax.numpy as jnp
+    >>> balancer = random_loss_weighting(num_tasks=3)
+    >>> state = balancer.init(jax.random.key(0))
+    >>> weighted, state = balancer.update(jnp.ones(3), state)
+    >>> print(f"{weighted.sum():.3f}")
+    3.000
+  """
+  num_tasks = check_count("num_tasks", num_tasks)
+
+  def init(key: jax.Array | None = None) -> RandomLossWeightingState:
+    return RandomLossWeightingState(
+      key=key_data(key, "random_loss_weighting"),
+      weights=jnp.ones(num_tasks, jnp.float32),
+    )
+
+  def update(
+    losses: jax.typing.ArrayLike, state: RandomLossWeightingState, **extra: Any
+  ) -> tuple[jax.Array, RandomLossWeightingState]:
+    del extra
+    losses = check_losses(losses, num_tasks)
+    carry, key = split_key_data(state.key)
+    logits = jax.random.normal(key, (num_tasks,), jnp.float32)
+    weights = softmax_weights(logits)
+    weighted = weights * (log_losses(losses) if log else losses)
+    return weighted, RandomLossWeightingState(key=carry, weights=weights)
+
+  return LossBalancer(init, update)

@@ -1,0 +1,64 @@
+"""Scale-invariant loss (SI): the sum of the logarithms of the losses.
+
+    weighted loss_k = log(L_k),    w_k = 1
+
+Its gradient is that of L_k divided by L_k, so that the unit of a loss does not
+matter. Reference: the baseline "SI" of Navon et al., "Multi-Task Learning as a
+Bargaining Game", ICML 2022, section 5; the first part of IGB (Dai et al., UAI 2023,
+section 3.1).
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from igb_jax.balancers.common import check_count, check_losses, log_losses
+from igb_jax.balancers.types import LossBalancer
+
+
+class ScaleInvariantState(NamedTuple):
+  """State of `scale_invariant`.
+
+  Attributes:
+    weights: f32[K], ones.
+  """
+
+  weights: jax.Array
+
+
+def scale_invariant(num_tasks: int) -> LossBalancer:
+  """Scale-invariant weighting: the logarithm of every loss.
+
+  A loss that is not positive has no logarithm: its weighted loss is NaN.
+
+  Args:
+    num_tasks: K, the number of tasks.
+
+  Returns:
+    A `LossBalancer`; state `ScaleInvariantState`.
+
+  Raises:
+    TypeError: `num_tasks` is no integer.
+    ValueError: `num_tasks` is below 1.
+
+  Example:
+    >>> import jax.numpy as jnp
+    >>> balancer = scale_invariant(num_tasks=2)
+    >>> weighted, state = balancer.update(jnp.array([1.0, 0.0]), balancer.init())
+    >>> print(weighted)
+    [ 0. nan]
+  """
+  num_tasks = check_count("num_tasks", num_tasks)
+
+  def init(key: jax.Array | None = None) -> ScaleInvariantState:
+    del key
+    return ScaleInvariantState(weights=jnp.ones(num_tasks, jnp.float32))
+
+  def update(
+    losses: jax.typing.ArrayLike, state: ScaleInvariantState, **extra: Any
+  ) -> tuple[jax.Array, ScaleInvariantState]:
+    del extra
+    return log_losses(check_losses(losses, num_tasks)), state
+
+  return LossBalancer(init, update)

@@ -1,0 +1,68 @@
+"""Single-task learning (STL): one task of the K.
+
+    weighted loss_k = L_k if k = task else 0,    w = one-hot of the task
+
+K such runs, one a task, are the baseline of delta_m.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from igb_jax.balancers.common import check_count, check_losses
+from igb_jax.balancers.types import LossBalancer
+
+
+class SingleTaskState(NamedTuple):
+  """State of `single_task`.
+
+  Attributes:
+    weights: f32[K], one for the task, zero for the others.
+  """
+
+  weights: jax.Array
+
+
+def single_task(num_tasks: int, task: int) -> LossBalancer:
+  """Trains one task alone.
+
+  The weighted losses of the others are 0 even where the losses are NaN. Their gradients
+  are multiplied by 0, which leaves NaN where a gradient is NaN itself.
+
+  Args:
+    num_tasks: K, the number of tasks.
+    task: which task to train, from 0 to K - 1.
+
+  Returns:
+    A `LossBalancer`; state `SingleTaskState`.
+
+  Raises:
+    TypeError: `num_tasks` or `task` is no integer.
+    ValueError: `num_tasks` is below 1, or `task` is not in [0, num_tasks).
+
+  Example:
+    >>> import jax.numpy as jnp
+    >>> balancer = single_task(num_tasks=3, task=1)
+    >>> losses = jnp.array([jnp.nan, 5.0, 2.0])
+    >>> weighted, state = balancer.update(losses, balancer.init())
+    >>> print(weighted)
+    [0. 5. 0.]
+  """
+  num_tasks = check_count("num_tasks", num_tasks)
+  task = check_count("task", task, minimum=0)
+  if task >= num_tasks:
+    raise ValueError(f"task must be below num_tasks = {num_tasks}, got {task}.")
+
+  def init(key: jax.Array | None = None) -> SingleTaskState:
+    del key
+    return SingleTaskState(weights=jax.nn.one_hot(task, num_tasks, dtype=jnp.float32))
+
+  def update(
+    losses: jax.typing.ArrayLike, state: SingleTaskState, **extra: Any
+  ) -> tuple[jax.Array, SingleTaskState]:
+    del extra
+    losses = check_losses(losses, num_tasks)
+    return jnp.where(jnp.arange(num_tasks) == task, losses, 0.0), state
+
+  return LossBalancer(init, update)

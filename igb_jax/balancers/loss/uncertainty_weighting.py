@@ -1,0 +1,111 @@
+"""Uncertainty weighting (UW).
+
+    weighted loss_k = L_k / (2 e^{s_k}) + s_k / 2,    reported w_k = e^{-s_k}
+
+with log L_k in the place of L_k in the log form. The log variances s start at 0
+and descend the gradient of the sum of the weighted losses by an Adam of their own:
+
+    d/ds_k = (1 - L_k e^{-s_k}) / 2
+
+Reference: Kendall et al., "Multi-Task Learning Using Uncertainty to Weigh Losses for
+Scene Geometry and Semantics", CVPR 2018, section 3.2.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from igb_jax.balancers.common import (
+  check_count,
+  check_losses,
+  check_positive,
+  log_losses,
+)
+from igb_jax.balancers.types import LossBalancer
+
+# e^80 is near the end of float32. Only a loss that stays at 0 (1 in the log form) gets
+# there: it pushes s down without end.
+_LARGEST_LOG_VARIANCE = 80.0
+
+
+class UncertaintyWeightingState(NamedTuple):
+  """State of `uncertainty_weighting`.
+
+  Attributes:
+    log_variance: f32[K], s.
+    adam: optax state, one Adam a task (leading axis K).
+    weights: f32[K], weights e^{-s} of the latest update.
+  """
+
+  log_variance: jax.Array
+  adam: optax.OptState
+  weights: jax.Array
+
+
+def uncertainty_weighting(
+  num_tasks: int, *, learning_rate: float = 0.025, log: bool = False
+) -> LossBalancer:
+  """Uncertainty weighting: a learnt log variance a task.
+
+  The weights are used first, then updated. A loss that cannot be used (not positive
+  in the log form, not finite in either) leaves the variance of its task and that
+  task's Adam as they were.
+
+  Args:
+    num_tasks: K, the number of tasks.
+    learning_rate: of the log variances' Adam.
+    log: weigh the logarithms of the losses ("uwlog"). A loss that is not positive
+      then gives NaN for its own task.
+
+  Returns:
+    A `LossBalancer`; state `UncertaintyWeightingState`.
+
+  Raises:
+    TypeError: `num_tasks` is no integer, or `learning_rate` no number.
+    ValueError: `num_tasks` is below 1, or `learning_rate` is not finite and positive.
+
+  Example:
+    >>> import jax.numpy as jnp
+    >>> balancer = uncertainty_weighting(num_tasks=2)
+    >>> state = balancer.init()
+    >>> for _ in range(3):
+    ...   weighted, state = balancer.update(jnp.array([4.0, 0.25]), state)
+    >>> [f"{weight:.3f}" for weight in state.weights]
+    ['0.951', '1.051']
+  """
+  num_tasks = check_count("num_tasks", num_tasks)
+  optimizer = optax.adam(check_positive("learning_rate", learning_rate))
+
+  def init(key: jax.Array | None = None) -> UncertaintyWeightingState:
+    del key
+    log_variance = jnp.zeros(num_tasks, jnp.float32)
+    return UncertaintyWeightingState(
+      log_variance=log_variance,
+      adam=jax.vmap(optimizer.init)(log_variance),
+      weights=jnp.ones(num_tasks, jnp.float32),
+    )
+
+  def update(
+    losses: jax.typing.ArrayLike, state: UncertaintyWeightingState, **extra: Any
+  ) -> tuple[jax.Array, UncertaintyWeightingState]:
+    del extra
+    losses = check_losses(losses, num_tasks)
+    values = log_losses(losses) if log else losses
+    s = state.log_variance
+    weights = jnp.exp(-s)
+    weighted = weights * values / 2 + s / 2
+
+    gradient = jax.lax.stop_gradient(1 - weights * values) / 2
+    usable = jnp.isfinite(gradient**2)  # Adam squares it
+    step, adam = jax.vmap(optimizer.update)(gradient, state.adam)
+    s, adam = optax.tree.where(
+      usable, (optax.apply_updates(s, step), adam), (s, state.adam)
+    )
+    s = jnp.clip(s, -_LARGEST_LOG_VARIANCE, _LARGEST_LOG_VARIANCE)
+    return weighted, UncertaintyWeightingState(
+      log_variance=s, adam=adam, weights=weights
+    )
+
+  return LossBalancer(init, update)

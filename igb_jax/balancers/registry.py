@@ -1,0 +1,118 @@
+"""Balancers by name: `create("igbv1", num_tasks=3, steps_per_epoch=397)`."""
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
+
+from igb_jax.balancers import loss
+from igb_jax.balancers.types import Balancer
+
+
+class _Method(NamedTuple):
+  kind: Literal["loss", "gradient"]
+  constructor: Callable[..., Any]
+
+
+_METHODS = {
+  "ew": _Method("loss", loss.equal),
+  "si": _Method("loss", loss.scale_invariant),
+  "stl": _Method("loss", loss.single_task),
+  "rlw": _Method("loss", functools.partial(loss.random_loss_weighting, log=False)),
+  "rlwlog": _Method("loss", functools.partial(loss.random_loss_weighting, log=True)),
+  "dwa": _Method("loss", functools.partial(loss.dynamic_weight_average, log=False)),
+  "dwalog": _Method("loss", functools.partial(loss.dynamic_weight_average, log=True)),
+  "uw": _Method("loss", functools.partial(loss.uncertainty_weighting, log=False)),
+  "uwlog": _Method("loss", functools.partial(loss.uncertainty_weighting, log=True)),
+  "igbv1": _Method("loss", loss.igbv1),
+  "igbv2": _Method("loss", loss.igbv2),
+}
+_ALIASES = {"ls": "ew"}
+
+
+def names() -> dict[str, Literal["loss", "gradient"]]:
+  """The names that `create` knows, each with what the method balances.
+
+  Example:
+    >>> names()["igbv1"]
+    'loss'
+  """
+  return {name: method.kind for name, method in _METHODS.items()}
+
+
+def create(
+  spec: str,
+  *,
+  num_tasks: int,
+  steps_per_epoch: int | None = None,
+  **hyperparameters: Any,
+) -> Balancer:
+  """Makes the balancer that a specification names.
+
+  Args:
+    spec: "loss", "gradient" or "loss+gradient", with names from `names()` or the
+      alias "ls" for "ew".
+    num_tasks: K, the number of tasks.
+    steps_per_epoch: number of updates that make an epoch. It describes the run, so
+      every specification accepts it; igbv1 and igbv2 need it.
+    **hyperparameters: keyword arguments of the methods named. One that several parts
+      of the specification take goes to each of them.
+
+  Returns:
+    A `Balancer`, whose part that the specification does not name is None.
+
+  Raises:
+    TypeError: no part of the specification takes a hyper-parameter, or a part lacks
+      one that it needs.
+    ValueError: an unknown name, two names of one kind, or a bad value.
+
+  Example:
+    >>> balancer = create("igbv1", num_tasks=3, steps_per_epoch=397)
+    >>> balancer.loss.init().weights.shape
+    (3,)
+    >>> balancer.gradient is None
+    True
+  """
+  if not isinstance(spec, str):
+    raise TypeError(f"the specification must be a string, got {spec!r}.")
+  offered: dict[str, Any] = {"num_tasks": num_tasks, **hyperparameters}
+  if steps_per_epoch is not None:
+    offered["steps_per_epoch"] = steps_per_epoch
+  run_facts = {"num_tasks", "steps_per_epoch"}
+  known: set[str] = set()
+  parts: dict[str, Any] = {"loss": None, "gradient": None}
+  for name in spec.split("+"):
+    name = _ALIASES.get(name, name)
+    if name not in _METHODS:
+      raise ValueError(
+        f"unknown balancer {name!r} in {spec!r}; known: {', '.join(_METHODS)}; a loss "
+        "and a gradient balancer combine as 'loss+gradient'."
+      )
+    kind, constructor = _METHODS[name]
+    if parts[kind] is not None:
+      raise ValueError(f"{spec!r} names two {kind} balancers; at most one is allowed.")
+    parameters = _parameters(constructor)
+    needed = [
+      parameter.name
+      for parameter in parameters.values()
+      if parameter.default is parameter.empty and parameter.name not in offered
+    ]
+    if needed:
+      raise TypeError(f"{name!r} needs {', '.join(needed)}; pass it by keyword.")
+    arguments = {key: value for key, value in offered.items() if key in parameters}
+    known |= parameters.keys() - run_facts
+    parts[kind] = functools.partial(constructor, **arguments)
+  unknown = sorted(hyperparameters.keys() - known)
+  if unknown:
+    raise TypeError(
+      f"{spec!r} takes no hyper-parameter {', '.join(unknown)}; it takes "
+      f"{', '.join(sorted(known)) or 'none'}."
+    )
+  return Balancer(**{kind: make and make() for kind, make in parts.items()})
+
+
+def _parameters(constructor: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+  """The parameters that a name leaves open; "rlw" and "rlwlog" fix `log`."""
+  fixed = constructor.keywords if isinstance(constructor, functools.partial) else {}
+  parameters = inspect.signature(constructor).parameters
+  return {name: value for name, value in parameters.items() if name not in fixed}

@@ -1,0 +1,16 @@
+"""The soft actor-critic agent of IGBv2, which can be used on its own."""
+
+from igb_jax.balancers.sac.agent import Agent, AgentState, Noise, agent
+from igb_jax.balancers.sac.replay import Replay, Transitions, add, empty, sample
+
+__all__ = [
+  "Agent",
+  "AgentState",
+  "Noise",
+  "Replay",
+  "Transitions",
+  "add",
+  "agent",
+  "empty",
+  "sample",
+]

@@ -1,0 +1,35 @@
+import numpy as np
+import pytest
+
+from igb_jax.metrics import delta_m
+
+
+def test_delta_m_of_the_papers_rows():
+  # Dai et al., UAI 2023, Table 2: EW and IGBv1 on QM9, and the single-task base
+  base = [0.0671, 0.1814, 60.576, 53.915, 0.5027, 4.539, 58.838, 64.244, 63.852,
+          66.223, 0.07212]  # fmt: skip
+  ew = [0.106, 0.325, 73.57, 89.67, 5.19, 14.06, 143.4, 144.2, 144.6, 140.3, 0.128]
+  igbv1 = [0.271, 0.351, 143.1, 132.4, 1.07, 4.53, 56.74, 57.13, 57.16, 56.73, 0.115]
+  assert delta_m(ew, base) == pytest.approx(177.6, abs=0.3)
+  assert delta_m(igbv1, base) == pytest.approx(73.9, abs=0.2)
+
+
+def test_delta_m_turns_the_sign_where_higher_is_better():
+  assert delta_m([1.1, 1.1], [1.0, 1.0], [True, False]) == pytest.approx(0)
+  assert delta_m([1.1], [1.0], True) == pytest.approx(-10)
+  assert delta_m([3.0], [3.0]) == 0
+
+
+@pytest.mark.parametrize(
+  ("metrics", "baselines", "message"),
+  [
+    ([1.0], [1.0, 2.0], "same length"),
+    ([], [], "same length"),
+    (1.0, 1.0, "same length"),
+    (np.ones((2, 2)), np.ones((2, 2)), "same length"),
+    ([1.0], [0.0], "must not be zero"),
+  ],
+)
+def test_delta_m_errors(metrics, baselines, message):
+  with pytest.raises(ValueError, match=message):
+    delta_m(metrics, baselines)

@@ -1,0 +1,139 @@
+"""Task gradients against `jax.jacrev`."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from igb_jax.nets import mpnn
+from igb_jax.task_grads import value_and_task_grads
+from tests.nets.test_mpnn import GROUPS, NUM_TASKS, golden_batch
+
+
+def assert_close(actual, expected, rtol=1e-5, atol=1e-6):
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, rtol, atol), actual, expected
+  )
+
+
+@settings(deadline=None, max_examples=10)
+@given(
+  num_tasks=st.integers(1, 7),
+  batch_size=st.integers(1, 9),
+  shapes=st.lists(st.lists(st.integers(1, 3), max_size=3), min_size=1, max_size=3),
+)
+def test_equals_jacrev_on_random_pytrees(num_tasks, batch_size, shapes):
+  generator = np.random.default_rng(0)
+  params = {
+    f"leaf {index}": [jnp.asarray(generator.normal(size=shape), jnp.float32)]
+    for index, shape in enumerate(shapes)
+  }
+  mixing = jnp.asarray(generator.normal(size=(num_tasks, len(shapes))), jnp.float32)
+
+  def losses_of(params):
+    norms = jnp.stack([jnp.sin(leaf).sum() for leaf in jax.tree.leaves(params)])
+    return jnp.exp(mixing @ norms / 10)
+
+  losses, grads = jax.jit(value_and_task_grads(losses_of, batch_size=batch_size))(
+    params
+  )
+  assert_close(losses, losses_of(params))
+  expected = jax.jacrev(losses_of)(params)
+  assert jax.tree.structure(grads) == jax.tree.structure(expected)
+  assert_close(grads, expected)
+
+
+@pytest.mark.parametrize("batch_size", [1, 4])
+def test_equals_jacrev_on_the_qm9_network(batch_size):
+  net = mpnn.MPNN(num_tasks=NUM_TASKS, dim=8)
+  batch, _ = golden_batch(GROUPS[0])
+  params = net.init(jax.random.key(0), batch)["params"]
+
+  def losses_of(params):
+    predictions = net.apply({"params": params}, batch)
+    return jnp.mean(predictions**2, axis=0), predictions
+
+  (losses, aux), grads = jax.jit(
+    value_and_task_grads(losses_of, has_aux=True, batch_size=batch_size)
+  )(params)
+  expected, predictions = jax.jit(jax.jacrev(losses_of, has_aux=True))(params)
+  assert_close(losses, losses_of(params)[0])
+  assert_close(aux, predictions)
+  assert_close(grads, expected, 1e-4, 1e-5)
+
+
+def fun(a, b, scale=1.0):
+  return scale * jnp.stack([a["x"] * b, a["x"] + b**2])
+
+
+ARGUMENTS = ({"x": jnp.float32(2.0)}, jnp.float32(3.0))
+
+
+@pytest.mark.parametrize("argnums", [0, 1, (0,), (0, 1), (1, 0), -1])
+def test_argnums_and_keywords(argnums):
+  losses, grads = value_and_task_grads(fun, argnums)(*ARGUMENTS, scale=2.0)
+  assert_close(losses, fun(*ARGUMENTS, scale=2.0))
+  expected = jax.jacrev(fun, argnums)(*ARGUMENTS, scale=2.0)
+  assert jax.tree.structure(grads) == jax.tree.structure(expected)
+  assert_close(grads, expected)
+
+
+def test_one_forward_pass_serves_all_tasks():
+  calls = []
+
+  def losses_of(x):
+    jax.debug.callback(lambda: calls.append(None))
+    return jnp.stack([x, x**2, x**3])
+
+  value_and_task_grads(losses_of)(jnp.float32(2.0))
+  jax.effects_barrier()
+  assert len(calls) == 1
+
+
+def test_one_task_at_a_time_needs_less_memory_than_all():
+  size, num_tasks = 256, 16
+
+  def losses_of(weight):
+    hidden = jnp.ones((size, size))
+    for _ in range(4):
+      hidden = jnp.tanh(hidden @ weight)
+    return hidden[:num_tasks].sum(axis=1)
+
+  weight = jnp.ones((size, size))
+
+  def temporary_bytes(batch_size):
+    grads = jax.jit(value_and_task_grads(losses_of, batch_size=batch_size))
+    return grads.lower(weight).compile().memory_analysis().temp_size_in_bytes
+
+  assert temporary_bytes(1) < 0.5 * temporary_bytes(num_tasks)
+
+
+def test_bf16_and_other_dtypes_are_kept():
+  _, grads = value_and_task_grads(lambda x: jnp.stack([x.sum(), (x**2).sum()]))(
+    jnp.ones(3, jnp.bfloat16)
+  )
+  assert grads.dtype == jnp.bfloat16
+  assert grads.shape == (2, 3)
+
+
+@pytest.mark.parametrize(
+  ("losses", "error", "message"),
+  [
+    (jnp.ones(()), ValueError, r"vector of losses, one a task, got the shape \(\)"),
+    (jnp.ones((2, 2)), ValueError, r"got the shape \(2, 2\)"),
+    (jnp.ones(0), ValueError, r"got the shape \(0,\)"),
+    (jnp.ones(2, jnp.int32), TypeError, "must be floating-point numbers, got int32"),
+  ],
+)
+def test_refuses_what_is_no_vector_of_losses(losses, error, message):
+  with pytest.raises(error, match=message):
+    value_and_task_grads(lambda x: losses)(jnp.float32(1.0))
+
+
+def test_refuses_a_bad_batch_size():
+  with pytest.raises(ValueError, match="batch_size must be at least 1, got 0"):
+    value_and_task_grads(fun, batch_size=0)
+  with pytest.raises(TypeError, match="batch_size must be an integer"):
+    value_and_task_grads(fun, batch_size=1.5)  # pyright: ignore[reportArgumentType]
