@@ -1,0 +1,1 @@
+"""Networks, as Flax linen modules whose parameters split in `shared` and `heads`."""
