@@ -1,0 +1,1 @@
+"""Experiments of the paper: `python -m experiments.qm9`."""

@@ -1,0 +1,345 @@
+"""A run from its first step to its table: what every experiment does alike."""
+
+import dataclasses
+import sys
+import time
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, NoReturn, Protocol
+
+import jax
+import numpy as np
+import optax
+import platformdirs
+from rich.console import Console
+from rich.table import Table
+
+from igb_jax.data.loader import BatchSource, prefetch
+from igb_jax.training.checkpoint import Checkpoints
+from igb_jax.training.interrupt import StopRequest, stop_on_interrupt
+from igb_jax.training.loop import EpochRecord, Evaluation, NonFiniteError, train
+from igb_jax.training.plots import plot_run
+from igb_jax.training.progress import TrainProgress
+from igb_jax.training.run_folder import RunFolder
+from igb_jax.training.step import Batch, Params, TrainState
+
+EXIT_FAILED = 1
+EXIT_BAD_INPUT = 2
+EXIT_INTERRUPTED = 130
+
+
+class Metric(NamedTuple):
+  """A number that a run reports.
+
+  Attributes:
+    name: of the metric.
+    unit: in which it is reported.
+    single_task: the single-task run's value, the base of delta_m.
+  """
+
+  name: str
+  unit: str
+  single_task: float
+
+
+class RunConfig(Protocol):
+  """The fields of a configuration that every run needs; a frozen dataclass."""
+
+  @property
+  def out(self) -> Path | None:
+    """Folder of the run's files, or None for one below runs/."""
+    ...
+
+  @property
+  def balancer(self) -> str:
+    """Specification of the balancer."""
+    ...
+
+  @property
+  def seed(self) -> int:
+    """Seed of the run."""
+    ...
+
+  @property
+  def epochs(self) -> int:
+    """Number of epochs."""
+    ...
+
+
+class Experiment(Protocol):
+  """What a run needs to know of a data set, a net and a balancer."""
+
+  @property
+  def dataset(self) -> str:
+    """Name of the data set."""
+    ...
+
+  @property
+  def task_names(self) -> Sequence[str]:
+    """Names of the K tasks."""
+    ...
+
+  @property
+  def metrics(self) -> Sequence[Metric]:
+    """What is reported of the test split."""
+    ...
+
+  @property
+  def steps_per_epoch(self) -> int:
+    """Number of training batches."""
+    ...
+
+  @property
+  def step(self) -> Callable[[TrainState, Batch], TrainState]:
+    """The jitted training step."""
+    ...
+
+  @property
+  def plateau(self) -> optax.GradientTransformationExtraArgs:
+    """What lowers the learning rate."""
+    ...
+
+  def init_state(self) -> TrainState:
+    """The state before the first step."""
+    ...
+
+  def train_batches(self, epoch: int) -> BatchSource[Batch]:
+    """The batches of an epoch."""
+    ...
+
+  def epoch_facts(self, epoch: int) -> dict[str, float]:
+    """What else is worth a place in the epoch's line of metrics.jsonl."""
+    ...
+
+  def evaluate(
+    self, params: Params, split: Literal["validation", "test"]
+  ) -> Evaluation:
+    """The metrics of a split."""
+    ...
+
+
+def main(make_experiment: Callable[[], Experiment], config: RunConfig) -> NoReturn:
+  """Runs an experiment and exits with a code that says how it went.
+
+  0 after a complete run, 1 when the numbers were not finite, 2 when an option or the
+  data were wrong, 130 after Ctrl-C.
+
+  Args:
+    make_experiment: prepares the experiment.
+    config: of the run, a dataclass.
+  """
+  console, errors = Console(), Console(stderr=True)
+  use_compilation_cache()
+
+  def complain(error: Exception) -> None:
+    _say(errors, f"error: {error}")
+
+  out = config.out and config.out.expanduser()
+  try:
+    try:
+      if out:
+        RunFolder.check(out)  # before the data are prepared
+      experiment = make_experiment()
+      folder = RunFolder(out or default_folder(experiment.dataset, config))
+    except (ValueError, TypeError, OSError) as error:
+      complain(error)
+      sys.exit(EXIT_BAD_INPUT)
+    with stop_on_interrupt() as stop:
+      try:
+        complete = run(experiment, config, folder, console=console, stop=stop)
+      except NonFiniteError as error:
+        complain(error)
+        _say(errors, f"what was saved before is in {folder.path}")
+        sys.exit(EXIT_FAILED)
+  except KeyboardInterrupt:
+    sys.exit(EXIT_INTERRUPTED)
+  sys.exit(0 if complete else EXIT_INTERRUPTED)
+
+
+def use_compilation_cache() -> None:
+  """Keeps compiled steps on disk, so that a second run starts at once.
+
+  They go to the platform's cache folder, unless JAX_COMPILATION_CACHE_DIR or JAX's own
+  configuration names another.
+  """
+  if jax.config.values["jax_compilation_cache_dir"] is None:
+    folder = platformdirs.user_cache_path("igb_jax") / "compiled"
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+
+
+def default_folder(dataset: str, config: RunConfig) -> Path:
+  """Where a run without --out goes: runs/, data set, balancer, seed and time.
+
+  Args:
+    dataset: name of the data set.
+    config: of the run.
+  """
+  now = datetime.now().strftime("%Y%m%d-%H%M%S")
+  return Path("runs") / f"{dataset}-{config.balancer}-seed{config.seed}-{now}"
+
+
+def run(
+  experiment: Experiment,
+  config: RunConfig,
+  folder: RunFolder,
+  *,
+  console: Console,
+  stop: StopRequest,
+) -> bool:
+  """Trains, tests the epoch with the best validation, and writes the results.
+
+  Args:
+    experiment: ready to train.
+    config: of the run, a dataclass.
+    folder: where the results go.
+    console: where progress and the table are shown.
+    stop: a request to stop early; what there is by then is tested and written.
+
+  Returns:
+    Whether the run took all of its epochs.
+
+  Raises:
+    NonFiniteError: a loss, gradient or metric was not finite. What was saved stays.
+  """
+  device = jax.devices()[0].device_kind
+  folder.write_json("config.json", _jsonable(dataclasses.asdict(config)))  # pyright: ignore[reportArgumentType]
+  _say(
+    console,
+    f"{experiment.dataset}, {config.balancer}, seed {config.seed}: {config.epochs} "
+    f"epochs of {experiment.steps_per_epoch} steps on {device}; files in {folder.path}",
+  )
+  state = experiment.init_state()
+  template = jax.tree.map(jax.numpy.zeros_like, state)
+  records: list[EpochRecord] = []
+  start = time.perf_counter()
+  with (
+    Checkpoints(folder.checkpoints) as checkpoints,
+    TrainProgress(console, config.epochs, experiment.steps_per_epoch) as progress,
+  ):
+
+    def on_epoch(record: EpochRecord) -> None:
+      records.append(record)
+      facts = experiment.epoch_facts(record.epoch)
+      folder.append_metrics(_metrics_line(record, experiment.task_names) | facts)
+      progress.line(
+        f"epoch {record.epoch + 1}/{config.epochs}: mean loss "
+        f"{record.losses.mean():.4f}, validation delta_m "
+        f"{record.validation.score:.1f}%, {record.train_seconds:.1f} s"
+      )
+
+    state = train(
+      state,
+      step=experiment.step,
+      batches_of_epoch=lambda epoch: prefetch(experiment.train_batches(epoch)),
+      evaluate=lambda params: experiment.evaluate(params, "validation"),
+      plateau=experiment.plateau,
+      task_names=experiment.task_names,
+      num_epochs=config.epochs,
+      checkpoints=checkpoints,
+      progress=progress,
+      stop=stop,
+      on_epoch=on_epoch,
+    )
+    best = checkpoints.restore_best(template)
+  train_seconds = time.perf_counter() - start
+  if best is None:
+    _say(console, "stopped before the first epoch ended: there is nothing to test.")
+    return False
+  best_epoch, best_state = best
+  test = experiment.evaluate(best_state.params, "test")
+
+  complete = len(records) == config.epochs
+  chunks = [seconds for record in records for seconds in record.seconds_per_step]
+  summary = folder.write_json(
+    "summary.json",
+    {
+      "dataset": experiment.dataset,
+      "balancer": config.balancer,
+      "seed": config.seed,
+      "epochs": len(records),
+      "complete": complete,
+      "best_epoch": best_epoch,
+      "num_steps": records[-1].num_steps,
+      "device": device,
+      "train_seconds": train_seconds,
+      "seconds_per_step": float(np.median(chunks)) if chunks else None,
+      "data_wait_share": sum(record.data_seconds for record in records)
+      / sum(record.train_seconds for record in records),
+      "delta_m": test.score,
+      "test": test.metrics,
+      "tasks": list(experiment.task_names),
+      "weights": records[-1].weights.tolist(),
+    },
+  )
+  plots = plot_run(
+    folder.plots,
+    task_names=experiment.task_names,
+    losses=np.stack([record.losses for record in records]),
+    weights=np.stack([record.weights for record in records]),
+    title=f"{experiment.dataset}, {config.balancer}, seed {config.seed}",
+  )
+  _print_table(console, experiment, test)
+  if not complete:
+    _say(console, f"stopped after {len(records)} of {config.epochs} epochs.")
+  _say(
+    console,
+    f"validation delta_m {records[0].validation.score:.1f}% after the first epoch, "
+    f"{records[best_epoch].validation.score:.1f}% after epoch {best_epoch + 1}, the "
+    "best and the one tested.",
+  )
+  _say(console, "files:")
+  names = ["config.json", "metrics.jsonl"]
+  for path in (*(folder.path / name for name in names), summary, *plots):
+    _say(console, f"  {path}")
+  _say(console, f"  {folder.checkpoints}/")
+  return complete
+
+
+def _metrics_line(record: EpochRecord, task_names: Sequence[str]) -> dict[str, Any]:
+  chunks = record.seconds_per_step
+  return {
+    "epoch": record.epoch,
+    "num_steps": record.num_steps,
+    "losses": dict(zip(task_names, record.losses.tolist(), strict=True)),
+    "weights": dict(zip(task_names, record.weights.tolist(), strict=True)),
+    "learning_rate_scale": record.learning_rate_scale,
+    "validation": record.validation.metrics,
+    "validation_delta_m": record.validation.score,
+    "steps_seconds": record.train_seconds,
+    "data_seconds": record.data_seconds,
+    "seconds_per_step": float(np.median(chunks)) if chunks else None,
+  }
+
+
+def _print_table(console: Console, experiment: Experiment, test: Evaluation) -> None:
+  table = Table(title=f"{experiment.dataset}: test of the best validation epoch")
+  table.add_column("metric")
+  table.add_column("unit")
+  for name in ("test", "single-task (paper)", "change"):
+    table.add_column(name, justify="right")
+  for metric in experiment.metrics:
+    value = test.metrics[metric.name]
+    change = 100 * (value - metric.single_task) / metric.single_task
+    table.add_row(
+      metric.name,
+      metric.unit,
+      f"{value:.4g}",
+      f"{metric.single_task:.4g}",
+      f"{change:+.0f}%",
+    )
+  table.add_section()
+  table.add_row("delta_m", "%", f"{test.score:.1f}", "0", "")
+  console.print(table)
+
+
+def _say(console: Console, text: str) -> None:
+  console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def _jsonable(values: dict[str, Any]) -> dict[str, Any]:
+  """Paths as strings; everything else is JSON already."""
+  return {
+    name: str(value) if isinstance(value, Path) else value
+    for name, value in values.items()
+  }

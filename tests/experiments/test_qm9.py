@@ -1,0 +1,312 @@
+"""The QM9 experiment from its command line to its files, on real molecules."""
+
+import dataclasses
+import json
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from experiments import qm9 as experiment
+from igb_jax import balancers
+from igb_jax.data import qm9
+from igb_jax.training.checkpoint import Checkpoints
+from tests.conftest import MOLECULES
+
+TASKS = list(qm9.TARGETS)
+
+
+def small(qm9_dir, out, *more: str) -> list[str]:
+  """Arguments of a run that takes seconds."""
+  return [
+    f"--data-dir={qm9_dir}", f"--molecules={MOLECULES}", f"--out={out}",
+    "--train-size=200", "--validation-size=100", "--test-size=150", "--batch-size=48",
+    "--dim=8", "--size-groups=1", "--epochs=3", "--learning-rate=0.01", *more,
+  ]  # fmt: skip
+
+
+def run(arguments: list[str]) -> int:
+  """Runs the experiment and returns its exit code."""
+  with pytest.raises(SystemExit) as caught:
+    experiment.main(arguments)
+  assert isinstance(caught.value.code, int)
+  return caught.value.code
+
+
+def read_metrics(folder) -> list[dict]:
+  lines = (folder / "metrics.jsonl").read_text().splitlines()
+  return [json.loads(line) for line in lines]
+
+
+LOSS_NAMES = [name for name, kind in balancers.names().items() if kind == "loss"]
+
+
+@pytest.mark.parametrize("balancer", LOSS_NAMES)
+def test_trains_with_every_loss_balancer_and_writes_its_results(
+  balancer, qm9_dir, tmp_path, capsys
+):
+  options = ["--balancer-options", "task=homo"] if balancer == "stl" else []
+  out = tmp_path / "run"
+  assert run(small(qm9_dir, out, f"--balancer={balancer}", *options)) == 0
+
+  summary = json.loads((out / "summary.json").read_text())
+  assert summary["dataset"] == "qm9"
+  assert summary["balancer"] == balancer
+  assert summary["seed"] == 0
+  assert summary["epochs"] == 3
+  assert summary["complete"]
+  assert summary["num_steps"] == 3 * 5  # 200 molecules in batches of 48
+  assert summary["device"]
+  assert summary["train_seconds"] > summary["seconds_per_step"] > 0
+  assert list(summary["test"]) == summary["tasks"] == TASKS
+  base = np.array(experiment.SINGLE_TASK_ERRORS)
+  errors = np.array(list(summary["test"].values()))
+  assert summary["delta_m"] == pytest.approx(100 * np.mean((errors - base) / base))
+  if balancer == "stl":
+    assert summary["weights"] == [float(name == "homo") for name in TASKS]
+  elif not balancer.startswith("uw"):
+    assert sum(summary["weights"]) == pytest.approx(11, rel=1e-4)
+
+  lines = read_metrics(out)
+  assert [line["epoch"] for line in lines] == [0, 1, 2]
+  for line in lines:
+    for field in ("losses", "weights", "validation"):
+      assert list(line[field]) == TASKS
+    assert line["oversized_batches"] == 0
+  best = min(line["validation_delta_m"] for line in lines)
+  assert lines[summary["best_epoch"]]["validation_delta_m"] == best
+  assert list(lines[-1]["weights"].values()) == summary["weights"]
+
+  config = json.loads((out / "config.json").read_text())
+  assert config["train_size"] == 200
+  assert config["out"] == str(out)
+  assert any((out / "checkpoints").iterdir())
+  plots = {path.name for path in (out / "plots").iterdir()}
+  assert plots == {"losses.png", "weights.png", "gaps.png"}
+
+  shown = capsys.readouterr().out
+  assert re.search(r"homo +│ meV +│", shown)
+  for name in ("config.json", "metrics.jsonl", "summary.json", "plots/gaps.png"):
+    assert str(out / name) in shown.replace("\n", "")
+
+
+def test_learns_and_igbv1_moves_its_weights_after_the_base_epoch(qm9_dir, tmp_path):
+  arguments = small(qm9_dir, tmp_path / "run", "--dim=16", "--epochs=12")
+  assert run(arguments) == 0
+  lines = read_metrics(tmp_path / "run")
+  first, best = lines[0], min(lines, key=lambda line: line["validation_delta_m"])
+  assert best["validation_delta_m"] < 0.8 * first["validation_delta_m"]
+  assert sum(lines[-1]["losses"].values()) < 0.7 * sum(first["losses"].values())
+  for line in lines[:2]:
+    assert set(line["weights"].values()) == {1.0}
+  assert len({f"{weight:.4f}" for weight in lines[2]["weights"].values()}) > 5
+
+
+def test_igbv2_learns_and_acts_within_a_run(qm9_dir, tmp_path, capsys):
+  options = ["update_every=2", "num_updates=2", "start_epoch=4", "hidden_sizes=[8,8]"]
+  arguments = [f for option in options for f in ("--balancer-options", option)]
+  out = tmp_path / "run"
+  arguments = small(qm9_dir, out, "--balancer=igbv2", "--epochs=6", *arguments)
+  assert run(arguments) == 0
+  for line in read_metrics(out):
+    assert sum(line["weights"].values()) == pytest.approx(11, rel=1e-4)
+  ready = experiment.QM9Experiment(experiment.parse_config(arguments))
+  with Checkpoints(out / "checkpoints") as checkpoints:
+    restored = checkpoints.restore_best(ready.init_state())
+  assert restored is not None
+  epoch, state = restored
+  assert state.balancer.step == 5 * (epoch + 1)
+  assert state.balancer.replay.size == max(0, 5 * (epoch - 1))
+  assert (state.balancer.agent.actor_optimizer[0].count > 0) == (epoch >= 3)
+  assert state.balancer.num_nonfinite == state.balancer.num_rejected == 0
+
+
+def test_same_seed_same_numbers(qm9_dir, tmp_path):
+  for name, seed in (("a", 3), ("b", 3), ("c", 4)):
+    arguments = small(qm9_dir, tmp_path / name, f"--seed={seed}", "--balancer=rlw")
+    assert run([*arguments, "--epochs=1"]) == 0
+  a, b, c = (read_metrics(tmp_path / name)[0] for name in "abc")
+  for field in ("losses", "weights", "validation"):
+    assert a[field] == b[field]
+    assert a[field] != c[field]
+
+
+def test_evaluation_equals_a_plain_loop_over_molecules(qm9_dir):
+  config = experiment.parse_config(small(qm9_dir, None)[:2] + small(qm9_dir, None)[3:])
+  ready = experiment.QM9Experiment(config)
+  evaluation = ready.evaluate(ready.initial_params, "test")
+  positions = ready.split.test
+  predictions = []
+  for position in positions:
+    batch = ready._batches(np.array([position]))[0]
+    output = ready.net.apply({"params": ready.initial_params}, batch.graphs)
+    predictions.append(np.asarray(output)[batch.mask == 1][0])
+  train = ready.data.targets[ready.split.train].astype(np.float64)
+  mean, std = train.mean(axis=0), train.std(axis=0, ddof=1)
+  values = np.array(predictions) * std + mean
+  errors = np.abs(values - ready.data.targets[positions]).mean(axis=0)
+  errors[[2, 3, 5, 6, 7, 8, 9]] *= 1000  # eV to meV
+  np.testing.assert_allclose(list(evaluation.metrics.values()), errors, 1e-4)
+  assert len(positions) == 150
+
+
+def test_losses_are_means_over_the_molecules_that_are_there(qm9_dir):
+  config = experiment.parse_config(small(qm9_dir, None)[:2] + small(qm9_dir, None)[3:])
+  ready = experiment.QM9Experiment(config)
+  batches = ready.train_batches(0)
+  whole = ready._losses_of(ready.initial_params, batches[len(batches) - 1])
+  batch = batches[len(batches) - 1]
+  assert 0 < batch.mask.sum() == 200 % 48
+  output = ready.net.apply({"params": ready.initial_params}, batch.graphs)
+  errors = (np.asarray(output) - batch.targets)[batch.mask == 1]
+  np.testing.assert_allclose(whole, (errors**2).mean(axis=0), 1e-5)
+
+
+def test_a_loss_that_is_not_finite_ends_the_run(qm9_dir, tmp_path, capsys):
+  out = tmp_path / "run"
+  arguments = ["--balancer=si", "--learning-rate=1e30", "--min-learning-rate=1e-5"]
+  assert run(small(qm9_dir, out, *arguments)) == 1
+  shown = capsys.readouterr().err
+  assert re.search(r"training stopped at step \d+: the weighted loss is not", shown)
+  assert "for mu (loss" in shown
+  assert not (out / "summary.json").exists()
+  assert (out / "config.json").exists()
+
+
+@pytest.mark.parametrize(
+  ("arguments", "message"),
+  [
+    (["--balancer=igbv9"], "unknown balancer 'igbv9'.*known: ew, si"),
+    (["--balancer=stl"], "'stl' needs task"),
+    (["--balancer=ew", "--balancer-options", "window=3"], "no hyper-parameter window"),
+    (["--balancer=dwa", "--balancer-options", "window=x"], "'x' is no number"),
+    (["--balancer=dwa", "--balancer-options", "window"], "takes NAME=VALUE"),
+    (["--balancer=dwa", "--balancer-options", "window=0"], "window must be at least"),
+    (["--balancer=dwa", "--balancer-options", "num_tasks=3"], "the name of a hyper-p"),
+    (["--balancer=rlw", "--balancer-options", "log=true"], "no hyper-parameter log"),
+    (["--train-size=1"], "--train-size must be at least 2, got 1"),
+    (["--molecules=-3"], "--molecules must be at least 1, got -3"),
+    (["--epochs=0"], "--epochs must be at least 1, got 0"),
+    (["--batch-size=-2"], "--batch-size must be at least 1, got -2"),
+    (["--seed=-1"], "--seed must be at least 0, got -1"),
+    (["--learning-rate=nan"], "--learning-rate and --min-learning-rate must be pos"),
+    (["--min-learning-rate=1"], "--learning-rate and --min-learning-rate must be pos"),
+    (["--plateau-factor=1"], "--plateau-factor must be between 0 and 1, got 1"),
+    (["--train-size=400"], "train_size must be 1 to 250"),
+    (["--test-size=450"], "leave no training molecules"),
+    (["--source=tfds"], "qm9/original is not prepared"),
+  ],
+)
+def test_bad_input_is_refused_before_anything_is_written(
+  arguments, message, qm9_dir, tmp_path, capsys, monkeypatch
+):
+  monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "tfds"))
+  out = tmp_path / "run"
+  assert run(small(qm9_dir, out, *arguments)) == 2
+  shown = capsys.readouterr().err
+  assert "error: " in shown
+  assert re.search(message, shown)
+  assert not out.exists()
+
+
+def test_the_folder_is_checked_before_the_data_are_prepared(tmp_path, capsys):
+  (tmp_path / "out").mkdir()
+  (tmp_path / "out" / "notes.txt").write_text("mine")
+  assert run(small(tmp_path / "data", tmp_path / "out")) == 2
+  assert not (tmp_path / "data").exists()
+  assert "Preparing" not in capsys.readouterr().err
+
+
+def test_refuses_targets_that_do_not_vary(qm9_dir, tmp_path, monkeypatch, capsys):
+  def load(*arguments, **keywords):
+    data = loaded(*arguments, **keywords)
+    data.targets[:, 2] = 1.0
+    return data
+
+  loaded = qm9.load
+  monkeypatch.setattr(qm9, "load", load)
+  assert run(small(qm9_dir, tmp_path / "run")) == 2
+  assert "homo has one value in all 200 training" in capsys.readouterr().err
+
+
+def test_out_may_start_with_a_tilde(qm9_dir, tmp_path, monkeypatch):
+  monkeypatch.setenv("HOME", str(tmp_path))
+  assert run([*small(qm9_dir, "~/run"), "--epochs=1"]) == 0
+  assert (tmp_path / "run" / "summary.json").exists()
+
+
+def test_does_not_overwrite_a_run(qm9_dir, tmp_path, capsys):
+  (tmp_path / "notes.txt").write_text("mine")
+  assert run(small(qm9_dir, tmp_path)) == 2
+  assert "is not empty; choose another --out" in capsys.readouterr().err
+  assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_folder_without_out_has_data_set_balancer_seed_and_time(
+  qm9_dir, tmp_path, monkeypatch
+):
+  monkeypatch.chdir(tmp_path)
+  arguments = [a for a in small(qm9_dir, "") if not a.startswith("--out")]
+  assert run([*arguments, "--epochs=1", "--seed=5", "--balancer=ew"]) == 0
+  (folder,) = (tmp_path / "runs").iterdir()
+  assert re.fullmatch(r"qm9-ew-seed5-\d{8}-\d{6}", folder.name)
+  assert not (folder / "plots" / "gaps.png").exists()  # no base epoch yet
+
+
+def test_interrupt_tests_and_writes_what_there_is(qm9_dir, tmp_path):
+  out = tmp_path / "run"
+  process = subprocess.Popen(
+    [sys.executable, "-m", "experiments.qm9", *small(qm9_dir, out, "--epochs=100000")],
+    stdout=subprocess.PIPE,
+    stderr=subprocess.STDOUT,
+    text=True,
+    cwd=Path(__file__).parents[2],
+  )
+  deadline = time.monotonic() + 120
+  while not (out / "metrics.jsonl").exists():
+    assert time.monotonic() < deadline
+    assert process.poll() is None, process.stdout and process.stdout.read()
+    time.sleep(0.1)
+  process.send_signal(signal.SIGINT)
+  shown, _ = process.communicate(timeout=60)
+  assert process.returncode == 130, shown
+  assert "Traceback" not in shown
+  summary = json.loads((out / "summary.json").read_text())
+  assert not summary["complete"]
+  assert summary["epochs"] == len(read_metrics(out)) >= 1
+  assert f"stopped after {summary['epochs']} of 100000 epochs" in shown
+
+
+def test_presets_can_be_overridden():
+  paper = experiment.parse_config(["--preset=paper"])
+  assert (paper.epochs, paper.batch_size, paper.train_size) == (300, 120, None)
+  assert (paper.validation_size, paper.test_size) == (10_000, 10_000)
+  assert (paper.plateau_factor, paper.plateau_patience) == (0.7, 5)
+  assert paper.min_learning_rate == 1e-5
+  changed = experiment.parse_config(["--epochs", "7", "--preset", "paper"])
+  assert changed == dataclasses.replace(paper, epochs=7)
+  assert experiment.parse_config([]) == experiment.PRESETS["quick"]
+
+
+def test_help_explains_every_option(capsys):
+  with pytest.raises(SystemExit) as caught:
+    experiment.parse_config(["--help"])
+  assert caught.value.code == 0
+  shown = capsys.readouterr().out
+  for field in dataclasses.fields(experiment.Config):
+    assert "--" + field.name.replace("_", "-") in shown
+
+
+@pytest.mark.parametrize(
+  "arguments", [["--preset=huge"], ["--epoch=3"], ["--epochs=many"], ["--preset"]]
+)
+def test_wrong_options_are_named(arguments, capsys):
+  with pytest.raises(SystemExit) as caught:
+    experiment.parse_config(arguments)
+  assert caught.value.code == 2
+  assert arguments[0].partition("=")[0] in capsys.readouterr().err

@@ -1,0 +1,159 @@
+"""The jitted training step."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from igb_jax import balancers
+from igb_jax.training.step import init_state, make_train_step
+
+from . import problem
+
+
+def test_equals_a_step_by_hand():
+  step, state, _ = problem.make("si", learning_rate=0.1)
+  params = {"x": jnp.zeros(2)}
+  optimizer = optax.adam(0.1)
+  opt_state = optimizer.init(params)
+  for batch in problem.batches():
+    gradients = jax.grad(lambda p, b=batch: jnp.log(problem.losses_of(p, b)).sum())(
+      params
+    )
+    updates, opt_state = optimizer.update(gradients, opt_state)
+    params = optax.apply_updates(params, updates)
+    state = step(state, batch)
+  np.testing.assert_allclose(state.params["x"], params["x"], 1e-6)
+  assert state.step == state.sums.steps == 4
+
+
+def test_sums_losses_and_weights():
+  step, state, _ = problem.make("uw")
+  losses, weights = [], []
+  for batch in problem.batches():
+    losses.append(problem.losses_of(state.params, batch))
+    state = step(state, batch)
+    weights.append(np.array(state.balancer.weights))
+  np.testing.assert_allclose(state.sums.losses, np.sum(losses, axis=0), 1e-6)
+  np.testing.assert_allclose(state.sums.weights, np.sum(weights, axis=0), 1e-6)
+
+
+def test_one_trace_and_nothing_leaves_the_device():
+  step, state, _ = problem.make("igbv1")
+  for batch in problem.batches(3):
+    state = step(state, jnp.asarray(batch))
+  assert step._cache_size() == 1  # pyright: ignore[reportFunctionMemberAccess]
+  batch = jnp.full(3, 0.1)
+  with jax.transfer_guard("disallow"):
+    state = step(state, batch)
+  assert "callback" not in str(jax.make_jaxpr(step)(state, batch))
+
+
+def test_scales_the_update_by_the_plateaus_scale():
+  step, state, _ = problem.make("ew")
+  half = state._replace(plateau=state.plateau._replace(scale=jnp.asarray(0.5)))
+  half = problem.copy(half)
+  (batch,) = problem.batches(1)
+  full_step = step(state, batch).params["x"]
+  np.testing.assert_allclose(step(half, batch).params["x"], full_step / 2, 1e-6)
+
+
+def test_tells_the_balancer_how_far_the_learning_rate_has_fallen():
+  ratios = []
+
+  def update(losses, state, *, learning_rate_ratio, **extra):
+    ratios.append(learning_rate_ratio)
+    return losses * learning_rate_ratio, state
+
+  balancer = balancers.LossBalancer(balancers.equal(3).init, update)
+  plateau = optax.contrib.reduce_on_plateau()
+  state = init_state(
+    {"x": jnp.zeros(2)},
+    balancer=balancer,
+    optimizer=optax.sgd(0.1),
+    plateau=plateau,
+    key=jax.random.key(0),
+  )
+  state = state._replace(plateau=state.plateau._replace(scale=jnp.asarray(0.25)))
+  step = make_train_step(problem.losses_of, balancer, optax.sgd(0.1))
+  (batch,) = problem.batches(1)
+  gradient = jax.grad(lambda p: problem.losses_of(p, batch).sum())({"x": jnp.zeros(2)})
+  # the weights are four times as large, the learning rate a quarter
+  np.testing.assert_allclose(step(state, batch).params["x"], -0.1 * gradient["x"], 1e-6)
+  assert len(ratios) == 1
+
+
+@pytest.mark.parametrize("spec", ["ew", "si", "dwa", "uw", "igbv1"])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_step_with_bad_numbers_changes_nothing_but_the_failure(spec, value):
+  step, state, _ = problem.make(spec)
+  for index, batch in enumerate(problem.batches(6, bad=3, value=value)):
+    if index == 3:
+      before = problem.copy(state)
+    state = step(state, batch)
+  jax.tree.map(
+    np.testing.assert_array_equal,
+    state._replace(failure=None),
+    before._replace(failure=None),
+  )
+  assert state.failure.step == 3
+  assert not np.isfinite(state.failure.weighted[1])
+  assert np.isfinite(state.failure.weighted[np.array([0, 2])]).all()
+  np.testing.assert_array_equal(np.isfinite(state.failure.losses), [True, False, True])
+
+
+def test_a_loss_that_is_not_positive_stops_the_log_methods_alone():
+  for spec, stops in (("si", True), ("igbv1", True), ("ew", False), ("uw", False)):
+    step, state, _ = problem.make(spec)
+    for batch in problem.batches(1, bad=0, value=-100.0):
+      state = step(state, batch)
+    assert (state.failure.step == 0) == stops
+
+
+def test_a_gradient_that_is_not_finite_is_a_failure_too():
+  def losses_of(params, batch):
+    return jnp.sqrt(jnp.abs(params["x"])).sum() + jnp.ones(3) * batch  # at 0
+
+  balancer = balancers.equal(3)
+  plateau = optax.contrib.reduce_on_plateau()
+  state = init_state(
+    {"x": jnp.zeros(2)},
+    balancer=balancer,
+    optimizer=optax.sgd(0.1),
+    plateau=plateau,
+    key=jax.random.key(0),
+  )
+  state = make_train_step(losses_of, balancer, optax.sgd(0.1))(state, jnp.ones(3))
+  assert state.failure.step == 0
+  assert np.isfinite(state.failure.weighted).all()
+  assert state.params["x"].tolist() == [0, 0]
+
+
+def test_a_large_but_finite_gradient_is_no_failure():
+  step, state, _ = problem.make("ew", scale=1e20)
+  (batch,) = problem.batches(1)
+  assert step(state, batch).failure.step == -1
+
+
+def test_the_initial_parameters_are_the_callers_to_keep():
+  balancer = balancers.equal(3)
+  params = {"x": jnp.ones(2)}
+  for _ in range(2):
+    state = init_state(
+      params,
+      balancer=balancer,
+      optimizer=optax.sgd(0.1),
+      plateau=optax.contrib.reduce_on_plateau(),
+      key=jax.random.key(0),
+    )
+    make_train_step(problem.losses_of, balancer, optax.sgd(0.1))(state, jnp.ones(3))
+  assert params["x"].tolist() == [1, 1]
+
+
+@pytest.mark.parametrize("platform", ["cpu", "cuda", "tpu"])
+@pytest.mark.parametrize("spec", ["ew", "rlw", "dwa", "uw", "igbv1"])
+def test_lowers_for_every_platform(spec, platform):
+  step, state, _ = problem.make(spec)
+  exported = jax.export.export(step, platforms=[platform])(state, jnp.ones(3))
+  assert "f64" not in exported.mlir_module()
