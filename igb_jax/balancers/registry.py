@@ -5,7 +5,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
-from igb_jax.balancers import loss
+from igb_jax.balancers import gradient, loss
 from igb_jax.balancers.types import Balancer
 
 
@@ -26,8 +26,18 @@ _METHODS = {
   "uwlog": _Method("loss", functools.partial(loss.uncertainty_weighting, log=True)),
   "igbv1": _Method("loss", loss.igbv1),
   "igbv2": _Method("loss", loss.igbv2),
+  "mgda": _Method("gradient", gradient.mgda),
+  "pcgrad": _Method("gradient", gradient.pcgrad),
+  "cagrad": _Method("gradient", gradient.cagrad),
+  "imtlg": _Method("gradient", gradient.imtl_g),
+  "nashmtl": _Method("gradient", gradient.nash_mtl),
 }
-_ALIASES = {"ls": "ew"}
+_ALIASES = {"ls": "ew", "imtl": "imtlg"}
+# Hyper-parameters of a combination that differ from those of its parts, as published.
+_COMBINATIONS = {
+  frozenset({"igbv2", name}): {"learning_rate": 1e-4}
+  for name in ("mgda", "pcgrad", "nashmtl")
+}
 
 
 def names() -> dict[str, Literal["loss", "gradient"]]:
@@ -51,7 +61,9 @@ def create(
 
   Args:
     spec: "loss", "gradient" or "loss+gradient", with names from `names()` or the
-      alias "ls" for "ew".
+      aliases "ls" for "ew" and "imtl" for "imtlg". The agent of "igbv2+mgda",
+      "igbv2+pcgrad" and "igbv2+nashmtl" learns at the rate 1e-4 unless told otherwise,
+      as in the published code.
     num_tasks: K, the number of tasks.
     steps_per_epoch: number of updates that make an epoch. It describes the run, so
       every specification accepts it; igbv1 and igbv2 need it.
@@ -72,17 +84,23 @@ def create(
     (3,)
     >>> balancer.gradient is None
     True
+    >>> create("igbv1+nashmtl", num_tasks=3, steps_per_epoch=397).gradient is None
+    False
   """
   if not isinstance(spec, str):
     raise TypeError(f"the specification must be a string, got {spec!r}.")
-  offered: dict[str, Any] = {"num_tasks": num_tasks, **hyperparameters}
+  names_in_spec = [_ALIASES.get(name, name) for name in spec.split("+")]
+  offered: dict[str, Any] = {
+    "num_tasks": num_tasks,
+    **_COMBINATIONS.get(frozenset(names_in_spec), {}),
+    **hyperparameters,
+  }
   if steps_per_epoch is not None:
     offered["steps_per_epoch"] = steps_per_epoch
   run_facts = {"num_tasks", "steps_per_epoch"}
   known: set[str] = set()
   parts: dict[str, Any] = {"loss": None, "gradient": None}
-  for name in spec.split("+"):
-    name = _ALIASES.get(name, name)
+  for name in names_in_spec:
     if name not in _METHODS:
       raise ValueError(
         f"unknown balancer {name!r} in {spec!r}; known: {', '.join(_METHODS)}; a loss "

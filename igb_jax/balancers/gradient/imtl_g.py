@@ -1,0 +1,122 @@
+"""Impartial multi-task learning, gradient part (IMTL-G).
+
+    d = sum_k a_k g_k,  sum_k a_k = 1,  <d, u_k> the same for all k,  u_k = g_k / |g_k|
+
+With y_k = a_k |g_k| the projections are C y, C being the cosines: y is C^-1 1 up to the
+factor that makes the a_k sum to 1. Reference: Liu et al., "Towards Impartial
+Multi-task Learning", ICLR 2021, equation 4, where it reads
+
+    a_{2..K} = g_1 U^T (D U^T)^-1,  D = g_1 - g_{2..K},  U = u_1 - u_{2..K}
+
+The published code inverts D U^T, whose entries differ by the scales of the gradients;
+the cosines have none. Both have weights of either sign, and grow without bound where
+sum_k y_k / |g_k| is zero; here that sum counts as no smaller than 1e-6 of its terms.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from igb_jax.balancers.common import check_count
+from igb_jax.balancers.gradient.stacked import (
+  Shared,
+  TaskGrads,
+  shared_leaves,
+  transformation,
+)
+from igb_jax.balancers.solvers import Gramian, Solution, solve
+
+_SMALLEST_SUM = 1e-6
+
+
+class IMTLGState(NamedTuple):
+  """State of `imtl_g`.
+
+  Attributes:
+    weights: f32[K], a; they sum to 1.
+    residual: f32[], largest minus smallest <d, u_k>, relative to sum_k |a_k| |g_k|.
+    gramian: of the latest shared gradients.
+  """
+
+  weights: jax.Array
+  residual: jax.Array
+  gramian: Gramian
+
+
+def imtl_g(
+  num_tasks: int, *, shared: Shared = None
+) -> optax.GradientTransformationExtraArgs:
+  """Follows the direction with equal projections on all task gradients.
+
+  Tasks whose shared gradient is zero share the whole weight, the limit of a gradient
+  that becomes small.
+
+  Args:
+    num_tasks: K, the number of tasks.
+    shared: which leaves enter the Gramian: a predicate on the key path, a pytree of
+      bools like the parameters or a prefix of one, or None for all. The other leaves
+      get the same weighted sum.
+
+  Returns:
+    An optax transformation of task gradients, leaves float[K, ...], into one gradient;
+    state `IMTLGState`.
+
+  Raises:
+    TypeError: `num_tasks` is no integer, or a part of `shared` no bool.
+    ValueError: `num_tasks` is below 1, `shared` does not fit or shares nothing, or a
+      leaf has no leading axis K.
+
+  Example:
+    >>> balancer = imtl_g(num_tasks=2)
+    >>> state = balancer.init({"x": jnp.zeros(2)})
+    >>> task_grads = {"x": jnp.array([[1.0, 0.0], [0.0, 3.0]])}
+    >>> gradient, state = balancer.update(task_grads, state)
+    >>> print(gradient["x"], state.weights)
+    [0.75 0.75] [0.75 0.25]
+  """
+  num_tasks = check_count("num_tasks", num_tasks)
+
+  def init(params: optax.Params) -> IMTLGState:
+    shared_leaves(shared, params)
+    return IMTLGState(
+      weights=jnp.full(num_tasks, 1 / num_tasks, jnp.float32),
+      residual=jnp.zeros((), jnp.float32),
+      gramian=Gramian.zeros(num_tasks),
+    )
+
+  def update(
+    task_grads: optax.Updates,
+    state: optax.OptState,
+    params: optax.Params | None = None,
+    **extra: Any,
+  ) -> tuple[optax.Updates, IMTLGState]:
+    del state, params, extra
+    grads = TaskGrads.of(task_grads, num_tasks, shared)
+    gramian = grads.gramian()
+    weights, residual = _equal_projections(gramian)
+    return grads.sum(weights, weights), IMTLGState(weights, residual, gramian)
+
+  return transformation(init, update)
+
+
+def _equal_projections(gramian: Gramian) -> Solution:
+  """The weights a, and by how much the projections differ."""
+  nonzero = gramian.nonzero
+  y = solve(gramian.cosines, jnp.ones_like(gramian.norms), nonzero, refinements=2)
+  smallest = jnp.min(gramian.norms, where=nonzero, initial=jnp.inf)
+  weights = jnp.where(nonzero, y * (smallest / gramian.norms), 0.0)
+  total = weights.sum()
+  least = _SMALLEST_SUM * jnp.abs(weights).sum()
+  weights /= jnp.where(total < 0, jnp.minimum(total, -least), jnp.maximum(total, least))
+
+  projections = gramian.product(y)
+  spread = jnp.max(projections, where=nonzero, initial=-jnp.inf) - jnp.min(
+    projections, where=nonzero, initial=jnp.inf
+  )
+  zero = ~nonzero
+  return Solution(
+    weights=jnp.where(zero.any(), zero / zero.sum(), weights),
+    residual=jnp.where(zero.any(), 0.0, spread / jnp.abs(y).sum()),
+  )

@@ -1,0 +1,152 @@
+"""Nash-MTL: the task gradients bargain for a common direction.
+
+    d = sum_k a_k g_k,    G a = 1 / a,  a > 0,    |d| = sqrt(K)
+
+and the shared part of d is then clipped to the norm `max_norm`. Reference: Navon et
+al., "Multi-Task Learning as a Bargaining Game", ICML 2022, equation 2, Algorithm 1.
+
+The published code approaches a by 20 rounds of a convex solver on the host, from the
+weights of the step before, and returns what it has when they do not converge; here
+Newton's method solves the equation at every update, so that the start is of no
+consequence. G is scaled to cosines for the solver, there divided by its Frobenius norm;
+the weights are those of G itself in both.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from igb_jax.balancers.common import check_count, check_positive
+from igb_jax.balancers.gradient.stacked import (
+  Shared,
+  TaskGrads,
+  shared_leaves,
+  transformation,
+)
+from igb_jax.balancers.solvers import Gramian, nash
+
+
+class NashMTLState(NamedTuple):
+  """State of `nash_mtl`.
+
+  Attributes:
+    weights: f32[K], a, before clipping.
+    residual: f32[], see `igb_jax.balancers.solvers.nash`.
+    gramian: of the shared gradients of the latest update of the weights.
+    steps_left: i32[], steps that will use the weights as they are before they are
+      updated again; None where `update_every` is 1.
+  """
+
+  weights: jax.Array
+  residual: jax.Array
+  gramian: Gramian
+  steps_left: jax.Array | None
+
+
+def nash_mtl(
+  num_tasks: int,
+  *,
+  max_norm: float = 1.0,
+  update_every: int = 1,
+  shared: Shared = None,
+) -> optax.GradientTransformationExtraArgs:
+  """Follows the Nash bargaining solution of the task gradients.
+
+  Between updates of the weights their sum needs no task gradients: a step may then take
+  one gradient of sum_k weights_k loss_k and pass it with the extra argument
+  `combined=True`. It is only clipped.
+
+      if state.steps_left == 0:  update(task_grads, state)
+      else:                      update(gradient, state, combined=True)
+
+  Args:
+    num_tasks: K, the number of tasks.
+    max_norm: norm to which the shared part of the result is clipped.
+    update_every: steps from one update of the weights to the next.
+    shared: which leaves enter the Gramian: a predicate on the key path, a pytree of
+      bools like the parameters or a prefix of one, or None for all. The other leaves
+      get the same weighted sum, unclipped.
+
+  Returns:
+    An optax transformation of task gradients, leaves float[K, ...], into one gradient;
+    state `NashMTLState`. A zero shared gradient has no bargaining weight; see
+    `igb_jax.balancers.solvers.nash` for the one that it gets.
+
+  Raises:
+    TypeError: a count is no integer, `max_norm` no number, or a part of `shared` no
+      bool.
+    ValueError: a count is below 1, `max_norm` not finite and positive, `shared` does
+      not fit or shares nothing, a leaf has no leading axis K, or `combined` is passed
+      though every step updates the weights.
+
+  Example:
+    >>> balancer = nash_mtl(num_tasks=2)
+    >>> state = balancer.init({"x": jnp.zeros(2)})
+    >>> task_grads = {"x": jnp.array([[1.0, 0.0], [0.0, 4.0]])}
+    >>> gradient, state = balancer.update(task_grads, state)
+    >>> print(state.weights, gradient["x"])
+    [1.   0.25] [0.70710677 0.70710677]
+  """
+  num_tasks = check_count("num_tasks", num_tasks)
+  update_every = check_count("update_every", update_every)
+  max_norm = check_positive("max_norm", max_norm)
+
+  def init(params: optax.Params) -> NashMTLState:
+    shared_leaves(shared, params)
+    return NashMTLState(
+      weights=jnp.ones(num_tasks, jnp.float32),
+      residual=jnp.zeros((), jnp.float32),
+      gramian=Gramian.zeros(num_tasks),
+      steps_left=None if update_every == 1 else jnp.zeros((), jnp.int32),
+    )
+
+  def clip(gradient: optax.Updates) -> optax.Updates:
+    leaves, structure = jax.tree.flatten(gradient)
+    is_shared = shared_leaves(shared, gradient)
+    pairs = list(zip(leaves, is_shared, strict=True))
+    norm = Gramian.of([leaf[None] for leaf, flag in pairs if flag]).norms[0]
+    scale = jnp.minimum(1.0, max_norm / jnp.maximum(norm, max_norm))
+    return jax.tree.unflatten(
+      structure,
+      [(scale * leaf).astype(leaf.dtype) if flag else leaf for leaf, flag in pairs],
+    )
+
+  def update(
+    task_grads: optax.Updates,
+    state: NashMTLState,
+    params: optax.Params | None = None,
+    *,
+    combined: bool = False,
+    **extra: Any,
+  ) -> tuple[optax.Updates, NashMTLState]:
+    del params, extra
+    if combined:
+      if state.steps_left is None:
+        raise ValueError(
+          "nash_mtl got combined=True, but with update_every=1 every step updates the "
+          "weights and needs the task gradients; pass those, or a larger update_every."
+        )
+      return clip(task_grads), state._replace(steps_left=state.steps_left - 1)
+
+    grads = TaskGrads.of(task_grads, num_tasks, shared)
+
+    def bargain() -> NashMTLState:
+      gramian = grads.gramian()
+      weights, residual = nash(gramian)
+      steps_left = None
+      if update_every > 1:
+        # weights that are not finite serve no second step
+        usable = jnp.isfinite(weights).all()
+        steps_left = jnp.where(usable, update_every - 1, 0).astype(jnp.int32)
+      return NashMTLState(weights, residual, gramian, steps_left)
+
+    if state.steps_left is None:
+      state = bargain()
+    else:
+      waiting = state._replace(steps_left=state.steps_left - 1)
+      state = jax.lax.cond(state.steps_left == 0, bargain, lambda: waiting)
+    return clip(grads.sum(state.weights, state.weights)), state
+
+  return transformation(init, update)

@@ -1,0 +1,131 @@
+"""Projecting conflicting gradients (PCGrad).
+
+Every task gradient g_i, over the other tasks j in random order:
+
+    where <g_i, g_j> < 0:    g_i <- g_i - <g_i, g_j> / |g_j|^2 g_j
+
+with g_j as it was given; the result is the sum of the g_i. All of it happens within the
+span of the task gradients, so that their Gramian is enough. Reference: Yu et al.,
+"Gradient Surgery for Multi-Task Learning", NeurIPS 2020, Algorithm 1.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from igb_jax.balancers.common import check_count, key_data, split_key_data
+from igb_jax.balancers.gradient.stacked import (
+  Shared,
+  TaskGrads,
+  shared_leaves,
+  transformation,
+)
+from igb_jax.balancers.solvers import Gramian
+
+
+class PCGradState(NamedTuple):
+  """State of `pcgrad`.
+
+  Attributes:
+    key: u32[2], data of the threefry key of the next orders.
+    weights: f32[K], of the gradients in the result, for the shared leaves.
+    gramian: of the latest shared gradients.
+  """
+
+  key: jax.Array
+  weights: jax.Array
+  gramian: Gramian
+
+
+def pcgrad(
+  num_tasks: int, *, key: jax.Array | int = 0, shared: Shared = None
+) -> optax.GradientTransformationExtraArgs:
+  """Takes from every task gradient what conflicts with the others, and adds them up.
+
+  Args:
+    num_tasks: K, the number of tasks.
+    key: PRNG key of the orders, or a seed.
+    shared: which leaves enter the Gramian: a predicate on the key path, a pytree of
+      bools like the parameters or a prefix of one, or None for all. The other leaves
+      get the plain sum.
+
+  Returns:
+    An optax transformation of task gradients, leaves float[K, ...], into one gradient;
+    state `PCGradState`.
+
+  Raises:
+    TypeError: `num_tasks` is no integer, or a part of `shared` no bool.
+    ValueError: `num_tasks` is below 1, `shared` does not fit or shares nothing, or a
+      leaf has no leading axis K.
+
+  Example:
+    >>> balancer = pcgrad(num_tasks=2)
+    >>> state = balancer.init({"x": jnp.zeros(2)})
+    >>> task_grads = {"x": jnp.array([[1.0, 0.0], [-1.0, 1.0]])}
+    >>> gradient, state = balancer.update(task_grads, state)
+    >>> print(gradient["x"])
+    [0.5 1.5]
+  """
+  num_tasks = check_count("num_tasks", num_tasks)
+  initial_key = jax.random.key(key) if isinstance(key, int) else key
+
+  def init(params: optax.Params) -> PCGradState:
+    shared_leaves(shared, params)
+    return PCGradState(
+      key=key_data(initial_key, "pcgrad"),
+      weights=jnp.ones(num_tasks, jnp.float32),
+      gramian=Gramian.zeros(num_tasks),
+    )
+
+  def update(
+    task_grads: optax.Updates,
+    state: PCGradState,
+    params: optax.Params | None = None,
+    **extra: Any,
+  ) -> tuple[optax.Updates, PCGradState]:
+    del params, extra
+    grads = TaskGrads.of(task_grads, num_tasks, shared)
+    gramian = grads.gramian()
+    data, order_key = split_key_data(state.key)
+    orders = jax.vmap(lambda key: jax.random.permutation(key, num_tasks))(
+      jax.random.split(order_key, num_tasks)
+    )
+    weights = project_conflicts(gramian, orders)
+    return grads.sum(weights, jnp.ones_like(weights)), PCGradState(
+      data, weights, gramian
+    )
+
+  return transformation(init, update)
+
+
+def project_conflicts(gramian: Gramian, orders: jax.Array) -> jax.Array:
+  """The surgery, for given orders.
+
+  Args:
+    gramian: of the K gradients.
+    orders: i32[K, K], row i the order in which g_i meets the tasks; itself it passes.
+
+  Returns:
+    f32[K], the weights of the original gradients in the sum of the projected ones.
+
+  Example:
+    >>> gramian = Gramian.of([jnp.array([[1.0, 0.0], [-1.0, 1.0]])])
+    >>> print(project_conflicts(gramian, jnp.array([[0, 1], [0, 1]])))
+    [2.  1.5]
+  """
+  norms, cosines = gramian
+  tasks = jnp.arange(len(norms))
+
+  def meet(position: jax.Array, parts: jax.Array) -> jax.Array:
+    # parts[i, j] |g_i| u_j sum to g_i as it is by now
+    others = orders[:, position]
+    dots = jnp.sum(parts * cosines[others], axis=1)
+    conflict = (dots < 0) & (others != tasks)
+    return parts.at[tasks, others].add(jnp.where(conflict, -dots, 0.0))
+
+  start = jnp.eye(len(norms), dtype=jnp.float32)
+  parts = jax.lax.fori_loop(0, len(norms), meet, start)
+  scales = jnp.where(norms > 0, norms[:, None] / norms, 0.0)
+  return jnp.sum(jnp.where(jnp.eye(len(norms), dtype=bool), 1.0, scales) * parts, 0)

@@ -1,0 +1,111 @@
+"""The Gramian of task gradients, G = J J^T, kept as norms and cosines.
+
+    G_ij = norms_i cosines_ij norms_j
+
+Gradients of different tasks may differ by many orders of magnitude; their squares do
+not fit float32, and what a solver needs to know of a small one would drown in the
+rounding of a large one. Norms and cosines have neither problem, and every problem in
+this folder can be written with the cosines as its matrix.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+_TINY = float(jnp.finfo(jnp.float32).tiny)
+
+
+class Gramian(NamedTuple):
+  """Inner products of K task gradients.
+
+  Attributes:
+    norms: f32[K], Euclidean norms.
+    cosines: f32[K, K], cosines of the angles between the gradients: symmetric, with
+      ones on the diagonal; row and column of a zero gradient are zero.
+  """
+
+  norms: jax.Array
+  cosines: jax.Array
+
+  @property
+  def nonzero(self) -> jax.Array:
+    """bool[K]: which gradients are not zero."""
+    return self.norms > 0
+
+  @classmethod
+  def zeros(cls, num_tasks: int) -> "Gramian":
+    """The Gramian of K zero gradients.
+
+    Args:
+      num_tasks: K.
+    """
+    return cls(
+      norms=jnp.zeros(num_tasks, jnp.float32),
+      cosines=jnp.zeros((num_tasks, num_tasks), jnp.float32),
+    )
+
+  @classmethod
+  def of(cls, leaves: list[Any]) -> "Gramian":
+    """The Gramian of stacked gradients.
+
+    Every gradient is divided by its largest entry before it is squared. Computed in
+    float32 at `Precision.HIGHEST`: bfloat16 products, the default on TPUs, would ruin
+    the solutions.
+
+    Args:
+      leaves: arrays float[K, ...], the leaves of the stacked task gradients.
+
+    Example:
+      >>> gramian = Gramian.of([jnp.array([[3e-12, 0.0], [1e12, 1e12]])])
+      >>> print(gramian.norms, gramian.cosines[0, 1])
+      [3.0000000e-12 1.4142135e+12] 0.70710677
+    """
+    rows = [leaf.reshape(len(leaf), -1).astype(jnp.float32) for leaf in leaves]
+    largest = jnp.stack([jnp.max(jnp.abs(row), 1, initial=0.0) for row in rows]).max(0)
+    # a number below the smallest normal one has no reciprocal; it counts as zero
+    inverse = jnp.where(largest < _TINY, 0.0, 1 / largest)
+    products = jnp.zeros((len(inverse), len(inverse)), jnp.float32)
+    for row in rows:
+      scaled = row * inverse[:, None]
+      products += jnp.matmul(scaled, scaled.T, precision=jax.lax.Precision.HIGHEST)
+    lengths = jnp.sqrt(jnp.diagonal(products))
+    units = jnp.where(lengths == 0, 0.0, 1 / lengths)
+    cosines = products * units[:, None] * units
+    return cls(
+      norms=largest * lengths,
+      cosines=jnp.where(jnp.diag(lengths > 0), 1.0, 0.5 * (cosines + cosines.T)),
+    )
+
+  def product(self, weights: jax.Array) -> jax.Array:
+    """f32[K]: inner products of the unit gradients with a sum of unit gradients.
+
+    Args:
+      weights: f32[K], of the unit gradients in the sum.
+    """
+    return jnp.matmul(self.cosines, weights, precision=jax.lax.Precision.HIGHEST)
+
+
+class Solution(NamedTuple):
+  """What a solver returns.
+
+  Attributes:
+    weights: f32[K], one a task.
+    residual: f32[], by how much the conditions of optimality fail, relative to the
+      size of their terms; each solver says which conditions. Free of the gradients'
+      units; some 1e-6 is what float32 can do.
+  """
+
+  weights: jax.Array
+  residual: jax.Array
+
+
+def better_of(first: Solution, second: Solution) -> Solution:
+  """The one with the smaller residual; the first if that of the second is NaN.
+
+  Args:
+    first: a solution.
+    second: another.
+  """
+  return optax.tree.where(second.residual < first.residual, second, first)

@@ -1,0 +1,44 @@
+"""Linear systems with the cosines of some tasks as their matrix, singular or not."""
+
+import jax
+import jax.numpy as jnp
+import jax.scipy.linalg as jsl
+
+_HIGHEST = jax.lax.Precision.HIGHEST
+
+
+def ridge(num_tasks: int) -> float:
+  """What is added to the diagonal so that rounding cannot make it indefinite.
+
+  Args:
+    num_tasks: K.
+  """
+  return 2 * max(num_tasks, 4) * float(jnp.finfo(jnp.float32).eps)
+
+
+def solve(
+  matrix: jax.Array, right: jax.Array, support: jax.Array, refinements: int = 0
+) -> jax.Array:
+  """Solves matrix[S, S] x[S] = right[S]; x is zero outside S.
+
+  The system is solved with a ridge on the diagonal, which iterative refinement removes
+  again in all directions that the matrix has. In those that it lacks (gradients that
+  are linearly dependent) the ridge decides: where the right side has no component x
+  has none, and elsewhere x is large and finite.
+
+  Args:
+    matrix: f32[K, K], symmetric and positive semi-definite up to rounding, with ones
+      or zeros on the diagonal.
+    right: f32[K].
+    support: bool[K], the set S.
+    refinements: steps of iterative refinement.
+  """
+  inside = support[:, None] & support
+  matrix = jnp.where(inside, matrix, 0.0)
+  right = jnp.where(support, right, 0.0)
+  added = jnp.where(support, ridge(len(right)), 1.0)
+  factor = jsl.cho_factor(matrix + jnp.diag(added), lower=True)
+  x = jsl.cho_solve(factor, right)
+  for _ in range(refinements):
+    x += jsl.cho_solve(factor, right - jnp.matmul(matrix, x, precision=_HIGHEST))
+  return x

@@ -1,0 +1,57 @@
+"""The shortest vector in the convex hull of the task gradients.
+
+    minimise  w^T G w   over w >= 0, sum w = 1
+
+With y_k = w_k |g_k|, the weights of the unit gradients, the conditions of optimality
+are those of
+
+    minimise  y^T C y / 2 - q^T y   over y >= 0,   q_k = 1 / |g_k|
+
+up to a factor of y, which the sum of the weights fixes at the end.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from igb_jax.balancers.solvers.complementarity import nonnegative
+from igb_jax.balancers.solvers.gramian import Gramian, Solution, better_of
+from igb_jax.balancers.solvers.linear import solve
+
+
+def min_norm(gramian: Gramian) -> Solution:
+  """The weights of the shortest vector in the convex hull.
+
+  Args:
+    gramian: of the K gradients. Zero gradients share the weight evenly: the shortest
+      vector is then zero.
+
+  Returns:
+    Weights that are not negative and sum to 1. The residual is the largest
+    max(0, |d|^2 - <g_k, d>) / |g_k| over tasks, d being the shortest vector, relative
+    to sum_k w_k |g_k|.
+
+  Example:
+    >>> solution = min_norm(Gramian.of([jnp.array([[1.0, 0.0], [0.0, 2.0]])]))
+    >>> print(solution.weights)
+    [0.8 0.2]
+  """
+  nonzero = gramian.nonzero
+  smallest = jnp.min(gramian.norms, where=nonzero, initial=jnp.inf)
+  q = jnp.where(nonzero, smallest / gramian.norms, 0.0)
+
+  def judged(y: jax.Array) -> Solution:
+    # sum_k y_k slack_k = 0, so that slacks that are not negative prove optimality
+    products = gramian.product(y / y.sum())
+    slack = products - q * (y @ products) / (y @ q)
+    return Solution(y, residual=jnp.max(-slack, where=nonzero, initial=0.0))
+
+  y, support = nonnegative(gramian, q, nonzero)
+  refined = jnp.maximum(solve(gramian.cosines, q, support, refinements=2), 0.0)
+  y, residual = better_of(judged(y), judged(refined))
+
+  weights = y * q
+  zero = ~nonzero
+  return Solution(
+    weights=jnp.where(zero.any(), zero / zero.sum(), weights / weights.sum()),
+    residual=jnp.where(zero.any(), 0.0, residual),
+  )

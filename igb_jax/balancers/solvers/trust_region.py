@@ -1,0 +1,123 @@
+"""The direction near the mean gradient that helps the worst task most.
+
+    maximise  min_k <d, g_k>   over |d - g_0| <= c |g_0|,   g_0 = sum_k g_k / K
+
+For a given t, the d nearest to g_0 with <d, g_k> >= t for all k is
+
+    d = g_0 + sum_k z_k g_k,    z = argmin  z^T G z / 2 - (t - <g_k, g_0>)^T z,  z >= 0
+
+and its distance to g_0 is a convex function of t, so that Newton's method from above
+finds the t at which it is c |g_0|: about one step a piece of the path. Reference: Liu
+et al., "Conflict-Averse Gradient Descent for Multi-task Learning", NeurIPS 2021,
+equation 2; z is their w up to a factor.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from igb_jax.balancers.solvers.complementarity import nonnegative
+from igb_jax.balancers.solvers.gramian import Gramian, Solution, better_of
+from igb_jax.balancers.solvers.linear import solve
+
+_MAX_STEPS = 50
+_TOLERANCE = 2e-6
+
+
+class _Newton(NamedTuple):
+  level: jax.Array
+  y: jax.Array
+  support: jax.Array
+  steps: jax.Array
+
+
+def trust_region(gramian: Gramian, c: float) -> Solution:
+  """The sum z of the problem above, with z_k the weight of g_k beyond that in g_0.
+
+  Args:
+    gramian: of the K gradients. A zero gradient demands t <= 0.
+    c: radius of the ball, in units of the norm of the mean gradient.
+
+  Returns:
+    Weights z that are not negative: d = sum_k (1 / K + z_k) g_k. The residual is the
+    largest violation of the conditions of optimality, with u_k the unit gradients and
+    in units of |g_0| + sum_k z_k |g_k|: of <d, u_k> >= t / |g_k|, of equality where
+    z_k > 0, of |d - g_0| <= c |g_0|, and the duality gap.
+
+  Example:
+    >>> gramian = Gramian.of([jnp.array([[1.0, 0.0], [0.0, 2.0]])])
+    >>> d = jnp.array([1.0, 2.0]) * (0.5 + trust_region(gramian, c=0.4).weights)
+    >>> print(f"{d[0]:.4f} {d[1]:.4f}")
+    0.9472 1.0000
+  """
+  num_tasks = len(gramian.norms)
+  nonzero = gramian.nonzero
+  # the unit of length is |g_0|; y_k = z_k |g_k|
+  largest = gramian.norms.max()
+  in_mean = jnp.where(nonzero, gramian.norms / largest, 0.0) / num_tasks
+  with_mean = gramian.product(in_mean)
+  mean_square = in_mean @ with_mean
+  rounding = 4 * jnp.finfo(jnp.float32).eps * in_mean.sum() ** 2
+  has_mean = mean_square > rounding
+  mean_norm = jnp.where(has_mean, jnp.sqrt(mean_square), 1.0)
+  cosines_to_mean = with_mean / mean_norm
+
+  # the unit of t is |g_0| times the smallest norm
+  smallest = jnp.min(gramian.norms, where=nonzero, initial=jnp.inf)
+  demand = jnp.where(nonzero, smallest / gramian.norms, 0.0)
+  highest = jnp.where(nonzero.all(), 1 + c, 0.0).astype(jnp.float32)
+
+  def q_at(level: jax.Array) -> jax.Array:
+    return jnp.where(nonzero, level * demand - cosines_to_mean, 0.0)
+
+  def distance(state: _Newton) -> jax.Array:
+    return jnp.sqrt(jnp.maximum(state.y @ q_at(state.level), 0.0))
+
+  def next_level(state: _Newton) -> jax.Array:
+    now = distance(state)
+    slope = state.y @ demand / now
+    change = jnp.where(slope > 0, (c - now) / slope, 0.0)
+    return jnp.minimum(state.level + change, highest)
+
+  def step(state: _Newton) -> _Newton:
+    level = next_level(state)
+    return _Newton(
+      level, *nonnegative(gramian, q_at(level), state.support), state.steps + 1
+    )
+
+  def refine(state: _Newton) -> _Newton:
+    level = next_level(state)
+    y = solve(gramian.cosines, q_at(level), state.support, refinements=2)
+    return state._replace(level=level, y=jnp.maximum(y, 0.0))
+
+  def judged(state: _Newton) -> Solution:
+    y = state.y
+    products = gramian.product(y)
+    slack = products - q_at(state.level)
+    moved = jnp.sqrt(jnp.maximum(y @ products, 0.0))
+    size = 1 + y.sum()
+    gap = moved * jnp.maximum(c - moved, 0.0) / size
+    failures = [
+      jnp.max(-slack, where=nonzero, initial=0.0) / size,
+      jnp.abs(y @ slack) / size**2,
+      jnp.maximum(moved - c, 0.0) / size,
+      jnp.where(nonzero.all(), gap, 0.0),
+    ]
+    return Solution(y, residual=jnp.stack(failures).max())
+
+  end = jax.lax.while_loop(
+    lambda state: (distance(state) > c * (1 + _TOLERANCE)) & (state.steps < _MAX_STEPS),
+    step,
+    _Newton(
+      highest,
+      *nonnegative(gramian, q_at(highest), nonzero),
+      jnp.zeros((), jnp.int32),
+    ),
+  )
+  y, residual = better_of(judged(end), judged(refine(refine(end))))
+  per_norm = jnp.where(nonzero, mean_norm * largest / gramian.norms, 0.0)
+  return Solution(
+    weights=jnp.where(has_mean, y * per_norm, 0.0),
+    residual=jnp.where(has_mean, residual, 0.0),
+  )
