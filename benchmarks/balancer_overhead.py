@@ -109,7 +109,7 @@ def qm9_step(name: str, data_dir: Path | None) -> Callable[[], None]:
     Config(balancer=name, batch_size=120, train_size=None, data_dir=data_dir)
   )
   # the schedule must lie behind it, as in all but the first epochs of a run
-  balancer = make(name, 11)
+  balancer = balancers.Balancer(make(name, 11), None)
   step = make_train_step(
     lambda params, batch: losses_of(experiment.net, params, batch),
     balancer,

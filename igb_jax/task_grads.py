@@ -73,11 +73,31 @@ def value_and_task_grads(
       )
     if not jnp.issubdtype(dtype, jnp.floating):
       raise TypeError(f"the losses must be floating-point numbers, got {dtype}.")
-    grads = jax.lax.map(
-      pull_back, jnp.eye(shape[0], dtype=dtype), batch_size=min(batch_size, shape[0])
-    )
+    grads = pull_back_each(pull_back, losses, batch_size)
     if isinstance(argnums, int):
       (grads,) = grads
     return ((losses, aux) if has_aux else losses), grads
 
   return value_and_grads
+
+
+def pull_back_each(
+  pull_back: Callable[[jax.Array], Any], losses: jax.Array, batch_size: int = 1
+) -> Any:
+  """The gradient of every loss, stacked, from a pull-back of `jax.vjp`.
+
+  Args:
+    pull_back: cotangent float[K] -> gradient, or a part of it.
+    losses: float[K], whose pull-back it is.
+    batch_size: tasks at a time, 1 to K; a larger number counts as K.
+
+  Returns:
+    What `pull_back` returns, each leaf with a leading axis K.
+
+  Example:
+    >>> losses, pull_back = jax.vjp(lambda x: jnp.stack([x, x**2]), jnp.float32(3.0))
+    >>> print(pull_back_each(lambda cotangent: pull_back(cotangent)[0], losses))
+    [1. 6.]
+  """
+  one_hot = jnp.eye(len(losses), dtype=losses.dtype)
+  return jax.lax.map(pull_back, one_hot, batch_size=min(batch_size, len(losses)))

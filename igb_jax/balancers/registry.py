@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
 from igb_jax.balancers import gradient, loss
+from igb_jax.balancers.gradient.stacked import Shared
 from igb_jax.balancers.types import Balancer
 
 
@@ -55,6 +56,7 @@ def create(
   *,
   num_tasks: int,
   steps_per_epoch: int | None = None,
+  shared: Shared = None,
   **hyperparameters: Any,
 ) -> Balancer:
   """Makes the balancer that a specification names.
@@ -67,6 +69,9 @@ def create(
     num_tasks: K, the number of tasks.
     steps_per_epoch: number of updates that make an epoch. It describes the run, so
       every specification accepts it; igbv1 and igbv2 need it.
+    shared: which parameters the tasks share, for gradient balancers: a predicate on the
+      key path, a pytree of bools like the parameters or a prefix of one, or None for
+      all. It describes the model, so every specification accepts it.
     **hyperparameters: keyword arguments of the methods named. One that several parts
       of the specification take goes to each of them.
 
@@ -97,7 +102,9 @@ def create(
   }
   if steps_per_epoch is not None:
     offered["steps_per_epoch"] = steps_per_epoch
-  run_facts = {"num_tasks", "steps_per_epoch"}
+  if shared is not None:
+    offered["shared"] = shared
+  facts = {"num_tasks", "steps_per_epoch", "shared"}
   known: set[str] = set()
   parts: dict[str, Any] = {"loss": None, "gradient": None}
   for name in names_in_spec:
@@ -118,7 +125,7 @@ def create(
     if needed:
       raise TypeError(f"{name!r} needs {', '.join(needed)}; pass it by keyword.")
     arguments = {key: value for key, value in offered.items() if key in parameters}
-    known |= parameters.keys() - run_facts
+    known |= parameters.keys() - facts
     parts[kind] = functools.partial(constructor, **arguments)
   unknown = sorted(hyperparameters.keys() - known)
   if unknown:

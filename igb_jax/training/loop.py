@@ -17,7 +17,7 @@ import optax
 from igb_jax.training.checkpoint import Checkpoints
 from igb_jax.training.interrupt import StopRequest
 from igb_jax.training.progress import TrainProgress
-from igb_jax.training.step import Batch, EpochSums, Params, TrainState
+from igb_jax.training.step import Batch, GradientSums, Params, TrainState
 
 _CHUNK_SECONDS = 0.5  # a chunk of steps that took less is doubled
 
@@ -59,6 +59,44 @@ class Evaluation:
 
 
 @dataclasses.dataclass(frozen=True)
+class GradientRecord:
+  """What a gradient balancer saw and did in an epoch, means over its steps.
+
+  Attributes:
+    weights: the balancer's weights, f[K].
+    cosines: between the task gradients of the shared parameters, f[K, K].
+    conflict_share: share of pairs of tasks with a negative cosine.
+    condition_number: geometric mean of the Gramian's, at most 1 / eps of float32.
+    residual: of the solver.
+    worst_residual: the largest in the epoch.
+  """
+
+  weights: np.ndarray
+  cosines: np.ndarray
+  conflict_share: float
+  condition_number: float
+  residual: float
+  worst_residual: float
+
+  @classmethod
+  def of(cls, sums: GradientSums, steps: int) -> "GradientRecord":
+    """From the sums of an epoch, on the host.
+
+    Args:
+      sums: with NumPy leaves.
+      steps: number of steps in them.
+    """
+    return cls(
+      weights=np.asarray(sums.weights / steps),
+      cosines=np.asarray(sums.cosines / steps),
+      conflict_share=float(sums.conflicts / steps),
+      condition_number=float(np.exp(sums.log_condition / steps)),
+      residual=float(sums.residual / steps),
+      worst_residual=float(sums.worst_residual),
+    )
+
+
+@dataclasses.dataclass(frozen=True)
 class EpochRecord:
   """What is known of an epoch at its end.
 
@@ -66,7 +104,8 @@ class EpochRecord:
     epoch: its number, from 0.
     num_steps: steps taken since the start of training.
     losses: mean task losses over the epoch, f[K].
-    weights: mean task weights over the epoch, f[K].
+    weights: mean weights of the loss balancer over the epoch, f[K].
+    gradient: of the gradient balancer, or None without one.
     learning_rate_scale: current / initial learning rate, during the epoch.
     validation: on the validation split at the end of the epoch.
     train_seconds: time of the epoch's steps, in seconds.
@@ -78,6 +117,7 @@ class EpochRecord:
   num_steps: int
   losses: np.ndarray
   weights: np.ndarray
+  gradient: GradientRecord | None
   learning_rate_scale: float
   validation: Evaluation
   train_seconds: float
@@ -129,7 +169,7 @@ def train(
     if stop.requested:
       return state
     scale = float(jax.device_get(state.plateau.scale))
-    state = state._replace(sums=EpochSums.zeros(len(task_names)))
+    state = state._replace(sums=state.sums.zeros_like())
     state, timing, complete = _run_epoch(
       state, step, batches_of_epoch(epoch), epoch, task_names, progress, stop
     )
@@ -139,12 +179,13 @@ def train(
     _check_evaluation(validation, int(state.step), epoch)
     score = jnp.asarray(validation.score, jnp.float32)
     state = state._replace(plateau=lower_learning_rate(state.plateau, score))
-    steps, losses, weights = jax.device_get(state.sums)
+    steps, losses, weights, gradient = jax.device_get(state.sums)
     record = EpochRecord(
       epoch=epoch,
       num_steps=int(state.step),
       losses=losses / steps,
       weights=weights / steps,
+      gradient=GradientRecord.of(gradient, steps) if gradient else None,
       learning_rate_scale=scale,
       validation=validation,
       train_seconds=timing.total,
@@ -202,8 +243,9 @@ def _run_epoch(
     seconds = time.perf_counter() - start
     timing.total += seconds
     timing.per_step.append(seconds / count)
+    weights = (sums.gradient or sums).weights
     progress.steps(
-      epoch, done, sums.losses / sums.steps, sums.weights / sums.steps, seconds / count
+      epoch, done, sums.losses / sums.steps, weights / sums.steps, seconds / count
     )
     if complete or stop.requested:
       return state, timing, complete or done == progress.steps_per_epoch

@@ -1,4 +1,4 @@
-"""Plots of a run: losses, task weights and improvable gaps over the epochs."""
+"""Plots of a run: losses, task weights, improvable gaps, conflicts of gradients."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,6 +6,8 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+
+from igb_jax.training.loop import GradientRecord
 
 BASE_EPOCH = 1  # from 0; its losses are the base of the gaps, as in IGB
 
@@ -16,6 +18,7 @@ def plot_run(
   task_names: Sequence[str],
   losses: np.ndarray,
   weights: np.ndarray,
+  gradients: Sequence[GradientRecord] = (),
   title: str,
 ) -> list[Path]:
   """Draws the plots of a run.
@@ -24,12 +27,15 @@ def plot_run(
     folder: where the PNG files go.
     task_names: names of the K tasks.
     losses: float[T, K], mean losses of every epoch.
-    weights: float[T, K], mean task weights of every epoch.
+    weights: float[T, K], mean weights of the loss balancer in every epoch.
+    gradients: of the gradient balancer in every epoch; empty without one.
     title: of the plots.
 
   Returns:
     The files: losses.png, weights.png and, if the base epoch was reached, gaps.png
-    (the improvable gap L / L_base of IGB's section 3.2).
+    (the improvable gap L / L_base of IGB's section 3.2). With a gradient balancer also
+    gradient_weights.png, conflicts.png (share of conflicting pairs) and cosines.png
+    (between the task gradients, in the last epoch).
   """
   paths = [
     _plot(folder / "losses.png", losses, task_names, title, "training loss", log=True),
@@ -39,7 +45,42 @@ def plot_run(
     gaps = losses / losses[BASE_EPOCH]
     label = f"improvable gap: loss / loss of epoch {BASE_EPOCH + 1}"
     paths.append(_plot(folder / "gaps.png", gaps, task_names, title, label, log=True))
+  if gradients:
+    values = np.stack([record.weights for record in gradients])
+    path, label = folder / "gradient_weights.png", "weight of the task gradient"
+    paths.append(_plot(path, values, task_names, title, label))
+    shares = np.array([[record.conflict_share] for record in gradients])
+    path, label = folder / "conflicts.png", "share of pairs with a negative cosine"
+    paths.append(_plot(path, shares, ["all pairs"], title, label))
+    cosines = gradients[-1].cosines
+    paths.append(_heat_map(folder / "cosines.png", cosines, task_names, title))
   return paths
+
+
+def _heat_map(
+  path: Path, cosines: np.ndarray, names: Sequence[str], title: str
+) -> Path:
+  size = 2.5 + 0.45 * len(names)
+  figure = Figure(figsize=(size + 1, size), layout="constrained")
+  axes = figure.subplots()
+  image = axes.imshow(cosines, cmap="RdBu", vmin=-1, vmax=1)
+  axes.set_xticks(range(len(names)), names, rotation=90)
+  axes.set_yticks(range(len(names)), names)
+  for row, column in np.ndindex(cosines.shape):
+    dark = abs(cosines[row, column]) > 0.6
+    axes.text(
+      column,
+      row,
+      f"{cosines[row, column]:.2f}",
+      ha="center",
+      va="center",
+      color="white" if dark else "black",
+      fontsize="x-small",
+    )
+  axes.set_title(f"{title}\ncosines of the task gradients, last epoch")
+  figure.colorbar(image)
+  figure.savefig(path, dpi=120)
+  return path
 
 
 def _plot(

@@ -18,7 +18,13 @@ from rich.table import Table
 from igb_jax.data.loader import BatchSource, prefetch
 from igb_jax.training.checkpoint import Checkpoints
 from igb_jax.training.interrupt import StopRequest, stop_on_interrupt
-from igb_jax.training.loop import EpochRecord, Evaluation, NonFiniteError, train
+from igb_jax.training.loop import (
+  EpochRecord,
+  Evaluation,
+  GradientRecord,
+  NonFiniteError,
+  train,
+)
 from igb_jax.training.plots import plot_run
 from igb_jax.training.progress import TrainProgress
 from igb_jax.training.run_folder import RunFolder
@@ -249,6 +255,7 @@ def run(
   best_epoch, best_state = best
   test = experiment.evaluate(best_state.params, "test")
 
+  last = records[-1]
   complete = len(records) == config.epochs
   chunks = [seconds for record in records for seconds in record.seconds_per_step]
   summary = folder.write_json(
@@ -260,7 +267,7 @@ def run(
       "epochs": len(records),
       "complete": complete,
       "best_epoch": best_epoch,
-      "num_steps": records[-1].num_steps,
+      "num_steps": last.num_steps,
       "device": device,
       "train_seconds": train_seconds,
       "seconds_per_step": float(np.median(chunks)) if chunks else None,
@@ -269,7 +276,8 @@ def run(
       "delta_m": test.score,
       "test": test.metrics,
       "tasks": list(experiment.task_names),
-      "weights": records[-1].weights.tolist(),
+      "weights": last.weights.tolist(),
+      **_gradient_facts(last.gradient),
     },
   )
   plots = plot_run(
@@ -277,6 +285,7 @@ def run(
     task_names=experiment.task_names,
     losses=np.stack([record.losses for record in records]),
     weights=np.stack([record.weights for record in records]),
+    gradients=[record.gradient for record in records if record.gradient],
     title=f"{experiment.dataset}, {config.balancer}, seed {config.seed}",
   )
   _print_table(console, experiment, test)
@@ -309,6 +318,21 @@ def _metrics_line(record: EpochRecord, task_names: Sequence[str]) -> dict[str, A
     "steps_seconds": record.train_seconds,
     "data_seconds": record.data_seconds,
     "seconds_per_step": float(np.median(chunks)) if chunks else None,
+    **_gradient_facts(record.gradient),
+  }
+
+
+def _gradient_facts(record: GradientRecord | None) -> dict[str, Any]:
+  """In the order of the tasks."""
+  if record is None:
+    return {}
+  return {
+    "gradient_weights": record.weights.tolist(),
+    "gradient_cosines": record.cosines.tolist(),
+    "conflict_share": record.conflict_share,
+    "gramian_condition_number": record.condition_number,
+    "solver_residual": record.residual,
+    "solver_worst_residual": record.worst_residual,
   }
 
 

@@ -1,7 +1,9 @@
 """One training step, as one jitted function of a state and a batch.
 
     batch -> net -> losses f32[K] -> loss balancer -> weighted losses f32[K]
-          -> sum -> one backward pass -> optax optimiser -> params
+          -> sum -> one backward pass                      -> gradient
+          or K backward passes -> gradient balancer        -> gradient
+          -> optax optimiser -> params
 
 Nothing leaves the device: losses and weights are summed in the state, and a step
 whose numbers are not finite changes nothing but `failure`, as do all that follow it.
@@ -15,12 +17,71 @@ import jax.numpy as jnp
 import optax
 import optax.contrib
 
-from igb_jax.balancers import LossBalancer
-from igb_jax.balancers.common import all_finite
+from igb_jax.balancers import Balancer, LossBalancer
+from igb_jax.balancers.common import all_finite, key_data
+from igb_jax.balancers.solvers import Gramian
+from igb_jax.task_grads import pull_back_each
 
 Params = Any
 Batch = Any
 LossesFn = Callable[[Params, Batch], jax.Array]
+
+
+# Which parameters a gradient balancer in this step must take as shared.
+SHARED = {"shared": True, "heads": False}
+
+
+class GradientSums(NamedTuple):
+  """Sums over the steps of the current epoch: what a gradient balancer saw and did.
+
+  A step that used the weights of an earlier one counts with what that one saw.
+
+  Attributes:
+    weights: f32[K], sum of the gradient balancer's weights.
+    cosines: f32[K, K], sum of the cosines between the task gradients.
+    conflicts: f32[], sum of the shares of pairs with a negative cosine.
+    log_condition: f32[], sum of log condition numbers of the Gramian.
+    residual: f32[], sum of the solver's residuals.
+    worst_residual: f32[], the largest of them.
+  """
+
+  weights: jax.Array
+  cosines: jax.Array
+  conflicts: jax.Array
+  log_condition: jax.Array
+  residual: jax.Array
+  worst_residual: jax.Array
+
+  @classmethod
+  def zeros(cls, num_tasks: int) -> "GradientSums":
+    """The sums before the first step."""
+    return cls(
+      weights=jnp.zeros(num_tasks, jnp.float32),
+      cosines=jnp.zeros((num_tasks, num_tasks), jnp.float32),
+      conflicts=jnp.zeros((), jnp.float32),
+      log_condition=jnp.zeros((), jnp.float32),
+      residual=jnp.zeros((), jnp.float32),
+      worst_residual=jnp.zeros((), jnp.float32),
+    )
+
+  def plus(self, state: Any) -> "GradientSums":
+    """Takes one more step in.
+
+    Args:
+      state: of the gradient balancer, after the step.
+    """
+    gramian: Gramian = state.gramian
+    num_tasks = len(gramian.norms)
+    num_pairs = max(num_tasks * (num_tasks - 1), 1)
+    residual = getattr(state, "residual", jnp.zeros((), jnp.float32))  # pcgrad: none
+    return GradientSums(
+      weights=self.weights + state.weights,
+      cosines=self.cosines + gramian.cosines,
+      conflicts=self.conflicts + jnp.sum(gramian.cosines < 0) / num_pairs,
+      log_condition=self.log_condition + jnp.log(gramian.condition_number()),
+      residual=self.residual + residual,
+      worst_residual=jnp.maximum(self.worst_residual, residual),
+    )
 
 
 class EpochSums(NamedTuple):
@@ -29,21 +90,18 @@ class EpochSums(NamedTuple):
   Attributes:
     steps: i32[], number of steps.
     losses: f32[K], sum of the losses.
-    weights: f32[K], sum of the task weights.
+    weights: f32[K], sum of the loss balancer's weights.
+    gradient: what a gradient balancer saw and did, or None without one.
   """
 
   steps: jax.Array
   losses: jax.Array
   weights: jax.Array
+  gradient: GradientSums | None
 
-  @classmethod
-  def zeros(cls, num_tasks: int) -> "EpochSums":
-    """The sums before the first step."""
-    return cls(
-      steps=jnp.zeros((), jnp.int32),
-      losses=jnp.zeros(num_tasks, jnp.float32),
-      weights=jnp.zeros(num_tasks, jnp.float32),
-    )
+  def zeros_like(self) -> "EpochSums":
+    """The sums before the first step of an epoch."""
+    return jax.tree.map(jnp.zeros_like, self)
 
 
 class Failure(NamedTuple):
@@ -68,6 +126,7 @@ class TrainState(NamedTuple):
     params: parameters of the net.
     optimizer: state of the optax optimiser.
     balancer: state of the loss balancer.
+    gradient_balancer: state of the gradient balancer, or None.
     plateau: state of `optax.contrib.reduce_on_plateau`; its scale multiplies the
       updates.
     sums: of the current epoch.
@@ -78,6 +137,7 @@ class TrainState(NamedTuple):
   params: Params
   optimizer: optax.OptState
   balancer: Any
+  gradient_balancer: Any
   plateau: optax.contrib.ReduceLROnPlateauState
   sums: EpochSums
   failure: Failure
@@ -86,7 +146,7 @@ class TrainState(NamedTuple):
 def init_state(
   params: Params,
   *,
-  balancer: LossBalancer,
+  balancer: Balancer,
   optimizer: optax.GradientTransformation,
   plateau: optax.GradientTransformationExtraArgs,
   key: jax.Array,
@@ -94,21 +154,52 @@ def init_state(
   """The state before the first step.
 
   Args:
-    params: initial parameters.
-    balancer: the loss balancer.
+    params: initial parameters; with a gradient balancer a dict of `shared` and `heads`.
+    balancer: the balancer, see `make_train_step`.
     optimizer: the optax optimiser.
     plateau: what lowers the learning rate, `optax.contrib.reduce_on_plateau`.
     key: PRNG key for the balancer.
+
+  Raises:
+    ValueError: the balancer has no loss part, or its gradient part takes the heads as
+      shared, or `params` are not divided into `shared` and `heads` for it.
   """
-  balancer_state = balancer.init(key)
+  loss_key, gradient_key = jax.random.split(key)
+  balancer_state = _loss_part(balancer).init(loss_key)
   num_tasks = len(balancer_state.weights)
+  gradient_state = gradient_sums = None
+  if balancer.gradient is not None:
+    if not isinstance(params, dict) or set(params) != set(SHARED):
+      raise ValueError(
+        "a gradient balancer needs parameters divided at the top level into 'shared' "
+        f"and 'heads', got {sorted(params) if isinstance(params, dict) else params!r}."
+      )
+    gradient_sums = GradientSums.zeros(num_tasks)
+    # the heads have the identity in their place, see _balanced
+    stand_in = {"shared": params["shared"], "heads": jnp.zeros(num_tasks)}
+    gradient_state: Any = balancer.gradient.init(stand_in)
+    probe = {"shared": jnp.zeros((num_tasks, 1)), "heads": jnp.eye(num_tasks)}
+    _, after_probe = cast(Any, balancer.gradient.update(probe, gradient_state))
+    if after_probe.gramian.norms.any():
+      raise ValueError(
+        f"the gradient balancer must be made with shared={SHARED}, so that the heads "
+        "do not enter its Gramian."
+      )
+    if hasattr(gradient_state, "key"):
+      gradient_state = gradient_state._replace(key=key_data(gradient_key, "the step"))
   return TrainState(
     step=jnp.zeros((), jnp.int32),
     params=jax.tree.map(jnp.copy, params),  # the step donates its own
     optimizer=optimizer.init(params),
     balancer=balancer_state,
+    gradient_balancer=gradient_state,
     plateau=cast(optax.contrib.ReduceLROnPlateauState, plateau.init(params)),
-    sums=EpochSums.zeros(num_tasks),
+    sums=EpochSums(
+      steps=jnp.zeros((), jnp.int32),
+      losses=jnp.zeros(num_tasks, jnp.float32),
+      weights=jnp.zeros(num_tasks, jnp.float32),
+      gradient=gradient_sums,
+    ),
     failure=Failure(
       step=jnp.full((), -1, jnp.int32),
       losses=jnp.zeros(num_tasks, jnp.float32),
@@ -119,38 +210,49 @@ def init_state(
 
 def make_train_step(
   losses_of: LossesFn,
-  balancer: LossBalancer,
+  balancer: Balancer,
   optimizer: optax.GradientTransformation,
 ) -> Callable[[TrainState, Batch], TrainState]:
   """Makes the jitted step; the state that it is given is donated.
 
   Args:
     losses_of: `(params, batch) -> f32[K]`, the task losses.
-    balancer: the loss balancer; it gets the extra argument `learning_rate_ratio`,
-      initial / current learning rate.
+    balancer: its loss part gets the extra argument `learning_rate_ratio`, initial /
+      current learning rate. Its gradient part, if any, must have been made with
+      `shared=SHARED`; it sees the gradients of the weighted losses.
     optimizer: the optax optimiser, at the initial learning rate.
 
   Returns:
     `step(state, batch) -> state`.
+
+  Raises:
+    ValueError: the balancer has no loss part.
   """
+  loss_balancer = _loss_part(balancer)
 
   def step(state: TrainState, batch: Batch) -> TrainState:
-    def objective(params):
+    def weighted_losses(params):
       losses = losses_of(params, batch)
-      weighted, balancer_state = balancer.update(
+      weighted, balancer_state = loss_balancer.update(
         losses, state.balancer, learning_rate_ratio=1 / state.plateau.scale
       )
-      return weighted.sum(), (losses, weighted, balancer_state)
+      return weighted, (losses, balancer_state)
 
-    gradients, (losses, weighted, balancer_state) = jax.grad(objective, has_aux=True)(
-      state.params
+    weighted, pull_back, (losses, balancer_state) = jax.vjp(
+      weighted_losses, state.params, has_aux=True
     )
-    updates, optimizer_state = optimizer.update(
-      gradients, state.optimizer, state.params
-    )
+    gradient_state, gradient_sums = state.gradient_balancer, state.sums.gradient
+    if balancer.gradient is None or gradient_sums is None:
+      (gradient,) = pull_back(jnp.ones_like(weighted))
+    else:
+      gradient, gradient_state = _balanced(
+        balancer.gradient.update, pull_back, weighted, gradient_state
+      )
+      gradient_sums = gradient_sums.plus(gradient_state)
+    updates, optimizer_state = optimizer.update(gradient, state.optimizer, state.params)
     updates = jax.tree.map(lambda update: state.plateau.scale * update, updates)
 
-    good = all_finite((weighted, gradients))
+    good = all_finite((weighted, gradient))
     first = ~good & (state.failure.step < 0)
     failure = Failure(state.step, losses, weighted)
     proposed = TrainState(
@@ -158,11 +260,13 @@ def make_train_step(
       params=optax.apply_updates(state.params, updates),
       optimizer=optimizer_state,
       balancer=balancer_state,
+      gradient_balancer=gradient_state,
       plateau=state.plateau,
       sums=EpochSums(
         steps=state.sums.steps + 1,
         losses=state.sums.losses + losses,
         weights=state.sums.weights + balancer_state.weights,
+        gradient=gradient_sums,
       ),
       failure=state.failure,
     )
@@ -171,3 +275,45 @@ def make_train_step(
     return kept._replace(failure=optax.tree.where(first, failure, state.failure))
 
   return jax.jit(step, donate_argnums=0)
+
+
+def _loss_part(balancer: Balancer) -> LossBalancer:
+  if balancer.loss is None:
+    raise ValueError(
+      "the training step needs a loss balancer; beside a gradient balancer alone put "
+      "balancers.equal(num_tasks)."
+    )
+  return balancer.loss
+
+
+def _balanced(
+  update: Callable[..., tuple[Any, Any]],
+  pull_back: Callable[[jax.Array], tuple[Any]],
+  weighted: jax.Array,
+  state: Any,
+) -> tuple[Any, Any]:
+  """The balanced gradient, by K backward passes, or by one where the weights are held.
+
+  The gradients of the heads are never stacked. A balancer combines whatever is not
+  shared linearly, so that it is given the identity in their place and returns the
+  weights with which they are to be summed, in one more pass through the heads alone.
+  """
+
+  def every_task():
+    task_grads = pull_back_each(lambda v: pull_back(v)[0]["shared"], weighted)
+    identity = jnp.eye(len(weighted), dtype=jnp.float32)
+    stand_in: Any = {"shared": task_grads, "heads": identity}
+    combined, new = update(stand_in, state)
+    (gradient,) = pull_back(combined["heads"].astype(weighted.dtype))
+    return {"shared": combined["shared"], "heads": gradient["heads"]}, new
+
+  def held_weights():
+    (gradient,) = pull_back(state.weights.astype(weighted.dtype))
+    stand_in = {"shared": gradient["shared"], "heads": state.weights}
+    combined, new = update(stand_in, state, combined=True)
+    return {"shared": combined["shared"], "heads": gradient["heads"]}, new
+
+  steps_left = getattr(state, "steps_left", None)
+  if steps_left is None:
+    return every_task()
+  return jax.lax.cond(steps_left == 0, every_task, held_weights)

@@ -29,10 +29,7 @@ def make(
   **hyperparameters,
 ):
   """The jitted step, the initial state and the plateau transformation."""
-  balancer = balancers.create(
-    spec, num_tasks=3, steps_per_epoch=4, **hyperparameters
-  ).loss
-  assert balancer is not None
+  balancer = balancers.create(spec, num_tasks=3, steps_per_epoch=4, **hyperparameters)
   optimizer = optax.adam(learning_rate)
   plateau = optax.contrib.reduce_on_plateau(factor=0.5, patience=patience, rtol=1e-4)
   state = init_state(

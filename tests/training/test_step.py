@@ -66,7 +66,9 @@ def test_tells_the_balancer_how_far_the_learning_rate_has_fallen():
     ratios.append(learning_rate_ratio)
     return losses * learning_rate_ratio, state
 
-  balancer = balancers.LossBalancer(balancers.equal(3).init, update)
+  balancer = balancers.Balancer(
+    balancers.LossBalancer(balancers.equal(3).init, update), None
+  )
   plateau = optax.contrib.reduce_on_plateau()
   state = init_state(
     {"x": jnp.zeros(2)},
@@ -115,7 +117,7 @@ def test_a_gradient_that_is_not_finite_is_a_failure_too():
   def losses_of(params, batch):
     return jnp.sqrt(jnp.abs(params["x"])).sum() + jnp.ones(3) * batch  # at 0
 
-  balancer = balancers.equal(3)
+  balancer = balancers.Balancer(balancers.equal(3), None)
   plateau = optax.contrib.reduce_on_plateau()
   state = init_state(
     {"x": jnp.zeros(2)},
@@ -137,7 +139,7 @@ def test_a_large_but_finite_gradient_is_no_failure():
 
 
 def test_the_initial_parameters_are_the_callers_to_keep():
-  balancer = balancers.equal(3)
+  balancer = balancers.Balancer(balancers.equal(3), None)
   params = {"x": jnp.ones(2)}
   for _ in range(2):
     state = init_state(

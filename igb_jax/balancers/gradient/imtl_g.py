@@ -116,7 +116,8 @@ def _equal_projections(gramian: Gramian) -> Solution:
     projections, where=nonzero, initial=jnp.inf
   )
   zero = ~nonzero
+  share = zero.astype(jnp.float32) / jnp.maximum(zero.sum(), 1)
   return Solution(
-    weights=jnp.where(zero.any(), zero / zero.sum(), weights),
+    weights=jnp.where(zero.any(), share, weights),
     residual=jnp.where(zero.any(), 0.0, spread / jnp.abs(y).sum()),
   )

@@ -56,7 +56,7 @@ def pcgrad(
     state `PCGradState`.
 
   Raises:
-    TypeError: `num_tasks` is no integer, or a part of `shared` no bool.
+    TypeError: `num_tasks` is no integer, `key` no key, or a part of `shared` no bool.
     ValueError: `num_tasks` is below 1, `shared` does not fit or shares nothing, or a
       leaf has no leading axis K.
 
@@ -69,7 +69,7 @@ def pcgrad(
     [0.5 1.5]
   """
   num_tasks = check_count("num_tasks", num_tasks)
-  initial_key = jax.random.key(key) if isinstance(key, int) else key
+  initial_key = _check_key(key)
 
   def init(params: optax.Params) -> PCGradState:
     shared_leaves(shared, params)
@@ -98,6 +98,14 @@ def pcgrad(
     )
 
   return transformation(init, update)
+
+
+def _check_key(key: jax.Array | int) -> jax.Array:
+  if isinstance(key, int) and not isinstance(key, bool):
+    return jax.random.key(key)
+  if isinstance(key, jax.Array):
+    return key
+  raise TypeError(f"key must be a PRNG key or an integer seed, got {key!r}.")
 
 
 def project_conflicts(gramian: Gramian, orders: jax.Array) -> jax.Array:

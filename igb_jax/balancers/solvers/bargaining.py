@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import jax.scipy.linalg as jsl
 
 from igb_jax.balancers.solvers.gramian import Gramian, Solution, better_of
-from igb_jax.balancers.solvers.linear import ridge
+from igb_jax.balancers.solvers.linear import dot, ridge
 
 _MAX_STEPS = 100
 _TOLERANCE = 3e-6  # of the residual; the two last steps square it
@@ -63,19 +63,19 @@ def nash(gramian: Gramian) -> Solution:
     return gramian.product(y) + added * y
 
   def scaled(y: jax.Array) -> jax.Array:
-    return y * jnp.sqrt(num_tasks / (y @ with_ridge(y)))
+    return y * jnp.sqrt(num_tasks / dot(y, with_ridge(y)))
 
   def step(y: jax.Array, product: Callable[[jax.Array], jax.Array]) -> jax.Array:
     # in units of y, where the Hessian is as well-conditioned as it can be
     gradient = y * product(y) - 1
     hessian = y[:, None] * gramian.cosines * y + jnp.diag(1 + added * y**2)
     change = -jsl.cho_solve(jsl.cho_factor(hessian, lower=True), gradient)
-    decrement = jnp.sqrt(jnp.maximum(-gradient @ change, 0.0))
+    decrement = jnp.sqrt(jnp.maximum(-dot(gradient, change), 0.0))
     length = jnp.where(decrement > 0.25, 1 / (1 + decrement), 1.0)
     return y * jnp.maximum(1 + length * change, 1e-3)  # whatever rounding does
 
   def judged(y: jax.Array, product: Callable[[jax.Array], jax.Array]) -> Solution:
-    terms = jnp.matmul(jnp.abs(gramian.cosines), y) + 1 / y
+    terms = dot(jnp.abs(gramian.cosines), y) + 1 / y
     return Solution(y, residual=jnp.max(jnp.abs(product(y) - 1 / y) / terms))
 
   def iterate(state: _Newton) -> _Newton:

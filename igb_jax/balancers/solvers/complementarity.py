@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from igb_jax.balancers.solvers.gramian import Gramian
-from igb_jax.balancers.solvers.linear import ridge, solve
+from igb_jax.balancers.solvers.linear import dot, ridge, solve
 
 _TRIES = 3  # exchanges of all that are wrong, without fewer of them
 _TOLERANCE = 4 * float(jnp.finfo(jnp.float32).eps)
@@ -49,7 +49,7 @@ def nonnegative(
   def evaluate(support: jax.Array) -> tuple[jax.Array, jax.Array]:
     y = solve(gramian.cosines, q, support)
     slack = gramian.product(y) + ridge(num_tasks) * y - q
-    terms = jnp.matmul(jnp.abs(gramian.cosines), jnp.abs(y)) + jnp.abs(q)
+    terms = dot(jnp.abs(gramian.cosines), jnp.abs(y)) + jnp.abs(q)
     too_low = slack < -_TOLERANCE * terms
     return y, jnp.where(support, y < 0, too_low & gramian.nonzero)
 

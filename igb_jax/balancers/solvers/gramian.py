@@ -14,6 +14,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from igb_jax.balancers.solvers.linear import dot
+
 _TINY = float(jnp.finfo(jnp.float32).tiny)
 
 
@@ -69,7 +71,7 @@ class Gramian(NamedTuple):
     products = jnp.zeros((len(inverse), len(inverse)), jnp.float32)
     for row in rows:
       scaled = row * inverse[:, None]
-      products += jnp.matmul(scaled, scaled.T, precision=jax.lax.Precision.HIGHEST)
+      products += dot(scaled, scaled.T)
     lengths = jnp.sqrt(jnp.diagonal(products))
     units = jnp.where(lengths == 0, 0.0, 1 / lengths)
     cosines = products * units[:, None] * units
@@ -84,7 +86,17 @@ class Gramian(NamedTuple):
     Args:
       weights: f32[K], of the unit gradients in the sum.
     """
-    return jnp.matmul(self.cosines, weights, precision=jax.lax.Precision.HIGHEST)
+    return dot(self.cosines, weights)
+
+  def condition_number(self) -> jax.Array:
+    """f32[]: largest over smallest eigenvalue of G, at most 1 / eps of float32.
+
+    Eigenvalues that are lost in the rounding of the largest count as eps times that.
+    """
+    scales = self.norms / jnp.maximum(self.norms.max(), _TINY)
+    values = jnp.linalg.eigvalsh(scales[:, None] * self.cosines * scales)
+    smallest = values[0] / jnp.maximum(values[-1], _TINY)
+    return 1 / jnp.maximum(smallest, jnp.finfo(jnp.float32).eps)
 
 
 class Solution(NamedTuple):

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 
 from igb_jax.balancers.solvers.complementarity import nonnegative
 from igb_jax.balancers.solvers.gramian import Gramian, Solution, better_of
-from igb_jax.balancers.solvers.linear import solve
+from igb_jax.balancers.solvers.linear import dot, solve
 
 
 def min_norm(gramian: Gramian) -> Solution:
@@ -42,7 +42,7 @@ def min_norm(gramian: Gramian) -> Solution:
   def judged(y: jax.Array) -> Solution:
     # sum_k y_k slack_k = 0, so that slacks that are not negative prove optimality
     products = gramian.product(y / y.sum())
-    slack = products - q * (y @ products) / (y @ q)
+    slack = products - q * dot(y, products) / dot(y, q)
     return Solution(y, residual=jnp.max(-slack, where=nonzero, initial=0.0))
 
   y, support = nonnegative(gramian, q, nonzero)
@@ -51,7 +51,8 @@ def min_norm(gramian: Gramian) -> Solution:
 
   weights = y * q
   zero = ~nonzero
+  share = zero.astype(jnp.float32) / jnp.maximum(zero.sum(), 1)
   return Solution(
-    weights=jnp.where(zero.any(), zero / zero.sum(), weights / weights.sum()),
+    weights=jnp.where(zero.any(), share, weights / weights.sum()),
     residual=jnp.where(zero.any(), 0.0, residual),
   )

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 
 from igb_jax.balancers.solvers.complementarity import nonnegative
 from igb_jax.balancers.solvers.gramian import Gramian, Solution, better_of
-from igb_jax.balancers.solvers.linear import solve
+from igb_jax.balancers.solvers.linear import dot, solve
 
 _MAX_STEPS = 50
 _TOLERANCE = 2e-6
@@ -57,7 +57,7 @@ def trust_region(gramian: Gramian, c: float) -> Solution:
   largest = gramian.norms.max()
   in_mean = jnp.where(nonzero, gramian.norms / largest, 0.0) / num_tasks
   with_mean = gramian.product(in_mean)
-  mean_square = in_mean @ with_mean
+  mean_square = dot(in_mean, with_mean)
   rounding = 4 * jnp.finfo(jnp.float32).eps * in_mean.sum() ** 2
   has_mean = mean_square > rounding
   mean_norm = jnp.where(has_mean, jnp.sqrt(mean_square), 1.0)
@@ -72,11 +72,11 @@ def trust_region(gramian: Gramian, c: float) -> Solution:
     return jnp.where(nonzero, level * demand - cosines_to_mean, 0.0)
 
   def distance(state: _Newton) -> jax.Array:
-    return jnp.sqrt(jnp.maximum(state.y @ q_at(state.level), 0.0))
+    return jnp.sqrt(jnp.maximum(dot(state.y, q_at(state.level)), 0.0))
 
   def next_level(state: _Newton) -> jax.Array:
     now = distance(state)
-    slope = state.y @ demand / now
+    slope = dot(state.y, demand) / now
     change = jnp.where(slope > 0, (c - now) / slope, 0.0)
     return jnp.minimum(state.level + change, highest)
 
@@ -95,12 +95,12 @@ def trust_region(gramian: Gramian, c: float) -> Solution:
     y = state.y
     products = gramian.product(y)
     slack = products - q_at(state.level)
-    moved = jnp.sqrt(jnp.maximum(y @ products, 0.0))
+    moved = jnp.sqrt(jnp.maximum(dot(y, products), 0.0))
     size = 1 + y.sum()
     gap = moved * jnp.maximum(c - moved, 0.0) / size
     failures = [
       jnp.max(-slack, where=nonzero, initial=0.0) / size,
-      jnp.abs(y @ slack) / size**2,
+      jnp.abs(dot(y, slack)) / size**2,
       jnp.maximum(moved - c, 0.0) / size,
       jnp.where(nonzero.all(), gap, 0.0),
     ]

@@ -1,0 +1,68 @@
+"""The balancer that a command line names, ready for the training step."""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from igb_jax import balancers
+from igb_jax.training.step import SHARED
+
+
+def make_balancer(
+  spec: str,
+  options: Sequence[str],
+  *,
+  task_names: Sequence[str],
+  steps_per_epoch: int,
+) -> balancers.Balancer:
+  """Makes what `--balancer` and `--balancer-options` say.
+
+  Args:
+    spec: "loss", "gradient" or "loss+gradient", as for `balancers.create`.
+    options: hyper-parameters as "NAME=VALUE"; a task's name stands for its number.
+    task_names: of the K tasks.
+    steps_per_epoch: of the run.
+
+  Returns:
+    A balancer with a loss part, `equal` where the specification has none; a gradient
+    part takes the heads as not shared.
+
+  Raises:
+    TypeError: the balancer takes no such option, or lacks one.
+    ValueError: an unknown name, or a bad option.
+
+  Example:
+    >>> balancer = make_balancer(
+    ...   "nashmtl", ["update_every=10"], task_names=["a", "b"], steps_per_epoch=5)
+    >>> balancer.loss.init().weights.shape
+    (2,)
+  """
+  hyperparameters: dict[str, Any] = {}
+  for option in options:
+    name, equals, value = option.partition("=")
+    if not equals or name in ("num_tasks", "steps_per_epoch", "shared"):
+      raise ValueError(
+        "--balancer-options takes NAME=VALUE with the name of a hyper-parameter, got "
+        f"{option!r}."
+      )
+    if value in task_names:
+      hyperparameters[name] = list(task_names).index(value)
+    else:
+      try:
+        hyperparameters[name] = json.loads(value)
+      except json.JSONDecodeError:
+        raise ValueError(
+          f"--balancer-options {option!r}: {value!r} is no number, truth value (true, "
+          f"false) or task ({', '.join(task_names)})."
+        ) from None
+  num_tasks = len(task_names)
+  balancer = balancers.create(
+    spec,
+    num_tasks=num_tasks,
+    steps_per_epoch=steps_per_epoch,
+    shared=SHARED,
+    **hyperparameters,
+  )
+  if balancer.loss is None:
+    balancer = balancer._replace(loss=balancers.equal(num_tasks))
+  return balancer
