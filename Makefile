@@ -28,8 +28,9 @@ format: $(VENV)/test.stamp  ## Format the code.
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(VENV)/bench.stamp  ## Time our steps against PyTorch's.
+bench: $(VENV)/bench.stamp  ## Time our steps and solvers against the libraries'.
 	$(BIN)/python -m benchmarks.qm9_step
+	$(BIN)/python -m benchmarks.gradient_balancers
 
 clean:  ## Remove the environment.
 	rm -rf $(VENV)

@@ -426,9 +426,8 @@ def measure(method: Method, reference: str, num_tasks: int, options: Options) ->
   return Row(cells, worst, slowest)
 
 
-def main() -> None:
+def report(options: Options) -> None:
   """Measures and prints the tables."""
-  options = tyro.cli(Options, description=__doc__)
   # cvxpy warns of inaccurate solutions; the residual tells
   warnings.filterwarnings("ignore", "Solution may be inaccurate")
   versions = [f"{name} {importlib.metadata.version(name)}" for name in PACKAGES]
@@ -458,6 +457,11 @@ def main() -> None:
         slow = num_tasks if row.slowest > GIVE_UP else 0
       never = "never" if worst <= TOLERANCE else "NOT never"
       print(f"\nOurs is {never} worse by more than {TOLERANCE:.0e}: {worst:.1e}")
+
+
+def main() -> None:
+  """Reads the command line and reports."""
+  report(tyro.cli(Options, description=__doc__))
 
 
 if __name__ == "__main__":

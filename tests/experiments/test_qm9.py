@@ -95,6 +95,46 @@ def test_trains_with_every_loss_balancer_and_writes_its_results(
     assert str(out / name) in shown.replace("\n", "")
 
 
+GRADIENT_NAMES = [
+  name for name, kind in balancers.names().items() if kind == "gradient"
+]
+
+
+@pytest.mark.parametrize("spec", [*GRADIENT_NAMES, "igbv1+nashmtl"])
+def test_trains_with_every_gradient_balancer_and_logs_what_it_saw(
+  spec, qm9_dir, tmp_path
+):
+  options = ["--balancer-options", "update_every=2"] if "+" in spec else []
+  out = tmp_path / "run"
+  assert run(small(qm9_dir, out, f"--balancer={spec}", "--epochs=4", *options)) == 0
+  summary = json.loads((out / "summary.json").read_text())
+  assert summary["balancer"] == spec
+  lines = read_metrics(out)
+  assert sum(lines[-1]["losses"].values()) < sum(lines[0]["losses"].values())
+  for line in lines:
+    cosines = np.array(line["gradient_cosines"])
+    assert cosines.shape == (11, 11)
+    np.testing.assert_allclose(cosines, cosines.T, atol=1e-5)
+    np.testing.assert_allclose(np.diagonal(cosines), 1, 1e-5)
+    assert 0 <= line["conflict_share"] <= 1
+    assert 1 <= line["gramian_condition_number"] < 1e7
+    assert 0 <= line["solver_residual"] <= line["solver_worst_residual"] < 1e-4
+    assert len(line["gradient_weights"]) == 11
+  if spec == "mgda":
+    assert sum(lines[0]["gradient_weights"]) == pytest.approx(11, rel=1e-4)
+  weights = np.array(summary["weights"])
+  if spec == "igbv1+nashmtl":  # the loss balancer's are beside them
+    assert (weights != 1).any()
+  else:
+    assert (weights == 1).all()
+  assert summary["gradient_weights"] == lines[-1]["gradient_weights"]
+  plots = {path.name for path in (out / "plots").iterdir()}
+  assert plots == {
+    "losses.png", "weights.png", "gaps.png", "gradient_weights.png", "conflicts.png",
+    "cosines.png",
+  }  # fmt: skip
+
+
 def test_learns_and_igbv1_moves_its_weights_after_the_base_epoch(qm9_dir, tmp_path):
   arguments = small(qm9_dir, tmp_path / "run", "--dim=16", "--epochs=12")
   assert run(arguments) == 0
@@ -184,6 +224,9 @@ def test_a_loss_that_is_not_finite_ends_the_run(qm9_dir, tmp_path, capsys):
     (["--balancer=igbv9"], "unknown balancer 'igbv9'.*known: ew, si"),
     (["--balancer=stl"], "'stl' needs task"),
     (["--balancer=ew", "--balancer-options", "window=3"], "no hyper-parameter window"),
+    (["--balancer=mgda+pcgrad"], "names two gradient balancers"),
+    (["--balancer=cagrad", "--balancer-options", "c=0"], "c must be finite and posit"),
+    (["--balancer=mgda", "--balancer-options", "shared=true"], "name of a hyper-para"),
     (["--balancer=dwa", "--balancer-options", "window=x"], "'x' is no number"),
     (["--balancer=dwa", "--balancer-options", "window"], "takes NAME=VALUE"),
     (["--balancer=dwa", "--balancer-options", "window=0"], "window must be at least"),

@@ -7,6 +7,7 @@ import numpy as np
 import platformdirs
 import pytest
 
+from igb_jax.training.loop import GradientRecord
 from igb_jax.training.plots import plot_run
 from igb_jax.training.run import use_compilation_cache
 from igb_jax.training.run_folder import RunFolder
@@ -52,6 +53,29 @@ def test_plots(tmp_path, num_epochs):
   )
   names = ["losses.png", "weights.png", "gaps.png"]
   assert [path.name for path in paths] == names[: 2 + (num_epochs > 1)]
+  for path in paths:
+    assert path.read_bytes().startswith(b"\x89PNG")
+
+
+def test_plots_of_a_gradient_balancer(tmp_path):
+  record = GradientRecord(
+    weights=np.ones(3),
+    cosines=np.eye(3),
+    conflict_share=0.5,
+    condition_number=2.0,
+    residual=0.0,
+    worst_residual=0.0,
+  )
+  paths = plot_run(
+    tmp_path,
+    task_names=["a", "b", "c"],
+    losses=np.ones((2, 3)),
+    weights=np.ones((2, 3)),
+    gradients=[record, record],
+    title="a run",
+  )
+  names = ["gradient_weights.png", "conflicts.png", "cosines.png"]
+  assert [path.name for path in paths[3:]] == names
   for path in paths:
     assert path.read_bytes().startswith(b"\x89PNG")
 

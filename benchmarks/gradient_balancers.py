@@ -1,0 +1,183 @@
+"""What gradient balancing costs: the QM9 step, its memory, and the solvers alone.
+
+    python -m benchmarks.gradient_balancers
+
+Three parts in one process, float32, all cores:
+
+1. the whole training step on QM9 (batch 120, K = 11) with each gradient balancer as a
+   ratio to ew. A backward pass costs about twice a forward pass, so that K of them
+   after one forward pass cost (1 + 2 K) / 3 steps: 7.67. Methods take turns; a ratio is
+   that of a turn's mean to the mean of ew's turns beside it;
+2. bytes that XLA reserves for those steps and for the task gradients, by how many tasks
+   are taken at a time, beside `jax.jacrev`;
+3. the solvers against the libraries that they replace, see `benchmarks.solvers`.
+"""
+
+import dataclasses
+import os
+import platform
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import tyro
+
+from benchmarks import solvers
+from experiments.qm9 import Config, QM9Experiment, losses_of
+from igb_jax import value_and_task_grads
+from igb_jax.data.qm9 import TARGETS
+
+NUM_TASKS = len(TARGETS)
+LIMIT = (1 + 2 * NUM_TASKS) / 3
+NUM_BATCHES = 5
+# name -> specification, options, steps in a turn
+CONTENDERS = {
+  "ew": ("ew", (), 5),
+  "mgda": ("mgda", (), 2),
+  "pcgrad": ("pcgrad", (), 2),
+  "cagrad": ("cagrad", (), 2),
+  "imtlg": ("imtlg", (), 2),
+  "nashmtl": ("nashmtl", (), 2),
+  "nashmtl, update_every=10": ("nashmtl", ("update_every=10",), 10),
+  "igbv1+nashmtl": ("igbv1+nashmtl", (), 2),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+  """Measures what gradient balancing costs."""
+
+  turns: int = 5
+  """Turns of each method in the first part."""
+  solvers: bool = True
+  """Whether to run the third part, which needs the extra `bench`."""
+  data_dir: Path | None = None
+  """Folder of the prepared data, as for the experiment."""
+
+
+def make_experiment(
+  spec: str, options: tuple[str, ...], data_dir: Path | None
+) -> QM9Experiment:
+  """The QM9 experiment at the size of the paper."""
+  return QM9Experiment(
+    Config(
+      preset="paper",
+      balancer=spec,
+      balancer_options=options,
+      batch_size=120,
+      train_size=None,
+      data_dir=data_dir,
+    )
+  )
+
+
+def make_turn(
+  experiment: QM9Experiment, count: int
+) -> tuple[Callable[[], float], dict[str, float]]:
+  """A turn of some steps, which returns their mean seconds; and bytes of the step."""
+  batches = experiment.train_batches(0)
+  on_device = [jax.device_put(batches[i]) for i in range(NUM_BATCHES)]
+  state = experiment.init_state()
+  start = time.perf_counter()
+  step: Any = experiment.step
+  compiled = step.lower(state, on_device[0]).compile()
+  seconds = time.perf_counter() - start
+  memory = compiled.memory_analysis()
+
+  def turn() -> float:
+    nonlocal state
+    start = time.perf_counter()
+    for index in range(count):
+      state = compiled(state, on_device[index % NUM_BATCHES])
+    jax.block_until_ready(state)
+    return (time.perf_counter() - start) / count
+
+  facts = {"temporary": memory.temp_size_in_bytes, "compilation": seconds}
+  return turn, facts
+
+
+def print_steps(options: Options) -> None:
+  """The first part, and what the second says of the steps."""
+  turns, facts = {}, {}
+  for name, (spec, balancer_options, count) in CONTENDERS.items():
+    experiment = make_experiment(spec, balancer_options, options.data_dir)
+    turns[name], facts[name] = make_turn(experiment, count)
+  others = [name for name in CONTENDERS if name != "ew"]
+  seconds: dict[str, list[float]] = {name: [] for name in CONTENDERS}
+  ratios: dict[str, list[float]] = {name: [] for name in others}
+  for turn in turns.values():
+    turn()  # what is allocated for the first time
+  for _ in range(options.turns):
+    before = turns["ew"]()
+    for name in others:
+      value = turns[name]()
+      after = turns["ew"]()
+      ratios[name].append(2 * value / (before + after))
+      seconds[name].append(value)
+      seconds["ew"].append(after)
+      before = after
+  print(f"QM9 step, batch 120, K = {NUM_TASKS}; limit of the ratio {LIMIT:.2f}\n")
+  print(
+    "| balancer | median s | min s | max s | / ew, median [min, max] | / limit "
+    "| temporary MB | compilation s |\n|---|---|---|---|---|---|---|---|"
+  )
+  for name, values in seconds.items():
+    ratio = np.array(ratios.get(name, [1.0]))
+    limit = f"{np.median(ratio) / LIMIT:.2f}" if name in ratios else ""
+    print(
+      f"| {name} | {np.median(values):.3f} | {min(values):.3f} | {max(values):.3f} "
+      f"| {np.median(ratio):.2f} [{ratio.min():.2f}, {ratio.max():.2f}] | {limit} "
+      f"| {facts[name]['temporary'] / 1e6:.0f} | {facts[name]['compilation']:.1f} |"
+    )
+
+
+def print_memory(options: Options) -> None:
+  """Bytes of the task gradients alone."""
+  experiment = make_experiment("ew", (), options.data_dir)
+  batch = jax.device_put(experiment.train_batches(0)[0])
+  params = experiment.initial_params
+  copy = sum(leaf.nbytes for leaf in jax.tree.leaves(params))
+
+  def losses(params, batch):
+    return losses_of(experiment.net, params, batch)
+
+  functions: dict[str, Callable[[Any], Any]] = {
+    "gradient of the sum": jax.grad(lambda params, batch: losses(params, batch).sum()),
+    **{
+      f"value_and_task_grads, batch_size={size}": value_and_task_grads(
+        losses, batch_size=size
+      )
+      for size in (1, 4, NUM_TASKS)
+    },
+    "jax.jacrev": jax.jacrev(losses),
+  }
+  print(f"\nTask gradients; one copy of the parameters is {copy / 1e6:.1f} MB\n")
+  print("| function | temporary MB | output MB |\n|---|---|---|")
+  for name, function in functions.items():
+    memory: Any = jax.jit(function).lower(params, batch).compile().memory_analysis()
+    print(
+      f"| {name} | {memory.temp_size_in_bytes / 1e6:.0f} "
+      f"| {memory.output_size_in_bytes / 1e6:.1f} |"
+    )
+
+
+def main() -> None:
+  """Measures and prints the tables."""
+  options = tyro.cli(Options, description=__doc__)
+  print(
+    f"{platform.machine()}, {os.cpu_count()} cores, {jax.devices()[0].device_kind}; "
+    f"Python {platform.python_version()}, jax {jax.__version__}; GLIBC_TUNABLES="
+    f"{os.environ.get('GLIBC_TUNABLES', '')}\n"
+  )
+  print_steps(options)
+  print_memory(options)
+  if options.solvers:
+    print()
+    solvers.report(solvers.Options())
+
+
+if __name__ == "__main__":
+  main()

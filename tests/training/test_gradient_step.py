@@ -1,0 +1,309 @@
+"""The training step with a gradient balancer."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import optax.contrib
+import pytest
+
+from igb_jax import balancers
+from igb_jax.training import loop
+from igb_jax.training.balancing import make_balancer
+from igb_jax.training.step import SHARED, init_state, make_train_step
+
+NAMES = [name for name, kind in balancers.names().items() if kind == "gradient"]
+TASKS = ("one", "two", "three")
+X = np.random.default_rng(0).normal(size=(16, 4)).astype(np.float32)
+TARGETS = np.stack([X.sum(1), 10 * X[:, 0], np.sin(X[:, 1])], axis=1)
+
+
+def losses_of(params, batch):
+  hidden = jnp.tanh(X @ params["shared"]["w"])
+  predictions = hidden @ params["heads"]["w"] + params["heads"]["b"]
+  return jnp.mean((predictions - TARGETS) ** 2, axis=0) + batch
+
+
+def initial_params():
+  keys = jax.random.split(jax.random.key(0))
+  return {
+    "shared": {"w": 0.5 * jax.random.normal(keys[0], (4, 8))},
+    "heads": {"w": 0.3 * jax.random.normal(keys[1], (8, 3)), "b": jnp.zeros(3)},
+  }
+
+
+def make(spec: str, *options: str, optimizer=None, seed: int = 0):
+  """The jitted step and the initial state."""
+  balancer = make_balancer(spec, options, task_names=TASKS, steps_per_epoch=4)
+  optimizer = optimizer or optax.sgd(0.05)
+  state = init_state(
+    initial_params(),
+    balancer=balancer,
+    optimizer=optimizer,
+    plateau=optax.contrib.reduce_on_plateau(),
+    key=jax.random.key(seed),
+  )
+  return make_train_step(losses_of, balancer, optimizer), state
+
+
+BATCH = np.full(3, 0.1, np.float32)
+
+
+@pytest.mark.parametrize("loss", ["ew", "si", "igbv1"])
+@pytest.mark.parametrize("name", NAMES)
+def test_equals_a_step_by_hand_on_stacked_gradients(name, loss):
+  """Heads and all stacked, as DESIGN's picture of one step has it."""
+  step, state = make(f"{loss}+{name}")
+  parts = balancers.create(
+    f"{loss}+{name}", num_tasks=3, steps_per_epoch=4, shared=SHARED
+  )
+  assert parts.loss is not None
+  assert parts.gradient is not None
+  params, loss_state = initial_params(), parts.loss.init()
+  gradient_state = parts.gradient.init(params)
+  if name == "pcgrad":  # whose key the run chooses
+    gradient_state = gradient_state._replace(key=state.gradient_balancer.key + 0)
+  for _ in range(12):
+    task_grads, loss_state = jax.jacrev(
+      lambda p, s=loss_state: parts.loss.update(losses_of(p, BATCH), s), has_aux=True
+    )(params)
+    gradient, gradient_state = parts.gradient.update(task_grads, gradient_state)
+    params = jax.tree.map(lambda p, g: p - 0.05 * g, params, gradient)
+    state = step(state, BATCH)
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, 1e-3, 1e-4), state.params, params
+  )
+  np.testing.assert_allclose(
+    state.gradient_balancer.weights, gradient_state.weights, 1e-3, 1e-4
+  )
+
+
+def test_igbv1_and_mgda_on_two_quadratics_equal_numpy():
+  """L_k = |x - c_k|^2 D_k / 2 + 1: losses, weights and trajectory, all by hand."""
+  centers = np.array([[1.0, -2.0, 0.5], [-1.5, 1.0, 2.0]])
+  curvatures = np.array([[1.0, 0.5, 2.0], [8.0, 3.0, 1.0]])
+  num_steps, rate, steps_per_epoch = 40, 0.05, 5
+
+  def quadratics(params, batch):
+    offsets = params["shared"] - jnp.asarray(centers, jnp.float32)
+    return (offsets**2 * curvatures).sum(axis=1) / 2 + params["heads"]
+
+  balancer = make_balancer(
+    "igbv1+mgda", (), task_names=("a", "b"), steps_per_epoch=steps_per_epoch
+  )
+  optimizer = optax.sgd(rate)
+  state = init_state(
+    {"shared": jnp.zeros(3), "heads": jnp.ones(2)},
+    balancer=balancer,
+    optimizer=optimizer,
+    plateau=optax.contrib.reduce_on_plateau(),
+    key=jax.random.key(0),
+  )
+  step = make_train_step(quadratics, balancer, optimizer)
+
+  x, heads = np.zeros(3), np.ones(2)
+  base = np.zeros(2)
+  inner_weights = []
+  for index in range(num_steps):
+    offsets = x - centers
+    losses = (offsets**2 * curvatures).sum(axis=1) / 2 + heads
+    if steps_per_epoch <= index < 2 * steps_per_epoch:
+      base += losses / steps_per_epoch
+    weights = np.ones(2)
+    if index >= 2 * steps_per_epoch:
+      gaps = np.exp(losses / base)
+      weights = 2 * gaps / gaps.sum()
+    # of w log L
+    first, second = weights[:, None] * (offsets * curvatures) / losses[:, None]
+    difference = first - second
+    share = np.clip(-(second @ difference) / (difference @ difference), 0, 1)
+    combination = 2 * np.array([share, 1 - share])
+    x = x - rate * (combination[0] * first + combination[1] * second)
+    heads = heads - rate * combination * weights / losses
+    inner_weights.append(share)
+
+    state = step(state, np.zeros(0, np.float32))
+    np.testing.assert_allclose(state.balancer.weights, weights, 1e-4)
+    np.testing.assert_allclose(state.gradient_balancer.weights, combination, 1e-3, 1e-4)
+    np.testing.assert_allclose(state.params["shared"], x, 1e-4, 1e-5)
+    np.testing.assert_allclose(state.params["heads"], heads, 1e-4, 1e-5)
+  assert any(0.01 < share < 0.99 for share in inner_weights)  # not a corner throughout
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_trains(name):
+  step, state = make(name, optimizer=optax.adam(0.02))
+  before = losses_of(state.params, 0)
+  for _ in range(200):
+    state = step(state, BATCH)
+  assert (losses_of(state.params, 0) < before).all()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_sums_what_the_balancer_saw(name):
+  step, state = make(name)
+  weights, cosines, residuals, conflicts = [], [], [], []
+  for _ in range(4):
+    state = step(state, BATCH)
+    seen = jax.device_get(state.gradient_balancer)
+    weights.append(np.array(seen.weights))
+    cosines.append(np.array(seen.gramian.cosines))
+    residuals.append(float(getattr(seen, "residual", 0.0)))
+    upper = seen.gramian.cosines[np.triu_indices(3, 1)]
+    conflicts.append((upper < 0).mean())
+  record = loop.GradientRecord.of(jax.device_get(state.sums.gradient), 4)
+  np.testing.assert_allclose(record.weights, np.mean(weights, axis=0), 1e-5)
+  np.testing.assert_allclose(record.cosines, np.mean(cosines, axis=0), 1e-5, 1e-6)
+  assert record.residual == pytest.approx(np.mean(residuals), abs=1e-9)
+  assert record.worst_residual == pytest.approx(np.max(residuals), abs=1e-9)
+  assert record.conflict_share == pytest.approx(np.mean(conflicts))
+  assert 1 <= record.condition_number < 1e7
+
+
+def test_condition_number_is_that_of_the_gramian():
+  step, state = make("mgda")
+  jacobian = jax.jacrev(losses_of)(initial_params(), BATCH)["shared"]["w"].reshape(
+    3, -1
+  )
+  state = step(state, BATCH)
+  record = loop.GradientRecord.of(jax.device_get(state.sums.gradient), 1)
+  expected = np.linalg.cond(np.asarray(jacobian @ jacobian.T, np.float64))
+  assert record.condition_number == pytest.approx(expected, rel=1e-3)
+
+
+def test_a_singular_gramian_has_the_largest_condition_number_that_float32_tells():
+  for jacobian in (
+    np.ones((3, 4)),
+    np.zeros((3, 4)),
+    np.eye(3, 4) * [[1], [1e15], [1]],
+  ):
+    gramian = balancers.solvers.Gramian.of([jnp.asarray(jacobian)])
+    assert gramian.condition_number() == pytest.approx(2.0**23)
+
+
+@pytest.mark.parametrize("every", [2, 5])
+def test_nash_holds_its_weights_with_one_backward_pass(every):
+  step, state = make("ew+nashmtl", f"update_every={every}")
+  reference, reference_state = make("ew+nashmtl")
+  weights = []
+  for index in range(2 * every):
+    if index % every == 0:  # at an update both are the same
+      reference_state = reference_state._replace(
+        params=jax.tree.map(jnp.copy, state.params)
+      )
+      reference_state = reference(reference_state, BATCH)
+    state = step(state, BATCH)
+    weights.append(np.array(state.gradient_balancer.weights))
+    if index % every == 0:
+      jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, 1e-5, 1e-6),
+        state.params,
+        reference_state.params,
+      )
+  for index, value in enumerate(weights):
+    np.testing.assert_array_equal(value, weights[index - index % every])
+  assert (weights[0] != weights[-1]).any()
+
+
+def backward_passes(step, state) -> dict[str, int]:
+  """Loops over tasks in either branch of the step's conditional."""
+  jaxpr = jax.make_jaxpr(step)(state, BATCH).jaxpr
+
+  def conditionals(jaxpr):
+    for equation in jaxpr.eqns:
+      if equation.primitive.name == "cond":
+        yield equation
+      for value in equation.params.values():
+        if hasattr(value, "jaxpr"):
+          yield from conditionals(value.jaxpr)
+
+  def task_loops(jaxpr):
+    return str(jaxpr).count("length=3")
+
+  for equation in conditionals(jaxpr):
+    counts = [task_loops(branch) for branch in equation.params["branches"]]
+    if any(counts):
+      return {"held": min(counts), "updated": max(counts)}
+  raise AssertionError("no conditional with a loop over tasks")
+
+
+def test_the_branch_of_held_weights_has_no_loop_over_tasks():
+  step, state = make("nashmtl", "update_every=4")
+  counts = backward_passes(step, state)
+  assert counts["held"] == 0
+  assert counts["updated"] > 0
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_gradients_of_the_heads_are_not_stacked(name):
+  step, state = make(name)
+  text = str(jax.make_jaxpr(step)(state, BATCH))
+  assert "f32[3,4,8]" in text  # of the shared parameters they are
+  assert "f32[3,8,3]" not in text
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_step_with_bad_numbers_changes_nothing_but_the_failure(name, value):
+  step, state = make(f"igbv1+{name}")
+  state = step(state, BATCH)
+  before = jax.tree.map(jnp.copy, state)
+  state = step(state, np.array([0.1, value, 0.1], np.float32))
+  jax.tree.map(
+    np.testing.assert_array_equal,
+    state._replace(failure=None),
+    before._replace(failure=None),
+  )
+  assert state.failure.step == 1
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_one_trace_and_nothing_leaves_the_device(name):
+  step, state = make(f"igbv2+{name}")
+  for _ in range(3):
+    state = step(state, jnp.asarray(BATCH))
+  assert step._cache_size() == 1  # pyright: ignore[reportFunctionMemberAccess]
+  batch = jnp.asarray(BATCH)
+  with jax.transfer_guard("disallow"):
+    state = step(state, batch)
+  assert "callback" not in str(jax.make_jaxpr(step)(state, batch))
+
+
+@pytest.mark.parametrize("platform", ["cpu", "cuda", "tpu"])
+@pytest.mark.parametrize("spec", [*NAMES, "igbv2+nashmtl"])
+def test_lowers_for_every_platform(spec, platform):
+  step, state = make(spec, *(["update_every=4"] if "nashmtl" in spec else []))
+  exported = jax.export.export(step, platforms=[platform])(state, jnp.asarray(BATCH))
+  assert "f64" not in exported.mlir_module()
+
+
+def test_pcgrads_orders_follow_the_runs_seed():
+  keys = [make("pcgrad", seed=seed)[1].gradient_balancer.key for seed in (0, 0, 1)]
+  assert (keys[0] == keys[1]).all()
+  assert (keys[0] != keys[2]).any()
+
+
+def init(balancer, params):
+  return init_state(
+    params,
+    balancer=balancer,
+    optimizer=optax.sgd(0.1),
+    plateau=optax.contrib.reduce_on_plateau(),
+    key=jax.random.key(0),
+  )
+
+
+def test_what_the_step_needs_is_checked():
+  alone = balancers.create("mgda", num_tasks=3, shared=SHARED)
+  with pytest.raises(ValueError, match=r"needs a loss balancer; .* balancers.equal"):
+    init(alone, initial_params())
+  with pytest.raises(ValueError, match="needs a loss balancer"):
+    make_train_step(losses_of, alone, optax.sgd(0.1))
+  balancer = alone._replace(loss=balancers.equal(3))
+  with pytest.raises(ValueError, match=r"'shared' and 'heads', got \['x'\]"):
+    init(balancer, {"x": jnp.zeros(2)})
+  with pytest.raises(ValueError, match="'shared' and 'heads', got Array"):
+    init(balancer, jnp.zeros(2))
+  all_leaves = balancer._replace(gradient=balancers.mgda(3))
+  with pytest.raises(ValueError, match="must be made with shared="):
+    init(all_leaves, initial_params())
