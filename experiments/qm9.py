@@ -13,9 +13,9 @@ validation delta_m tested.
 import dataclasses
 import sys
 from argparse import ArgumentParser
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -216,6 +216,8 @@ class QM9Experiment:
   """
 
   dataset = "qm9"
+  notice = None
+  averaged_epochs = None
   task_names = qm9.TARGETS
   metrics = tuple(
     run.Metric(name, qm9.UNITS[name], single_task=error)
@@ -294,23 +296,36 @@ class QM9Experiment:
     order = shuffled(self.split.train, seed=self.config.seed, epoch=epoch)
     return self._batches(order)
 
+  def epoch_batches(self, epoch: int) -> Iterator[MoleculeBatch]:
+    """The same, made ahead of time."""
+    return prefetch(self.train_batches(epoch))
+
+  def run_facts(self) -> dict[str, Any]:
+    """Where the molecules come from."""
+    return {"source": self.config.source}
+
+  def plot(self, folder: Path, state: TrainState) -> list[Path]:
+    """Nothing beyond what every run plots."""
+    del folder, state
+    return []
+
   def epoch_facts(self, epoch: int) -> dict[str, float]:
     """How many batches of the epoch did not fit the size groups."""
     return {"oversized_batches": self.train_batches(epoch).num_oversized}
 
   def evaluate(
-    self, params: Params, split: Literal["validation", "test"]
+    self, state: TrainState, split: Literal["validation", "test"]
   ) -> Evaluation:
     """Mean absolute errors over a split, in the reported units, and delta_m.
 
     Args:
-      params: of the net.
+      state: whose parameters are evaluated.
       split: which molecules.
     """
     positions = getattr(self.split, split)
     total = jnp.zeros(len(qm9.TARGETS))
     for batch in prefetch(self._batches(positions)):
-      total = self._absolute_errors(params, jax.device_put(batch), total)
+      total = self._absolute_errors(state.params, jax.device_put(batch), total)
     standardised = np.asarray(jax.device_get(total), np.float64) / len(positions)
     errors = standardised * self.target_std * qm9.REPORT_SCALE
     return Evaluation(

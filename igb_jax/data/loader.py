@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Protocol, TypeVar
 
 import grain
+from absl import flags
 
 Batch_co = TypeVar("Batch_co", covariant=True)
 Batch = TypeVar("Batch")
@@ -21,12 +22,17 @@ class BatchSource(Protocol[Batch_co]):
     ...
 
 
-def prefetch(source: BatchSource[Batch], *, ahead: int = 8) -> Iterator[Batch]:
+def prefetch(
+  source: BatchSource[Batch], *, ahead: int = 8, workers: int = 0, start: int = 0
+) -> Iterator[Batch]:
   """Iterates over a source in order, while a thread makes the batches to come.
 
   Args:
-    source: the batches of an epoch.
+    source: the batches, of an epoch or of all.
     ahead: how many batches are made ahead of the one in use.
+    workers: processes that make them instead of the thread; the source goes to each,
+      pickled. They start anew with every call.
+    start: number of the first batch.
 
   Yields:
     The batches, in order.
@@ -36,4 +42,12 @@ def prefetch(source: BatchSource[Batch], *, ahead: int = 8) -> Iterator[Batch]:
     [0, 1, 2]
   """
   options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=ahead)
-  yield from grain.MapDataset.source(source).to_iter_dataset(options)  # pyright: ignore[reportArgumentType]
+  batches = grain.MapDataset.source(source)[start:]  # pyright: ignore[reportArgumentType]
+  dataset = batches.to_iter_dataset(options)
+  if workers:
+    if not flags.FLAGS.is_parsed():
+      flags.FLAGS.mark_as_parsed()  # grain reads absl's flags, which nobody parses here
+    dataset = dataset.mp_prefetch(
+      grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=ahead)
+    )
+  yield from dataset

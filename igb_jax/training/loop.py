@@ -17,7 +17,7 @@ import optax
 from igb_jax.training.checkpoint import Checkpoints
 from igb_jax.training.interrupt import StopRequest
 from igb_jax.training.progress import TrainProgress
-from igb_jax.training.step import Batch, GradientSums, Params, TrainState
+from igb_jax.training.step import Batch, GradientSums, TrainState
 
 _CHUNK_SECONDS = 0.5  # a chunk of steps that took less is doubled
 
@@ -130,7 +130,7 @@ def train(
   *,
   step: Callable[[TrainState, Batch], TrainState],
   batches_of_epoch: Callable[[int], Iterable[Batch]],
-  evaluate: Callable[[Params], Evaluation],
+  evaluate: Callable[[TrainState], Evaluation],
   plateau: optax.GradientTransformationExtraArgs,
   task_names: Sequence[str],
   num_epochs: int,
@@ -145,7 +145,7 @@ def train(
     state: the state to start from; donated.
     step: the jitted step, from `make_train_step`.
     batches_of_epoch: epoch number -> its batches.
-    evaluate: params -> validation.
+    evaluate: state -> validation.
     plateau: what lowers the learning rate, given the validation score.
     task_names: names of the K tasks, for messages.
     num_epochs: of the run.
@@ -175,7 +175,7 @@ def train(
     )
     if not complete:
       return state
-    validation = evaluate(state.params)
+    validation = evaluate(state)
     _check_evaluation(validation, int(state.step), epoch)
     score = jnp.asarray(validation.score, jnp.float32)
     state = state._replace(plateau=lower_learning_rate(state.plateau, score))

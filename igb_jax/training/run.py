@@ -3,7 +3,7 @@
 import dataclasses
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, NoReturn, Protocol
@@ -15,7 +15,6 @@ import platformdirs
 from rich.console import Console
 from rich.table import Table
 
-from igb_jax.data.loader import BatchSource, prefetch
 from igb_jax.training.checkpoint import Checkpoints
 from igb_jax.training.interrupt import StopRequest, stop_on_interrupt
 from igb_jax.training.loop import (
@@ -28,7 +27,7 @@ from igb_jax.training.loop import (
 from igb_jax.training.plots import plot_run
 from igb_jax.training.progress import TrainProgress
 from igb_jax.training.run_folder import RunFolder
-from igb_jax.training.step import Batch, Params, TrainState
+from igb_jax.training.step import Batch, TrainState
 
 EXIT_FAILED = 1
 EXIT_BAD_INPUT = 2
@@ -42,11 +41,13 @@ class Metric(NamedTuple):
     name: of the metric.
     unit: in which it is reported.
     single_task: the single-task run's value, the base of delta_m.
+    higher_is_better: whether it is an accuracy rather than an error.
   """
 
   name: str
   unit: str
   single_task: float
+  higher_is_better: bool = False
 
 
 class RunConfig(Protocol):
@@ -92,6 +93,19 @@ class Experiment(Protocol):
     ...
 
   @property
+  def notice(self) -> str | None:
+    """What a reader of the results must know; shown, and kept in summary.json."""
+    ...
+
+  @property
+  def averaged_epochs(self) -> int | None:
+    """How many last epochs' validations are averaged to be the test.
+
+    None where the epoch with the best validation is tested instead.
+    """
+    ...
+
+  @property
   def steps_per_epoch(self) -> int:
     """Number of training batches."""
     ...
@@ -110,18 +124,26 @@ class Experiment(Protocol):
     """The state before the first step."""
     ...
 
-  def train_batches(self, epoch: int) -> BatchSource[Batch]:
-    """The batches of an epoch."""
+  def epoch_batches(self, epoch: int) -> Iterable[Batch]:
+    """The batches of an epoch, in order; epochs are asked for one after another."""
     ...
 
   def epoch_facts(self, epoch: int) -> dict[str, float]:
     """What else is worth a place in the epoch's line of metrics.jsonl."""
     ...
 
+  def run_facts(self) -> dict[str, Any]:
+    """What else is worth a place in summary.json."""
+    ...
+
   def evaluate(
-    self, params: Params, split: Literal["validation", "test"]
+    self, state: TrainState, split: Literal["validation", "test"]
   ) -> Evaluation:
     """The metrics of a split."""
+    ...
+
+  def plot(self, folder: Path, state: TrainState) -> list[Path]:
+    """Draws what is particular to the data set; returns the files."""
     ...
 
 
@@ -215,6 +237,8 @@ def run(
     f"{experiment.dataset}, {config.balancer}, seed {config.seed}: {config.epochs} "
     f"epochs of {experiment.steps_per_epoch} steps on {device}; files in {folder.path}",
   )
+  if experiment.notice:
+    _say(console, experiment.notice)
   state = experiment.init_state()
   template = jax.tree.map(jax.numpy.zeros_like, state)
   records: list[EpochRecord] = []
@@ -237,8 +261,8 @@ def run(
     state = train(
       state,
       step=experiment.step,
-      batches_of_epoch=lambda epoch: prefetch(experiment.train_batches(epoch)),
-      evaluate=lambda params: experiment.evaluate(params, "validation"),
+      batches_of_epoch=experiment.epoch_batches,
+      evaluate=lambda state: experiment.evaluate(state, "validation"),
       plateau=experiment.plateau,
       task_names=experiment.task_names,
       num_epochs=config.epochs,
@@ -253,7 +277,13 @@ def run(
     _say(console, "stopped before the first epoch ended: there is nothing to test.")
     return False
   best_epoch, best_state = best
-  test = experiment.evaluate(best_state.params, "test")
+  if experiment.averaged_epochs is None:
+    test = experiment.evaluate(best_state, "test")
+    tested = f"of epoch {best_epoch + 1}, the best in validation"
+  else:
+    latest = [record.validation for record in records[-experiment.averaged_epochs :]]
+    test = _mean(latest)
+    tested = f"as the mean over the last {len(latest)} epochs"
 
   last = records[-1]
   complete = len(records) == config.epochs
@@ -275,6 +305,9 @@ def run(
       / sum(record.train_seconds for record in records),
       "delta_m": test.score,
       "test": test.metrics,
+      "tested": tested,
+      "notice": experiment.notice,
+      **experiment.run_facts(),
       "tasks": list(experiment.task_names),
       "weights": last.weights.tolist(),
       **_gradient_facts(last.gradient),
@@ -288,14 +321,17 @@ def run(
     gradients=[record.gradient for record in records if record.gradient],
     title=f"{experiment.dataset}, {config.balancer}, seed {config.seed}",
   )
-  _print_table(console, experiment, test)
+  plots += experiment.plot(folder.plots, best_state)
+  _print_table(console, experiment, test, f"{experiment.dataset}: test {tested}")
+  if experiment.notice:
+    _say(console, experiment.notice)
   if not complete:
     _say(console, f"stopped after {len(records)} of {config.epochs} epochs.")
   _say(
     console,
     f"validation delta_m {records[0].validation.score:.1f}% after the first epoch, "
     f"{records[best_epoch].validation.score:.1f}% after epoch {best_epoch + 1}, the "
-    "best and the one tested.",
+    "best.",
   )
   _say(console, "files:")
   names = ["config.json", "metrics.jsonl"]
@@ -336,8 +372,21 @@ def _gradient_facts(record: GradientRecord | None) -> dict[str, Any]:
   }
 
 
-def _print_table(console: Console, experiment: Experiment, test: Evaluation) -> None:
-  table = Table(title=f"{experiment.dataset}: test of the best validation epoch")
+def _mean(evaluations: Sequence[Evaluation]) -> Evaluation:
+  names = evaluations[0].metrics
+  return Evaluation(
+    metrics={
+      name: float(np.mean([each.metrics[name] for each in evaluations]))
+      for name in names
+    },
+    score=float(np.mean([each.score for each in evaluations])),
+  )
+
+
+def _print_table(
+  console: Console, experiment: Experiment, test: Evaluation, title: str
+) -> None:
+  table = Table(title=title)
   table.add_column("metric")
   table.add_column("unit")
   for name in ("test", "single-task (paper)", "change"):

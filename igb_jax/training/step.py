@@ -15,7 +15,6 @@ from typing import Any, NamedTuple, cast
 import jax
 import jax.numpy as jnp
 import optax
-import optax.contrib
 
 from igb_jax.balancers import Balancer, LossBalancer
 from igb_jax.balancers.common import all_finite, key_data
@@ -24,7 +23,9 @@ from igb_jax.task_grads import pull_back_each
 
 Params = Any
 Batch = Any
+Variables = Any
 LossesFn = Callable[[Params, Batch], jax.Array]
+StatefulLossesFn = Callable[[Params, Variables, Batch], tuple[jax.Array, Variables]]
 
 
 # Which parameters a gradient balancer in this step must take as shared.
@@ -124,21 +125,25 @@ class TrainState(NamedTuple):
   Attributes:
     step: i32[], number of steps taken.
     params: parameters of the net.
+    variables: what else the net keeps and gradients do not reach, such as batch
+      statistics; None if there is nothing.
     optimizer: state of the optax optimiser.
     balancer: state of the loss balancer.
     gradient_balancer: state of the gradient balancer, or None.
-    plateau: state of `optax.contrib.reduce_on_plateau`; its scale multiplies the
-      updates.
+    plateau: state of what lowers the learning rate from epoch to epoch,
+      `optax.contrib.reduce_on_plateau` or `halve_every`; its field `scale` multiplies
+      the updates.
     sums: of the current epoch.
     failure: the first step that failed, if any.
   """
 
   step: jax.Array
   params: Params
+  variables: Variables
   optimizer: optax.OptState
   balancer: Any
   gradient_balancer: Any
-  plateau: optax.contrib.ReduceLROnPlateauState
+  plateau: Any
   sums: EpochSums
   failure: Failure
 
@@ -150,6 +155,7 @@ def init_state(
   optimizer: optax.GradientTransformation,
   plateau: optax.GradientTransformationExtraArgs,
   key: jax.Array,
+  variables: Variables = None,
 ) -> TrainState:
   """The state before the first step.
 
@@ -157,8 +163,9 @@ def init_state(
     params: initial parameters; with a gradient balancer a dict of `shared` and `heads`.
     balancer: the balancer, see `make_train_step`.
     optimizer: the optax optimiser.
-    plateau: what lowers the learning rate, `optax.contrib.reduce_on_plateau`.
+    plateau: what lowers the learning rate from epoch to epoch.
     key: PRNG key for the balancer.
+    variables: what else the net keeps.
 
   Raises:
     ValueError: the balancer has no loss part, or its gradient part takes the heads as
@@ -190,10 +197,11 @@ def init_state(
   return TrainState(
     step=jnp.zeros((), jnp.int32),
     params=jax.tree.map(jnp.copy, params),  # the step donates its own
+    variables=jax.tree.map(jnp.copy, variables),
     optimizer=optimizer.init(params),
     balancer=balancer_state,
     gradient_balancer=gradient_state,
-    plateau=cast(optax.contrib.ReduceLROnPlateauState, plateau.init(params)),
+    plateau=plateau.init(params),
     sums=EpochSums(
       steps=jnp.zeros((), jnp.int32),
       losses=jnp.zeros(num_tasks, jnp.float32),
@@ -209,18 +217,22 @@ def init_state(
 
 
 def make_train_step(
-  losses_of: LossesFn,
+  losses_of: LossesFn | StatefulLossesFn,
   balancer: Balancer,
   optimizer: optax.GradientTransformation,
+  *,
+  stateful: bool = False,
 ) -> Callable[[TrainState, Batch], TrainState]:
   """Makes the jitted step; the state that it is given is donated.
 
   Args:
-    losses_of: `(params, batch) -> f32[K]`, the task losses.
+    losses_of: `(params, batch) -> f32[K]`, the task losses, or with `stateful`
+      `(params, variables, batch) -> (f32[K], variables)`.
     balancer: its loss part gets the extra argument `learning_rate_ratio`, initial /
       current learning rate. Its gradient part, if any, must have been made with
       `shared=SHARED`; it sees the gradients of the weighted losses.
     optimizer: the optax optimiser, at the initial learning rate.
+    stateful: whether the net keeps variables, such as batch statistics.
 
   Returns:
     `step(state, batch) -> state`.
@@ -232,13 +244,17 @@ def make_train_step(
 
   def step(state: TrainState, batch: Batch) -> TrainState:
     def weighted_losses(params):
-      losses = losses_of(params, batch)
+      variables = state.variables
+      if stateful:
+        losses, variables = cast(Any, losses_of)(params, variables, batch)
+      else:
+        losses = cast(Any, losses_of)(params, batch)
       weighted, balancer_state = loss_balancer.update(
         losses, state.balancer, learning_rate_ratio=1 / state.plateau.scale
       )
-      return weighted, (losses, balancer_state)
+      return weighted, (losses, balancer_state, variables)
 
-    weighted, pull_back, (losses, balancer_state) = jax.vjp(
+    weighted, pull_back, (losses, balancer_state, variables) = jax.vjp(
       weighted_losses, state.params, has_aux=True
     )
     gradient_state, gradient_sums = state.gradient_balancer, state.sums.gradient
@@ -258,6 +274,7 @@ def make_train_step(
     proposed = TrainState(
       step=state.step + 1,
       params=optax.apply_updates(state.params, updates),
+      variables=variables,
       optimizer=optimizer_state,
       balancer=balancer_state,
       gradient_balancer=gradient_state,

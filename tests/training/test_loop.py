@@ -31,7 +31,8 @@ class Run:
     self.stop = interrupt.StopRequest()
     self.batches_of_epoch = lambda epoch: problem.batches()
 
-  def evaluate(self, params):
+  def evaluate(self, state):
+    params = state.params
     score = self.scores[len(self.records)] if self.scores else float(params["x"].sum())
     self.params.append(np.array(params["x"]))
     return loop.Evaluation(metrics={"error": score}, score=score)
