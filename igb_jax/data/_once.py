@@ -1,0 +1,157 @@
+"""What is prepared once: taking turns at a folder, work on all cores, its progress."""
+
+import contextlib
+import errno
+import itertools
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+from typing import TypeVar
+
+import filelock
+import platformdirs
+from rich.console import Console
+from rich.progress import MofNCompleteColumn, Progress
+
+_Task = TypeVar("_Task")
+_Result = TypeVar("_Result")
+
+_MOST_PROCESSES = 8
+_FEW = 12  # tasks that are done sooner than processes start.
+_AHEAD = 64  # results that may wait for whoever takes them.
+
+_console = Console(stderr=True, soft_wrap=True)
+
+
+def say(line: str) -> None:
+  """Prints a line for the user, apart from the output."""
+  _console.print(line, markup=False, highlight=False)
+
+
+def cache_root(folder: Path | None) -> Path:
+  """The folder of all caches: as given, of the environment, or of the platform."""
+  root = folder or os.environ.get("IGB_JAX_DATA")
+  return Path(root or platformdirs.user_cache_path("igb_jax")).expanduser().absolute()
+
+
+def read_only(folder: Path) -> bool:
+  """Whether nobody can change a folder that exists."""
+  return folder.is_dir() and not os.access(folder.parent, os.W_OK)
+
+
+@contextlib.contextmanager
+def naming(folder: Path, what: str) -> Iterator[None]:
+  """Adds the folder to errors of the file system, which TFDS may disguise."""
+  try:
+    yield
+  except (OSError, RuntimeError) as error:
+    code = getattr(error, "errno", None) or errno.EIO
+    reason = getattr(error, "strerror", None) or error
+    message = f"cannot write the {what} cache ({reason})"
+    raise OSError(code, message, str(folder)) from error
+
+
+@contextlib.contextmanager
+def locked(folder: Path, what: str) -> Iterator[None]:
+  """Keeps other processes from the folder, after waiting for them."""
+  lock = filelock.FileLock(f"{folder}.lock")
+  with naming(folder, what):
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    try:
+      lock.acquire(timeout=0)
+    except filelock.Timeout:
+      say(f"Waiting for another process that prepares or reads {folder}")
+      lock.acquire()
+  try:
+    yield
+  finally:
+    lock.release()
+
+
+def _start_worker() -> None:
+  """Makes a worker leave Ctrl-C to its parent, and end when the parent has ended."""
+  signal.signal(signal.SIGINT, signal.SIG_IGN)
+  parent = multiprocessing.parent_process()
+  assert parent is not None
+
+  def end_with_parent() -> None:
+    parent.join()
+    os._exit(1)
+
+  threading.Thread(target=end_with_parent, daemon=True).start()
+
+
+def on_all_cores(
+  function: Callable[[_Task], _Result], tasks: list[_Task]
+) -> Iterator[_Result]:
+  """Maps a function over tasks in processes of their own, in order.
+
+  Args:
+    function: What to do; like tasks and results, it must be picklable.
+    tasks: A few of them are done here, without processes.
+
+  Yields:
+    The results.
+
+  Raises:
+    RuntimeError: If a process has died.
+  """
+  if len(tasks) <= _FEW:
+    yield from map(function, tasks)
+    return
+  executor = ProcessPoolExecutor(
+    min(os.cpu_count() or 1, _MOST_PROCESSES, len(tasks)),
+    # "fork" can hang a process where JAX runs threads
+    mp_context=multiprocessing.get_context("spawn"),
+    initializer=_start_worker,
+  )
+  try:
+    waiting = iter(tasks)
+    futures = [
+      executor.submit(function, task) for task in itertools.islice(waiting, _AHEAD)
+    ]
+    while futures:
+      yield futures.pop(0).result()
+      futures += [
+        executor.submit(function, task) for task in itertools.islice(waiting, 1)
+      ]
+  except BrokenProcessPool as error:
+    raise RuntimeError(
+      "a process that prepares data has died; is there enough memory? A script "
+      'that calls this must guard its code by: if __name__ == "__main__".'
+    ) from error
+  finally:
+    executor.shutdown(cancel_futures=True)
+
+
+def shown(
+  results: Iterable[_Result], label: str, total: int, unit: str
+) -> Iterator[_Result]:
+  """Shows a progress bar, or a line each tenth where there is no terminal.
+
+  Args:
+    results: What is passed on.
+    label: What is being done.
+    total: Number of results.
+    unit: What there are so many of.
+
+  Yields:
+    The results.
+  """
+  if _console.is_terminal:
+    columns = (*Progress.get_default_columns(), MofNCompleteColumn())
+    with Progress(*columns, console=_console) as bar:
+      task = bar.add_task(label, total=total)
+      for result in results:
+        bar.advance(task)
+        yield result
+    return
+  for done, result in enumerate(results, start=1):
+    if 10 * done // total > 10 * (done - 1) // total:
+      say(f"{label}: {done} of {total} {unit}")
+    yield result
