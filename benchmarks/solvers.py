@@ -50,7 +50,7 @@ import scipy.optimize
 import torch
 import tyro
 
-from igb_jax.balancers.solvers import Gramian, min_norm, nash, trust_region
+from igb_jax.balancers.solvers import Gramian, Mean, min_norm, nash, trust_region
 
 C = 0.4  # radius of CAGrad's ball
 KINDS = ("gauss", "common", "conflict", "scaled")
@@ -124,6 +124,14 @@ def jacobian(kind: str, num_tasks: int, seed: int) -> np.ndarray:
   elif kind == "scaled":
     rows *= 10 ** generator.uniform(-2, 2, size=(num_tasks, 1))
   return rows.astype(np.float32)
+
+
+def mean_of(gramian: Gramian) -> Mean:
+  """The mean of the gradients, from their Gramian alone as the references have it."""
+  in_mean = gramian.norms / gramian.norms.max() / len(gramian.norms)
+  products = gramian.product(in_mean)
+  norm = jnp.sqrt(in_mean @ products)
+  return Mean(norm, products / norm)
 
 
 def on_simplex(weights: np.ndarray) -> np.ndarray:
@@ -308,7 +316,7 @@ METHODS = (
   ),
   Method(
     "CAGrad",
-    lambda gramian: trust_region(gramian, C).weights,
+    lambda gramian: trust_region(gramian, mean_of(gramian), C).weights,
     judge_cagrad,
     {"SLSQP, SciPy": warm(slsqp)},
   ),

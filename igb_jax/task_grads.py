@@ -99,5 +99,17 @@ def pull_back_each(
     >>> print(pull_back_each(lambda cotangent: pull_back(cotangent)[0], losses))
     [1. 6.]
   """
-  one_hot = jnp.eye(len(losses), dtype=losses.dtype)
-  return jax.lax.map(pull_back, one_hot, batch_size=min(batch_size, len(losses)))
+  num_tasks = len(losses)
+  one_hot = jnp.eye(num_tasks, dtype=losses.dtype)
+  shapes, structure = jax.tree.flatten(jax.eval_shape(pull_back, one_hot[0]))
+
+  def pull_back_leaves(cotangent: jax.Array) -> list[jax.Array]:
+    leaves = jax.tree.leaves(pull_back(cotangent))
+    return [leaf for leaf in leaves if leaf.size]  # map cannot reshape empty ones
+
+  size = min(batch_size, num_tasks)
+  mapped = iter(jax.lax.map(pull_back_leaves, one_hot, batch_size=size))
+  return structure.unflatten(
+    next(mapped) if shape.size else jnp.zeros((num_tasks, *shape.shape), shape.dtype)
+    for shape in shapes
+  )

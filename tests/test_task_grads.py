@@ -132,6 +132,17 @@ def test_refuses_what_is_no_vector_of_losses(losses, error, message):
     value_and_task_grads(lambda x: losses)(jnp.float32(1.0))
 
 
+@pytest.mark.parametrize("batch_size", [1, 2, 3])
+def test_empty_leaves_are_kept(batch_size):
+  params = {"full": jnp.ones(2), "empty": jnp.zeros((0, 4), jnp.bfloat16)}
+  _, grads = value_and_task_grads(
+    lambda p: jnp.arange(3.0) * p["full"].sum(), batch_size=batch_size
+  )(params)
+  assert grads["full"].shape == (3, 2)
+  assert grads["empty"].shape == (3, 0, 4)
+  assert grads["empty"].dtype == jnp.bfloat16
+
+
 def test_refuses_a_bad_batch_size():
   with pytest.raises(ValueError, match="batch_size must be at least 1, got 0"):
     value_and_task_grads(fun, batch_size=0)

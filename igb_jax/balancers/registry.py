@@ -94,7 +94,8 @@ def create(
   """
   if not isinstance(spec, str):
     raise TypeError(f"the specification must be a string, got {spec!r}.")
-  names_in_spec = [_ALIASES.get(name, name) for name in spec.split("+")]
+  names_in_spec = [name.strip() for name in spec.split("+")]
+  names_in_spec = [_ALIASES.get(name, name) for name in names_in_spec]
   offered: dict[str, Any] = {
     "num_tasks": num_tasks,
     **_COMBINATIONS.get(frozenset(names_in_spec), {}),

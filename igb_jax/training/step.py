@@ -78,7 +78,8 @@ class GradientSums(NamedTuple):
     return GradientSums(
       weights=self.weights + state.weights,
       cosines=self.cosines + gramian.cosines,
-      conflicts=self.conflicts + jnp.sum(gramian.cosines < 0) / num_pairs,
+      conflicts=self.conflicts
+      + jnp.sum(gramian.cosines < 0, dtype=jnp.float32) / num_pairs,
       log_condition=self.log_condition + jnp.log(gramian.condition_number()),
       residual=self.residual + residual,
       worst_residual=jnp.maximum(self.worst_residual, residual),
@@ -179,7 +180,8 @@ def init_state(
     if not isinstance(params, dict) or set(params) != set(SHARED):
       raise ValueError(
         "a gradient balancer needs parameters divided at the top level into 'shared' "
-        f"and 'heads', got {sorted(params) if isinstance(params, dict) else params!r}."
+        f"and 'heads', got {sorted(params) if isinstance(params, dict) else type(params)}"
+        "."
       )
     gradient_sums = GradientSums.zeros(num_tasks)
     # the heads have the identity in their place, see _balanced
@@ -252,7 +254,7 @@ def make_train_step(
       weighted, balancer_state = loss_balancer.update(
         losses, state.balancer, learning_rate_ratio=1 / state.plateau.scale
       )
-      return weighted, (losses, balancer_state, variables)
+      return weighted, (losses.astype(jnp.float32), balancer_state, variables)
 
     weighted, pull_back, (losses, balancer_state, variables) = jax.vjp(
       weighted_losses, state.params, has_aux=True

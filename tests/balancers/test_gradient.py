@@ -4,6 +4,7 @@ import functools
 import itertools
 from pathlib import Path
 
+import equinox as eqx
 import flax.serialization
 import jax
 import jax.numpy as jnp
@@ -265,6 +266,73 @@ def test_finite_and_optimal_for_every_input(name, kind, num_tasks):
     assert state.weights.sum() == pytest.approx(num_tasks, rel=1e-5)
 
 
+@pytest.mark.parametrize("num_tasks", [16, 20, 64])
+@pytest.mark.parametrize("name", SOLVED)
+def test_optimal_for_many_tasks_of_any_rank(name, num_tasks):
+  """Where plain pivoting goes in circles."""
+  balancer = make(name, num_tasks)
+  solve_all = jax.jit(
+    jax.vmap(lambda jacobian: balancer.update(jacobian, balancer.init(jacobian[0])))
+  )
+  generator = np.random.default_rng(0)
+  for rank in (2, num_tasks // 4, num_tasks // 2, 3 * num_tasks // 4, num_tasks - 1):
+    factors = generator.normal(size=(16, num_tasks, rank))
+    mixing = np.linalg.qr(generator.normal(size=(num_tasks, rank)))[0].T
+    jacobians = factors @ mixing  # of one shape, whatever the rank
+    results, states = solve_all(jnp.asarray(jacobians, jnp.float32))
+    assert np.isfinite(results).all()
+    assert (states.residual < 1e-5).all()
+    if name == "cagrad":
+      means = jacobians.mean(axis=1)
+      moved = np.asarray(results, np.float64) * (1 + 0.4**2) / num_tasks - means
+      ratio = np.linalg.norm(moved, axis=1) / np.linalg.norm(means, axis=1)
+      assert (ratio < 0.4 * (1 + 1e-3)).all()
+
+
+@pytest.mark.parametrize("num_orthogonal", [1, 4])
+def test_nash_holds_for_tasks_beside_others_that_have_no_solution(num_orthogonal):
+  balancer = make("nashmtl", 12)
+  solve_all = jax.jit(
+    jax.vmap(lambda jacobian: balancer.update(jacobian, balancer.init(jacobian[0])))
+  )
+  jacobians = np.zeros((100, 12, 2 + num_orthogonal))
+  conflicting = 12 - num_orthogonal
+  generator = np.random.default_rng(0)
+  jacobians[:, :conflicting, :2] = generator.normal(size=(100, conflicting, 2))
+  jacobians[:, conflicting:, 2:] = np.eye(num_orthogonal)
+  _, states = solve_all(jnp.asarray(jacobians, jnp.float32))
+  assert (states.residual < 1e-4).all()
+
+
+@pytest.mark.parametrize("size", [1e-1, 1e-2, 1e-3])
+def test_cagrad_is_exact_where_the_gradients_nearly_cancel(size):
+  """Two tasks, whose problem has one unknown, in float64."""
+  generator = np.random.default_rng(0)
+  for _ in range(5):
+    direction, rest = generator.normal(size=(2, 50))
+    rest *= size
+    jacobian = np.float32([direction + rest, -direction + 2 * rest])
+    exact = jacobian.astype(np.float64)
+    mean = exact.mean(axis=0)
+    shares = np.linspace(0, 1, 200_001)[:, None]
+    points = shares * exact[0] + (1 - shares) * exact[1]
+    lengths = np.linalg.norm(points, axis=1)
+    objective = points @ mean + 0.4 * np.linalg.norm(mean) * lengths
+    best = points[objective.argmin()] / lengths[objective.argmin()]
+    expected = 2 * (mean + 0.4 * np.linalg.norm(mean) * best) / (1 + 0.4**2)
+    result, state = solve("cagrad", jacobian)
+    assert state.residual < 1e-4
+    # a share of 5e-6 more or less turns the best direction by so much
+    assert relative_error(result, expected) < 1e-3 + 2e-5 / size
+
+
+def test_a_radius_of_zero_is_the_plain_sum():
+  jacobian = sample("gaussian", 3)
+  result, state = solve("cagrad", jacobian, c=0)
+  np.testing.assert_allclose(result, jacobian.sum(axis=0), 1e-4, 1e-5)
+  np.testing.assert_allclose(state.weights, 1)
+
+
 @pytest.mark.parametrize("num_tasks", [2, 3, 11, 64])
 @pytest.mark.parametrize("kind", SAMPLES)
 @pytest.mark.parametrize("name", ["mgda", "nashmtl"])
@@ -409,8 +477,10 @@ def test_bfloat16_gradients_are_solved_in_float32(name):
 def test_a_gradient_that_is_not_finite_is_not_hidden(name):
   jacobian = sample("gaussian", 3)
   jacobian[1, 5] = np.nan
-  result, _ = solve(name, jacobian)
+  result, state = solve(name, jacobian)
   assert not np.isfinite(result).all()
+  if name in SOLVED:
+    assert not np.isfinite(state.residual)
 
 
 # ------------------------------------------------------------ leaves that are shared
@@ -526,6 +596,62 @@ def test_nash_weights_that_are_not_finite_serve_no_second_step():
   assert np.isfinite(state.weights).all()
   assert np.isfinite(result["heads"]).all()
   assert state.steps_left == 9
+
+
+def test_combined_gradients_before_the_first_weights_do_not_stop_the_updates():
+  balancer = balancers.nash_mtl(3, update_every=2)
+  _, state = balancer.update(PARAMS, balancer.init(PARAMS), PARAMS, combined=True)
+  assert state.steps_left == 0
+  _, state = update(balancer, stacked(3), state)
+  assert (state.weights != 1).all()
+
+
+class Callable(eqx.Module):
+  """Parameters that can be called, as every Equinox model can."""
+
+  trunk: jax.Array
+  heads: jax.Array
+
+  def __call__(self, x):
+    return x @ self.trunk @ self.heads
+
+
+def test_a_tree_of_bools_may_be_callable():
+  model = Callable(jnp.ones((2, 2)), jnp.ones(2))
+  flags = eqx.tree_at(
+    lambda tree: tree.heads, jax.tree.map(lambda _: True, model), False
+  )
+  balancer = make("mgda", 3, shared=flags)
+  _, state = update(balancer, stacked(3, model), balancer.init(model))
+  alone = make("mgda", 3)
+  trunk = stacked(3, model).trunk
+  _, expected = update(alone, trunk, alone.init(model.trunk))
+  np.testing.assert_allclose(state.weights, expected.weights, 1e-5)
+
+
+def test_bools_and_keys_may_be_numpys():
+  flags = {"trunk": np.bool_(True), "heads": np.bool_(False)}
+  make("mgda", 3, shared=flags).init(PARAMS)
+  make("mgda", 3, shared=lambda path: np.bool_(path[0].key == "trunk")).init(PARAMS)
+  keys = [np.int64(3), np.array([1, 2], np.uint32)]
+  for key in keys:
+    assert make("pcgrad", 3, key=key).init(PARAMS).key.shape == (2,)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_empty_leaves_mixed_dtypes_and_extreme_entries(name):
+  task_grads = {
+    "empty": jnp.zeros((2, 0)),
+    "half": jnp.ones((2, 3), jnp.bfloat16),
+    "scalar": jnp.array([1e38, 1e-30]),
+  }
+  balancer = make(name, 2)
+  params = jax.tree.map(lambda leaf: leaf[0], task_grads)
+  result, state = update(balancer, task_grads, balancer.init(params))
+  assert result["empty"].shape == (0,)
+  assert result["half"].dtype == jnp.bfloat16
+  assert np.isfinite(state.weights).all()
+  np.testing.assert_allclose(state.gramian.norms, [1e38, np.sqrt(3)], 1e-5)
 
 
 # ------------------------------------------------------------------- inside jit
@@ -670,7 +796,7 @@ def test_shared_is_checked_at_init(name, shared, error, message):
     *(
       (n, {"num_tasks": 2.0}, TypeError, "num_tasks must be an integer") for n in NAMES
     ),
-    ("cagrad", {"c": 0}, ValueError, "c must be finite and positive, got 0"),
+    ("cagrad", {"c": -0.1}, ValueError, "c must be finite and positive, got -0.1"),
     ("cagrad", {"c": "1"}, TypeError, "c must be a number"),
     ("nashmtl", {"max_norm": -1.0}, ValueError, "max_norm must be finite and positive"),
     ("nashmtl", {"update_every": 0}, ValueError, "update_every must be at least 1"),
@@ -683,6 +809,12 @@ def test_shared_is_checked_at_init(name, shared, error, message):
 def test_hyperparameters_are_checked(name, options, error, message):
   with pytest.raises(error, match=message):
     balancers.create(name, **({"num_tasks": 3} | options))
+
+
+def test_combined_gradients_are_not_stacked():
+  balancer = balancers.nash_mtl(3, update_every=2)
+  with pytest.raises(ValueError, match=r"not the shapes of the parameters; pass one"):
+    balancer.update(stacked(3), balancer.init(PARAMS), PARAMS, combined=True)
 
 
 def test_combined_needs_held_weights():
@@ -699,6 +831,10 @@ def test_create_makes_a_gradient_balancer_alone(name):
   balancer = balancers.create(name, num_tasks=3, steps_per_epoch=2, shared=MASK)
   assert balancer.loss is None
   assert isinstance(balancer.gradient, optax.GradientTransformationExtraArgs)
+
+
+def test_spaces_in_a_specification_do_not_matter():
+  assert balancers.create("ew + mgda", num_tasks=2).gradient is not None
 
 
 def test_imtl_is_an_alias():

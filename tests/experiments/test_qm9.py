@@ -226,7 +226,7 @@ def test_a_loss_that_is_not_finite_ends_the_run(qm9_dir, tmp_path, capsys):
     (["--balancer=stl"], "'stl' needs task"),
     (["--balancer=ew", "--balancer-options", "window=3"], "no hyper-parameter window"),
     (["--balancer=mgda+pcgrad"], "names two gradient balancers"),
-    (["--balancer=cagrad", "--balancer-options", "c=0"], "c must be finite and posit"),
+    (["--balancer=cagrad", "--balancer-options", "c=-1"], "c must be finite and posit"),
     (["--balancer=mgda", "--balancer-options", "shared=true"], "name of a hyper-para"),
     (["--balancer=dwa", "--balancer-options", "window=x"], "'x' is no number"),
     (["--balancer=dwa", "--balancer-options", "window"], "takes NAME=VALUE"),

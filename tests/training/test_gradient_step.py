@@ -269,6 +269,15 @@ def test_one_trace_and_nothing_leaves_the_device(name):
   assert "callback" not in str(jax.make_jaxpr(step)(state, batch))
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_one_trace_where_float64_is_enabled(name):
+  with jax.enable_x64(True):
+    step, state = make(f"ew+{name}")
+    for _ in range(2):
+      state = step(state, BATCH)
+    assert step._cache_size() == 1  # pyright: ignore[reportFunctionMemberAccess]
+
+
 @pytest.mark.parametrize("platform", ["cpu", "cuda", "tpu"])
 @pytest.mark.parametrize("spec", [*NAMES, "igbv2+nashmtl"])
 def test_lowers_for_every_platform(spec, platform):
@@ -302,7 +311,7 @@ def test_what_the_step_needs_is_checked():
   balancer = alone._replace(loss=balancers.equal(3))
   with pytest.raises(ValueError, match=r"'shared' and 'heads', got \['x'\]"):
     init(balancer, {"x": jnp.zeros(2)})
-  with pytest.raises(ValueError, match="'shared' and 'heads', got Array"):
+  with pytest.raises(ValueError, match="'shared' and 'heads', got <class"):
     init(balancer, jnp.zeros(2))
   all_leaves = balancer._replace(gradient=balancers.mgda(3))
   with pytest.raises(ValueError, match="must be made with shared="):

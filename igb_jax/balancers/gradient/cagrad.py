@@ -13,7 +13,9 @@ NeurIPS 2021, Algorithm 1.
 The published code hands w to SciPy's SLSQP, which stays where it started when the
 gradients are small; this solves the problem exactly at any scale. Where g_w is zero
 (the gradients' hull contains zero) the direction g_w / |g_w| is undefined, and d is the
-vector nearest to g_0 that conflicts with no task.
+vector nearest to g_0 that conflicts with no task. Products with g_0 are taken from the
+gradients themselves, not from their Gramian, where gradients that nearly cancel leave
+little but rounding.
 """
 
 from typing import Any, NamedTuple
@@ -29,7 +31,7 @@ from igb_jax.balancers.gradient.stacked import (
   shared_leaves,
   transformation,
 )
-from igb_jax.balancers.solvers import Gramian, trust_region
+from igb_jax.balancers.solvers import Gramian, Mean, trust_region
 
 
 class CAGradState(NamedTuple):
@@ -53,7 +55,7 @@ def cagrad(
 
   Args:
     num_tasks: K, the number of tasks.
-    c: radius of the ball in units of |g_0|; the closer to 0 the closer to the mean.
+    c: radius of the ball in units of |g_0|; 0 gives the plain sum.
     shared: which leaves enter the Gramian: a predicate on the key path, a pytree of
       bools like the parameters or a prefix of one, or None for all. The other leaves
       get the plain sum.
@@ -64,7 +66,7 @@ def cagrad(
 
   Raises:
     TypeError: `num_tasks` is no integer, `c` no number, or a part of `shared` no bool.
-    ValueError: `num_tasks` is below 1, `c` not finite and positive, `shared` does not
+    ValueError: `num_tasks` is below 1, `c` negative or not finite, `shared` does not
       fit or shares nothing, or a leaf has no leading axis K.
 
   Example:
@@ -76,7 +78,7 @@ def cagrad(
     ['1.633', '1.724']
   """
   num_tasks = check_count("num_tasks", num_tasks)
-  c = check_positive("c", c)
+  c = 0.0 if c == 0 else check_positive("c", c)
 
   def init(params: optax.Params) -> CAGradState:
     shared_leaves(shared, params)
@@ -95,10 +97,13 @@ def cagrad(
     del state, params, extra
     grads = TaskGrads.of(task_grads, num_tasks, shared)
     gramian = grads.gramian()
-    solution = trust_region(gramian, c)
-    weights = (1 + num_tasks * solution.weights) / (1 + c**2)
+    weights, residual = jnp.zeros(num_tasks, jnp.float32), jnp.zeros((), jnp.float32)
+    if c > 0:
+      mean = Mean.of(grads.shared, gramian)
+      weights, residual = trust_region(gramian, mean, c)
+    weights = (1 + num_tasks * weights) / (1 + c**2)
     return grads.sum(weights, jnp.ones_like(weights)), CAGradState(
-      weights, solution.residual, gramian
+      weights, residual, gramian
     )
 
   return transformation(init, update)

@@ -35,7 +35,7 @@ class IMTLGState(NamedTuple):
   """State of `imtl_g`.
 
   Attributes:
-    weights: f32[K], a; they sum to 1.
+    weights: f32[K], a; they sum to 1 (to less where they would grow without bound).
     residual: f32[], largest minus smallest <d, u_k>, relative to sum_k |a_k| |g_k|.
     gramian: of the latest shared gradients.
   """

@@ -61,6 +61,8 @@ def nash_mtl(
       if state.steps_left == 0:  update(task_grads, state)
       else:                      update(gradient, state, combined=True)
 
+  (`combined` is a Python bool; the choice between the two is `jax.lax.cond`'s.)
+
   Args:
     num_tasks: K, the number of tasks.
     max_norm: norm to which the shared part of the result is clipped.
@@ -79,7 +81,7 @@ def nash_mtl(
       bool.
     ValueError: a count is below 1, `max_norm` not finite and positive, `shared` does
       not fit or shares nothing, a leaf has no leading axis K, or `combined` is passed
-      though every step updates the weights.
+      though every step updates the weights or though the gradients are stacked.
 
   Example:
     >>> balancer = nash_mtl(num_tasks=2)
@@ -121,14 +123,20 @@ def nash_mtl(
     combined: bool = False,
     **extra: Any,
   ) -> tuple[optax.Updates, NashMTLState]:
-    del params, extra
+    del extra
     if combined:
       if state.steps_left is None:
         raise ValueError(
           "nash_mtl got combined=True, but with update_every=1 every step updates the "
           "weights and needs the task gradients; pass those, or a larger update_every."
         )
-      return clip(task_grads), state._replace(steps_left=state.steps_left - 1)
+      shapes = [jax.tree.map(jnp.shape, tree) for tree in (task_grads, params)]
+      if params is not None and shapes[0] != shapes[1]:
+        raise ValueError(
+          "nash_mtl got combined=True with gradients that have not the shapes of the "
+          "parameters; pass one gradient of sum_k weights_k loss_k, not K."
+        )
+      return clip(task_grads), _one_step_less(state)
 
     grads = TaskGrads.of(task_grads, num_tasks, shared)
 
@@ -145,8 +153,13 @@ def nash_mtl(
     if state.steps_left is None:
       state = bargain()
     else:
-      waiting = state._replace(steps_left=state.steps_left - 1)
+      waiting = _one_step_less(state)
       state = jax.lax.cond(state.steps_left == 0, bargain, lambda: waiting)
     return clip(grads.sum(state.weights, state.weights)), state
 
   return transformation(init, update)
+
+
+def _one_step_less(state: NashMTLState) -> NashMTLState:
+  assert state.steps_left is not None
+  return state._replace(steps_left=jnp.maximum(state.steps_left - 1, 0))

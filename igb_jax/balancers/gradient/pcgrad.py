@@ -9,6 +9,7 @@ span of the task gradients, so that their Gramian is enough. Reference: Yu et al
 "Gradient Surgery for Multi-Task Learning", NeurIPS 2020, Algorithm 1.
 """
 
+import numbers
 from typing import Any, NamedTuple
 
 import jax
@@ -101,10 +102,10 @@ def pcgrad(
 
 
 def _check_key(key: jax.Array | int) -> jax.Array:
-  if isinstance(key, int) and not isinstance(key, bool):
-    return jax.random.key(key)
-  if isinstance(key, jax.Array):
-    return key
+  if isinstance(key, numbers.Integral) and not isinstance(key, bool):
+    return jax.random.key(int(key))
+  if hasattr(key, "dtype") and not isinstance(key, float):
+    return jnp.asarray(key)
   raise TypeError(f"key must be a PRNG key or an integer seed, got {key!r}.")
 
 
@@ -135,5 +136,7 @@ def project_conflicts(gramian: Gramian, orders: jax.Array) -> jax.Array:
 
   start = jnp.eye(len(norms), dtype=jnp.float32)
   parts = jax.lax.fori_loop(0, len(norms), meet, start)
-  scales = jnp.where(norms > 0, norms[:, None] / norms, 0.0)
-  return jnp.sum(jnp.where(jnp.eye(len(norms), dtype=bool), 1.0, scales) * parts, 0)
+  largest = float(jnp.finfo(jnp.float32).max)
+  scales = jnp.minimum(norms[:, None] / jnp.where(norms == 0, 1.0, norms), largest)
+  scales = jnp.where(jnp.eye(len(norms), dtype=bool), 1.0, scales)
+  return jnp.sum(jnp.where(parts == 0, 0.0, scales * parts), axis=0)

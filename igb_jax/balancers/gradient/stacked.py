@@ -9,6 +9,8 @@ import optax
 
 from igb_jax.balancers.solvers import Gramian
 
+_BOOLS = (bool, jnp.dtype(bool).type)  # Python's and NumPy's
+
 # A predicate on the key path of a leaf, a pytree of bools like the parameters (or a
 # prefix of one), or None for all.
 Shared = Callable[[tuple[Any, ...]], bool] | Any
@@ -30,7 +32,7 @@ def shared_leaves(shared: Shared, tree: Any) -> list[bool]:
   flags: list[Any]
   if shared is None:
     flags = [True] * len(paths)
-  elif callable(shared):
+  elif callable(shared) and jax.tree_util.all_leaves([shared]):  # no callable module
     flags = [shared(path) for path in paths]
   else:
     try:
@@ -41,11 +43,12 @@ def shared_leaves(shared: Shared, tree: Any) -> list[bool]:
         f"structure of the parameters or a prefix of it; it does not fit {structure}."
       ) from error
   for path, flag in zip(paths, flags, strict=True):
-    if not isinstance(flag, bool):
+    if not isinstance(flag, _BOOLS):
       raise TypeError(
         f"shared must be True or False for every leaf, got {flag!r} for "
         f"{jax.tree_util.keystr(path)}."
       )
+  flags = [bool(flag) for flag in flags]
   if not any(flags):
     leaves = ", ".join(jax.tree_util.keystr(path) for path in paths) or "none"
     raise ValueError(
@@ -94,10 +97,15 @@ class TaskGrads(NamedTuple):
     leaves = [jnp.asarray(leaf) for _, leaf in with_path]
     return cls(leaves, shared_leaves(shared, task_grads), structure)
 
+  @property
+  def shared(self) -> list[jax.Array]:
+    """The leaves that the tasks share."""
+    pairs = zip(self.leaves, self.is_shared, strict=True)
+    return [leaf for leaf, is_shared in pairs if is_shared]
+
   def gramian(self) -> Gramian:
     """The Gramian of the shared gradients."""
-    pairs = zip(self.leaves, self.is_shared, strict=True)
-    return Gramian.of([leaf for leaf, is_shared in pairs if is_shared])
+    return Gramian.of(self.shared)
 
   def sum(self, weights: jax.Array, others: jax.Array) -> Any:
     """sum_k w_k g_k, computed in float32, in the dtype of each leaf.

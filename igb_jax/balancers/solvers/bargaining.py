@@ -74,6 +74,13 @@ def nash(gramian: Gramian) -> Solution:
     length = jnp.where(decrement > 0.25, 1 / (1 + decrement), 1.0)
     return y * jnp.maximum(1 + length * change, 1e-3)  # whatever rounding does
 
+  def alone(task: jax.Array, y: jax.Array) -> jax.Array:
+    # y_k (y_k + others) = 1, by the formula that does not cancel
+    others = dot(gramian.cosines[task], y) - y[task]
+    root = jnp.sqrt(others**2 + 4)
+    value = jnp.where(others > 0, 2 / (jnp.abs(others) + root), (root - others) / 2)
+    return y.at[task].set(value)
+
   def judged(y: jax.Array, product: Callable[[jax.Array], jax.Array]) -> Solution:
     terms = dot(jnp.abs(gramian.cosines), y) + 1 / y
     return Solution(y, residual=jnp.max(jnp.abs(product(y) - 1 / y) / terms))
@@ -93,6 +100,11 @@ def nash(gramian: Gramian) -> Solution:
   for _ in range(2):  # without the ridge
     y = step(solution.weights, gramian.product)
     solution = better_of(solution, judged(y, gramian.product))
+
+  # where some gradients' hull contains zero, their large y have shaken the small ones
+  num_shaken = jnp.where(solution.residual > _TOLERANCE, num_tasks, 0)
+  y = jax.lax.fori_loop(0, num_shaken, alone, solution.weights)
+  solution = better_of(solution, judged(y, gramian.product))
 
   smallest = jnp.min(gramian.norms, where=nonzero, initial=jnp.inf)
   norms = jnp.where(nonzero, gramian.norms, jnp.where(nonzero.any(), smallest, 1.0))

@@ -3,11 +3,13 @@
     minimise  y^T C y / 2 - q^T y   over y >= 0
 
 or, as its conditions: y >= 0, C y - q >= 0, and one of the two is zero for every task.
-Solved by block principal pivoting: guess the support, solve there, exchange every task
-that is on the wrong side; where that stops to make progress, exchange one at a time
-(Murty's rule), which always ends. Reference: Judice and Pires, "A Block Principal
-Pivoting Algorithm for Large-Scale Strictly Monotone Linear Complementarity Problems",
-Computers and Operations Research 1994.
+First block principal pivoting: guess the support, solve there, exchange every task that
+is on the wrong side; a few rounds for any number of tasks, but where gradients depend
+on each other it may go in circles. Then, and only then, Lawson and Hanson's active set,
+which takes in one task a round and never raises the objective. References: Judice and
+Pires, "A Block Principal Pivoting Algorithm for Large-Scale Strictly Monotone Linear
+Complementarity Problems", Computers and Operations Research 1994; Lawson and Hanson,
+"Solving Least Squares Problems", 1974, chapter 23.
 """
 
 from typing import NamedTuple
@@ -18,7 +20,7 @@ import jax.numpy as jnp
 from igb_jax.balancers.solvers.gramian import Gramian
 from igb_jax.balancers.solvers.linear import dot, ridge, solve
 
-_TRIES = 3  # exchanges of all that are wrong, without fewer of them
+_TRIES = 3  # exchanges without fewer tasks on the wrong side
 _TOLERANCE = 4 * float(jnp.finfo(jnp.float32).eps)
 
 
@@ -28,6 +30,12 @@ class _Pivoting(NamedTuple):
   wrong: jax.Array
   fewest: jax.Array
   tries: jax.Array
+
+
+class _ActiveSet(NamedTuple):
+  support: jax.Array
+  y: jax.Array
+  done: jax.Array
   rounds: jax.Array
 
 
@@ -44,30 +52,36 @@ def nonnegative(
   Returns:
     y, f32[K], and its support, bool[K].
   """
+  pivoted = _pivot(gramian, q, support)
+  end = _active_set(gramian, q, pivoted)
+  return jnp.maximum(end.y, 0.0), end.support
+
+
+def _slack(gramian: Gramian, q: jax.Array, y: jax.Array) -> jax.Array:
+  """C y - q relative to its terms, and zero where it is rounding."""
+  difference = gramian.product(y) + ridge(len(q)) * y - q
+  terms = dot(jnp.abs(gramian.cosines), jnp.abs(y)) + jnp.abs(q)
+  relative = difference / jnp.where(terms > 0, terms, 1.0)
+  return jnp.where(jnp.abs(relative) > _TOLERANCE, relative, 0.0)
+
+
+def _pivot(gramian: Gramian, q: jax.Array, support: jax.Array) -> _Pivoting:
+  """Block principal pivoting; `wrong` is empty at the end if it found the solution."""
   num_tasks = len(q)
 
   def evaluate(support: jax.Array) -> tuple[jax.Array, jax.Array]:
     y = solve(gramian.cosines, q, support)
-    slack = gramian.product(y) + ridge(num_tasks) * y - q
-    terms = dot(jnp.abs(gramian.cosines), jnp.abs(y)) + jnp.abs(q)
-    too_low = slack < -_TOLERANCE * terms
-    return y, jnp.where(support, y < 0, too_low & gramian.nonzero)
+    too_low = (_slack(gramian, q, y) < 0) & gramian.nonzero
+    return y, jnp.where(support, y < 0, too_low)
 
-  def pivot(state: _Pivoting) -> _Pivoting:
+  def exchange(state: _Pivoting) -> _Pivoting:
     count = state.wrong.sum()
-    fewer = count < state.fewest
-    tries = jnp.where(fewer, _TRIES, state.tries - 1)
-    last = num_tasks - 1 - jnp.argmax(state.wrong[::-1])
-    one = jnp.arange(num_tasks) == last
-    support = state.support ^ jnp.where(tries >= 0, state.wrong, one)
-    y, wrong = evaluate(support)
+    support = state.support ^ state.wrong
     return _Pivoting(
-      support=support,
-      y=y,
-      wrong=wrong,
+      support,
+      *evaluate(support),
       fewest=jnp.minimum(count, state.fewest),
-      tries=tries,
-      rounds=state.rounds + 1,
+      tries=jnp.where(count < state.fewest, _TRIES, state.tries - 1),
     )
 
   support = support & gramian.nonzero
@@ -78,9 +92,42 @@ def nonnegative(
     wrong=wrong,
     fewest=jnp.asarray(num_tasks + 1, wrong.sum().dtype),
     tries=jnp.asarray(_TRIES, jnp.int32),
-    rounds=jnp.zeros((), jnp.int32),
   )
-  end = jax.lax.while_loop(
-    lambda state: state.wrong.any() & (state.rounds < 30 + 4 * num_tasks), pivot, start
+  return jax.lax.while_loop(
+    lambda state: state.wrong.any() & (state.tries > 0), exchange, start
   )
-  return jnp.maximum(end.y, 0.0), end.support
+
+
+def _active_set(gramian: Gramian, q: jax.Array, pivoted: _Pivoting) -> _ActiveSet:
+  """Lawson and Hanson's method from y = 0, or nothing if pivoting has succeeded."""
+  num_tasks = len(q)
+  done = ~pivoted.wrong.any()
+
+  def step(state: _ActiveSet) -> _ActiveSet:
+    aim = solve(gramian.cosines, q, state.support)
+    blocked = state.support & (aim <= 0)
+    # as far towards the aim as y stays non-negative
+    share = jnp.where(blocked, state.y / (state.y - aim), 1.0)
+    length = share.min()
+    y = jnp.where(state.support, state.y + length * (aim - state.y), 0.0)
+    leaves = blocked & (share <= length)
+    slack = jnp.where(state.support | ~gramian.nonzero, 0.0, _slack(gramian, q, y))
+    enters = (jnp.arange(num_tasks) == jnp.argmin(slack)) & (slack < 0)
+    arrived = ~blocked.any()
+    return _ActiveSet(
+      support=jnp.where(arrived, state.support | enters, state.support & ~leaves),
+      y=jnp.where(leaves, 0.0, y),
+      done=arrived & ~enters.any(),
+      rounds=state.rounds + 1,
+    )
+
+  return jax.lax.while_loop(
+    lambda state: ~state.done & (state.rounds < 20 + 10 * num_tasks),
+    step,
+    _ActiveSet(
+      support=jnp.where(done, pivoted.support, False),
+      y=jnp.where(done, pivoted.y, 0.0),
+      done=done,
+      rounds=jnp.zeros((), jnp.int32),
+    ),
+  )

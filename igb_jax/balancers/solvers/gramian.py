@@ -33,8 +33,8 @@ class Gramian(NamedTuple):
 
   @property
   def nonzero(self) -> jax.Array:
-    """bool[K]: which gradients are not zero."""
-    return self.norms > 0
+    """bool[K]: which gradients are not zero; those that are not finite are not."""
+    return ~(self.norms == 0)
 
   @classmethod
   def zeros(cls, num_tasks: int) -> "Gramian":
@@ -66,18 +66,19 @@ class Gramian(NamedTuple):
     """
     rows = [leaf.reshape(len(leaf), -1).astype(jnp.float32) for leaf in leaves]
     largest = jnp.stack([jnp.max(jnp.abs(row), 1, initial=0.0) for row in rows]).max(0)
-    # a number below the smallest normal one has no reciprocal; it counts as zero
-    inverse = jnp.where(largest < _TINY, 0.0, 1 / largest)
-    products = jnp.zeros((len(inverse), len(inverse)), jnp.float32)
+    # a gradient below the smallest normal number counts as zero
+    zero = largest < _TINY
+    divisor = jnp.where(zero, 1.0, largest)[:, None]
+    products = jnp.zeros((len(largest), len(largest)), jnp.float32)
     for row in rows:
-      scaled = row * inverse[:, None]
+      scaled = jnp.where(zero[:, None], 0.0, row / divisor)
       products += dot(scaled, scaled.T)
     lengths = jnp.sqrt(jnp.diagonal(products))
     units = jnp.where(lengths == 0, 0.0, 1 / lengths)
     cosines = products * units[:, None] * units
     return cls(
       norms=largest * lengths,
-      cosines=jnp.where(jnp.diag(lengths > 0), 1.0, 0.5 * (cosines + cosines.T)),
+      cosines=jnp.where(jnp.diag(lengths > 0), 1.0, (cosines + cosines.T) / 2),
     )
 
   def product(self, weights: jax.Array) -> jax.Array:
@@ -97,6 +98,43 @@ class Gramian(NamedTuple):
     values = jnp.linalg.eigvalsh(scales[:, None] * self.cosines * scales)
     smallest = values[0] / jnp.maximum(values[-1], _TINY)
     return 1 / jnp.maximum(smallest, jnp.finfo(jnp.float32).eps)
+
+
+class Mean(NamedTuple):
+  """The mean of the task gradients, g_0 = sum_k g_k / K.
+
+  Attributes:
+    norm: f32[], |g_0| relative to the largest norm of a task gradient.
+    cosines: f32[K], of its angles to the task gradients.
+  """
+
+  norm: jax.Array
+  cosines: jax.Array
+
+  @classmethod
+  def of(cls, leaves: list[Any], gramian: Gramian) -> "Mean":
+    """The mean of stacked gradients, from the gradients themselves.
+
+    Where they nearly cancel, what is left of them is lost in the Gramian's rounding.
+
+    Args:
+      leaves: arrays float[K, ...], the leaves of the stacked task gradients.
+      gramian: theirs.
+    """
+    rows = [leaf.reshape(len(leaf), -1).astype(jnp.float32) for leaf in leaves]
+    norms = jnp.where(gramian.nonzero, gramian.norms, 1.0)
+    in_mean = jnp.where(gramian.nonzero, norms / gramian.norms.max(), 0.0) / len(norms)
+    square = jnp.zeros((), jnp.float32)
+    products = jnp.zeros(len(norms), jnp.float32)
+    for row in rows:
+      units = row / norms[:, None]
+      mean = dot(in_mean, units)
+      square += dot(mean, mean)
+      products += dot(units, mean)
+    norm = jnp.sqrt(square)
+    return cls(
+      norm, jnp.where(norm > 0, products / jnp.where(norm > 0, norm, 1.0), 0.0)
+    )
 
 
 class Solution(NamedTuple):

@@ -18,11 +18,12 @@ import jax
 import jax.numpy as jnp
 
 from igb_jax.balancers.solvers.complementarity import nonnegative
-from igb_jax.balancers.solvers.gramian import Gramian, Solution, better_of
+from igb_jax.balancers.solvers.gramian import Gramian, Mean, Solution, better_of
 from igb_jax.balancers.solvers.linear import dot, solve
 
 _MAX_STEPS = 50
 _TOLERANCE = 2e-6
+_SMALLEST_MEAN = 1e-6
 
 
 class _Newton(NamedTuple):
@@ -32,36 +33,33 @@ class _Newton(NamedTuple):
   steps: jax.Array
 
 
-def trust_region(gramian: Gramian, c: float) -> Solution:
+def trust_region(gramian: Gramian, mean: Mean, c: float) -> Solution:
   """The sum z of the problem above, with z_k the weight of g_k beyond that in g_0.
 
   Args:
     gramian: of the K gradients. A zero gradient demands t <= 0.
-    c: radius of the ball, in units of the norm of the mean gradient.
+    mean: of the K gradients. One that is only rounding, below 1e-6 of the largest
+      gradient, counts as zero, and so does z.
+    c: radius of the ball, in units of the norm of the mean gradient; above 0.
 
   Returns:
     Weights z that are not negative: d = sum_k (1 / K + z_k) g_k. The residual is the
     largest violation of the conditions of optimality, with u_k the unit gradients and
     in units of |g_0| + sum_k z_k |g_k|: of <d, u_k> >= t / |g_k|, of equality where
-    z_k > 0, of |d - g_0| <= c |g_0|, and the duality gap.
+    z_k > 0, and the duality gap. |d - g_0| <= c |g_0| holds in any case.
 
   Example:
-    >>> gramian = Gramian.of([jnp.array([[1.0, 0.0], [0.0, 2.0]])])
-    >>> d = jnp.array([1.0, 2.0]) * (0.5 + trust_region(gramian, c=0.4).weights)
+    >>> leaves = [jnp.array([[1.0, 0.0], [0.0, 2.0]])]
+    >>> gramian = Gramian.of(leaves)
+    >>> z = trust_region(gramian, Mean.of(leaves, gramian), c=0.4).weights
+    >>> d = jnp.array([1.0, 2.0]) * (0.5 + z)
     >>> print(f"{d[0]:.4f} {d[1]:.4f}")
     0.9472 1.0000
   """
-  num_tasks = len(gramian.norms)
   nonzero = gramian.nonzero
   # the unit of length is |g_0|; y_k = z_k |g_k|
   largest = gramian.norms.max()
-  in_mean = jnp.where(nonzero, gramian.norms / largest, 0.0) / num_tasks
-  with_mean = gramian.product(in_mean)
-  mean_square = dot(in_mean, with_mean)
-  rounding = 4 * jnp.finfo(jnp.float32).eps * in_mean.sum() ** 2
-  has_mean = mean_square > rounding
-  mean_norm = jnp.where(has_mean, jnp.sqrt(mean_square), 1.0)
-  cosines_to_mean = with_mean / mean_norm
+  has_mean = ~(mean.norm <= _SMALLEST_MEAN)
 
   # the unit of t is |g_0| times the smallest norm
   smallest = jnp.min(gramian.norms, where=nonzero, initial=jnp.inf)
@@ -69,7 +67,7 @@ def trust_region(gramian: Gramian, c: float) -> Solution:
   highest = jnp.where(nonzero.all(), 1 + c, 0.0).astype(jnp.float32)
 
   def q_at(level: jax.Array) -> jax.Array:
-    return jnp.where(nonzero, level * demand - cosines_to_mean, 0.0)
+    return jnp.where(nonzero, level * demand - mean.cosines, 0.0)
 
   def distance(state: _Newton) -> jax.Array:
     return jnp.sqrt(jnp.maximum(dot(state.y, q_at(state.level)), 0.0))
@@ -92,7 +90,10 @@ def trust_region(gramian: Gramian, c: float) -> Solution:
     return state._replace(level=level, y=jnp.maximum(y, 0.0))
 
   def judged(state: _Newton) -> Solution:
-    y = state.y
+    # whatever the solver did, d stays in the ball
+    square = dot(state.y, gramian.product(state.y))
+    shrunk = jnp.minimum(1.0, c / jnp.sqrt(jnp.maximum(square, c**2)))
+    y = shrunk * state.y
     products = gramian.product(y)
     slack = products - q_at(state.level)
     moved = jnp.sqrt(jnp.maximum(dot(y, products), 0.0))
@@ -101,7 +102,6 @@ def trust_region(gramian: Gramian, c: float) -> Solution:
     failures = [
       jnp.max(-slack, where=nonzero, initial=0.0) / size,
       jnp.abs(dot(y, slack)) / size**2,
-      jnp.maximum(moved - c, 0.0) / size,
       jnp.where(nonzero.all(), gap, 0.0),
     ]
     return Solution(y, residual=jnp.stack(failures).max())
@@ -116,8 +116,9 @@ def trust_region(gramian: Gramian, c: float) -> Solution:
     ),
   )
   y, residual = better_of(judged(end), judged(refine(refine(end))))
-  per_norm = jnp.where(nonzero, mean_norm * largest / gramian.norms, 0.0)
+  # in this order, so that nothing overflows before it has to
+  per_norm = y * mean.norm * (largest / gramian.norms)
   return Solution(
-    weights=jnp.where(has_mean, y * per_norm, 0.0),
+    weights=jnp.where(has_mean & ~(y == 0), per_norm, 0.0),
     residual=jnp.where(has_mean, residual, 0.0),
   )

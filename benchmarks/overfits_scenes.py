@@ -1,0 +1,77 @@
+"""A sanity check: the network learns eight real scenes by heart.
+
+    python -m benchmarks.overfits_scenes --data-dir DIR
+
+Trains on the first eight training images without augmentation, and prints the metrics
+on those very images, with their own batch statistics and with the running ones.
+"""
+
+import dataclasses
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import tyro
+
+from experiments.nyuv2 import Config, NYUv2Experiment
+from igb_jax import scene_tasks
+
+NUM_SCENES = 8
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+  """Trains on eight scenes until they are learnt."""
+
+  data_dir: Path
+  """NYUv2, in one of the formats of the experiment."""
+  cache_dir: Path | None = None
+  """Folder of what is prepared from it."""
+  steps: int = 300
+  """Training steps on all eight scenes."""
+  balancer: str = "ew"
+  """Specification of the balancer."""
+
+
+def main() -> None:
+  """Trains, and prints the metrics as they rise."""
+  options = tyro.cli(Options, description=__doc__)
+  experiment = NYUv2Experiment(
+    Config(
+      data_dir=options.data_dir,
+      cache_dir=options.cache_dir,
+      limit=NUM_SCENES,
+      batch_size=NUM_SCENES,
+      epochs=options.steps,
+      balancer=options.balancer,
+      augment=False,
+    )
+  )
+  state = experiment.init_state()
+  (batch,) = experiment.epoch_batches(0)
+  batch = jax.device_put(batch)
+  everything = jnp.ones(NUM_SCENES, bool)
+
+  @jax.jit
+  def metrics_of(state, batch):
+    net = {"params": state.params, **state.variables}
+    own, _ = experiment.net.apply(net, batch.image, train=True, mutable=["batch_stats"])
+    running = experiment.net.apply(net, batch.image, train=False)
+    zero = scene_tasks.SceneMetrics.zeros()
+    return zero.plus(own, batch, everything), zero.plus(running, batch, everything)
+
+  for step in range(1, options.steps + 1):
+    state = experiment.step(state, batch)
+    if step % 50 == 0 or step == options.steps:
+      own, running = (total.compute() for total in metrics_of(state, batch))
+      losses = np.round(np.asarray(state.sums.losses / state.sums.steps), 3)
+      state = state._replace(sums=state.sums.zeros_like())
+      print(f"step {step}: mean losses of the last steps {losses}")
+      for name, metrics in (("own statistics", own), ("running", running)):
+        text = ", ".join(f"{key} {value:.3g}" for key, value in metrics.items())
+        print(f"  {name}: {text}")
+
+
+if __name__ == "__main__":
+  main()

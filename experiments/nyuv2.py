@@ -1,0 +1,461 @@
+"""Segmentation, depth and surface normals of indoor scenes, learnt together.
+
+    python -m experiments.nyuv2 --balancer=igbv1                     (generated rooms)
+    python -m experiments.nyuv2 --balancer=igbv1 --data-dir=DIR      (NYUv2)
+    python -m experiments.nyuv2 --balancer=igbv1 --data-dir=DIR --preset=paper
+
+Protocol of `paper`: Dai et al., "Improvable Gap Balancing for Multi-Task Learning", UAI
+2023, section 5.1 (SegNet, 500 epochs, the 654 test images divided into validation and
+test, the epoch with the best validation delta_m tested). That of `mtan`: Liu et al.,
+"End-to-End Multi-Task Learning with Attention", CVPR 2019 (200 epochs, the mean of the
+last ten epochs on all 654 test images). Without NYUv2 the scenes are generated rooms,
+whose numbers compare with nobody's.
+"""
+
+import dataclasses
+import json
+import sys
+from argparse import ArgumentParser
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import tyro
+
+from igb_jax import balancers, scene_tasks
+from igb_jax.data import nyuv2
+from igb_jax.data.loader import prefetch
+from igb_jax.data.rooms import Rooms
+from igb_jax.data.scene_batches import (
+  EvaluationBatches,
+  SceneBatch,
+  Scenes,
+  TrainBatches,
+)
+from igb_jax.metrics import delta_m
+from igb_jax.nets.mtan import MTAN
+from igb_jax.nets.segnet import SegNet
+from igb_jax.training import run
+from igb_jax.training.balancing import make_balancer
+from igb_jax.training.loop import Evaluation
+from igb_jax.training.scene_plots import plot_predictions
+from igb_jax.training.schedule import halve_every
+from igb_jax.training.step import (
+  Params,
+  TrainState,
+  Variables,
+  init_state,
+  make_train_step,
+)
+
+# The base of delta_m, in the order and units of scene_tasks.METRICS: single-task runs
+# of Table 1 of Dai et al., UAI 2023, as the published code has them.
+SINGLE_TASK = (41.16, 65.7, 0.6074, 0.24, 24.49, 18.24, 31.92, 59.16, 70.56)
+NETS = {"segnet": SegNet, "mtan": MTAN}
+AVERAGED_EPOCHS = 10
+NUM_SHOWN = 6
+
+
+def _names_of(kind: str) -> str:
+  return ", ".join(name for name, value in balancers.names().items() if value == kind)
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+  """Trains one network on segmentation, depth and normals of indoor scenes."""
+
+  preset: Literal["quick", "paper", "mtan"] = "quick"
+  """Where the other defaults come from: `quick` ends within minutes on two cores,
+  `paper` is the protocol of the IGB paper, `mtan` the one most papers report."""
+  balancer: Annotated[
+    str,
+    tyro.conf.arg(
+      help=f"A loss balancer ({_names_of('loss')}), a gradient balancer "
+      f"({_names_of('gradient')}), or both as loss+gradient."
+    ),
+  ] = "igbv1"
+  balancer_options: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
+  """A hyper-parameter of the balancer as NAME=VALUE, e.g. temperature=1.5, or
+  task=depth for stl; may be repeated."""
+  out: Path | None = None
+  """Folder of the run's files; by default runs/ and a name made of data set, balancer,
+  seed and time."""
+  seed: int = 0
+  """Seed of the initial parameters, the batches, augmentation and the balancer."""
+  epochs: int = 10
+  """Number of passes over the training scenes."""
+  batch_size: int = 8
+  """Scenes in a batch."""
+  learning_rate: float = 1e-3
+  """Initial learning rate of Adam."""
+  halve_every: int = 100
+  """Epochs after which the learning rate is halved, again and again."""
+  model: Literal["segnet", "mtan"] = "segnet"
+  """The network: SegNet, or SegNet with an attention branch a task (MTAN)."""
+  width: float = 0.25
+  """Factor on the network's numbers of channels; 1 is the published network."""
+  dtype: Literal["float32", "bfloat16"] = "float32"
+  """What the network computes in; parameters, statistics and losses are float32."""
+  resolution: tuple[int, int] = (96, 128)
+  """Height and width of the scenes, multiples of 32."""
+  augment: bool = True
+  """Whether training scenes are cropped, rescaled and flipped at random."""
+  data_dir: Path | None = None
+  """NYUv2: a folder of npy files, a folder of images, or nyu_depth_v2_labeled.mat; None
+  for generated rooms."""
+  cache_dir: Path | None = None
+  """Folder of what is prepared from it, once; by default $IGB_JAX_DATA, else the
+  platform's cache folder."""
+  limit: int | None = None
+  """Use only the first scenes of each part of NYUv2; None for all."""
+  split: Literal["standard", "paper"] = "paper"
+  """`paper` divides the test images into validation and test, and tests the epoch with
+  the best validation; `standard` tests all, as the mean of the last ten epochs."""
+  split_seed: int = 0
+  """Seed of the division, and of the generated rooms; apart from `seed`, so that runs
+  are comparable."""
+  rooms: tuple[int, int, int] = (400, 64, 64)
+  """Numbers of generated rooms for training, validation and testing."""
+  stl_base: Path | None = None
+  """JSON file with the metrics of single-task runs, the base of delta_m; None for the
+  paper's."""
+  workers: int = 0
+  """Processes that load and augment; 0 for a thread."""
+
+
+PRESETS = {
+  "quick": Config(),
+  "paper": Config(
+    preset="paper",
+    epochs=500,
+    batch_size=2,
+    learning_rate=1e-4,
+    width=1.0,
+    resolution=(288, 384),
+    rooms=(795, 197, 457),
+    workers=2,
+  ),
+  "mtan": Config(
+    preset="mtan",
+    model="mtan",
+    epochs=200,
+    batch_size=2,
+    learning_rate=1e-4,
+    width=1.0,
+    resolution=(288, 384),
+    split="standard",
+    rooms=(795, 197, 457),
+    workers=2,
+  ),
+}
+
+
+def parse_config(arguments: Sequence[str]) -> Config:
+  """Reads the command line; fields that it does not name come from the preset.
+
+  Args:
+    arguments: without the program's name.
+
+  Returns:
+    The configuration.
+
+  Raises:
+    SystemExit: an argument is wrong, or --help was asked for.
+
+  Example:
+    >>> parse_config(["--preset=mtan", "--seed", "3"]).epochs
+    200
+  """
+  parser = ArgumentParser(add_help=False, allow_abbrev=False)
+  parser.add_argument("--preset", default="quick", nargs="?")
+  preset = parser.parse_known_args(arguments)[0].preset
+  # an unknown preset, or none after --preset, is refused by tyro
+  return tyro.cli(
+    Config,
+    prog="python -m experiments.nyuv2",
+    args=list(arguments),
+    default=PRESETS.get(preset, PRESETS["quick"]),
+    config=(tyro.conf.AvoidSubcommands,),
+  )
+
+
+def check_config(config: Config) -> None:
+  """Checks what the other parts of a run do not check by themselves.
+
+  Args:
+    config: the configuration.
+
+  Raises:
+    ValueError: a number is out of its range; the message names the option.
+  """
+  at_least = {
+    "epochs": 1,
+    "batch_size": 1,
+    "halve_every": 1,
+    "seed": 0,
+    "split_seed": 0,
+    "workers": 0,
+  }
+  for name, minimum in at_least.items():
+    if getattr(config, name) < minimum:
+      option = "--" + name.replace("_", "-")
+      raise ValueError(
+        f"{option} must be at least {minimum}, got {getattr(config, name)}."
+      )
+  for name in ("learning_rate", "width"):
+    if not 0 < getattr(config, name) < float("inf"):
+      option = "--" + name.replace("_", "-")
+      raise ValueError(f"{option} must be positive, got {getattr(config, name)}.")
+  if any(size < 32 or size % 32 for size in config.resolution):
+    raise ValueError(
+      "--resolution must be two positive multiples of 32, height and width, got "
+      f"{config.resolution}."
+    )
+  if min(config.rooms) < 1:
+    raise ValueError(f"--rooms must be at least 1 each, got {config.rooms}.")
+
+
+def read_base(path: Path | None) -> tuple[float, ...]:
+  """The base of delta_m, in the order of `scene_tasks.METRICS`.
+
+  Args:
+    path: JSON file with a number for each metric, or None for the paper's.
+
+  Raises:
+    ValueError: the file is no JSON object with a positive number for each metric.
+    OSError: it cannot be read.
+  """
+  if path is None:
+    return SINGLE_TASK
+  try:
+    values = json.loads(path.read_text())
+  except ValueError as error:
+    raise ValueError(f"--stl-base {path} is no JSON file: {error}") from error
+  bad = [
+    name
+    for name in scene_tasks.METRICS
+    if not isinstance(values, dict)
+    or not isinstance(values.get(name), int | float)
+    or not 0 < values[name] < float("inf")
+  ]
+  if bad:
+    raise ValueError(
+      f"--stl-base {path} must map every metric to a positive number; wrong or "
+      f"missing: {', '.join(bad)}."
+    )
+  return tuple(float(values[name]) for name in scene_tasks.METRICS)
+
+
+class NYUv2Experiment:
+  """The scenes, the net and the balancer of one run, ready to train.
+
+  Implements `igb_jax.training.run.Experiment`.
+  """
+
+  task_names = scene_tasks.TASKS
+
+  def __init__(self, config: Config):
+    """Prepares everything; whatever is wrong with the configuration is raised here.
+
+    Args:
+      config: the configuration.
+
+    Raises:
+      TypeError, ValueError: an option or a file is wrong.
+      FileNotFoundError, OSError: the data cannot be had or stored.
+    """
+    check_config(config)
+    self.config = config
+    base = read_base(config.stl_base)
+    self._base = base
+    self._make_balancer(steps_per_epoch=1)  # wrong names fail before the data loads
+    self.scenes: Scenes
+    if config.data_dir is None:
+      num_train, num_validation, num_test = config.rooms
+      height, width = config.resolution
+      self.dataset = "rooms"
+      self.description = f"{sum(config.rooms)} generated rooms"
+      self.scenes = Rooms(
+        sum(config.rooms), seed=config.split_seed, height=height, width=width
+      )
+      self.split = nyuv2.split(num_train, num_validation, num_test, config.split)
+      self.notice = (
+        "These are generated rooms, not NYUv2: the numbers compare with no published "
+        "ones. --data-dir trains on NYUv2."
+      )
+    else:
+      self.dataset = "nyuv2"
+      data = nyuv2.load(config.data_dir, config.cache_dir, limit=config.limit)
+      self.scenes, self.description = data, data.description
+      self.split = data.split(config.split, seed=config.split_seed)
+      self.notice = None
+      if config.resolution != data.size:
+        self.notice = (
+          f"Scenes of {data.size[0]} x {data.size[1]} are resized to "
+          f"{config.resolution[0]} x {config.resolution[1]}, so that the numbers do "
+          "not compare with published ones."
+        )
+    is_standard = config.split == "standard"
+    self.averaged_epochs = AVERAGED_EPOCHS if is_standard else None
+    self.metrics = tuple(
+      run.Metric(name, unit, single_task, higher)
+      for name, unit, single_task, higher in zip(
+        scene_tasks.METRICS,
+        scene_tasks.UNITS,
+        base,
+        scene_tasks.HIGHER_IS_BETTER,
+        strict=True,
+      )
+    )
+    self._train = TrainBatches(
+      self.scenes,
+      self.split.train,
+      config.batch_size,
+      config.resolution,
+      seed=config.seed,
+      num_epochs=config.epochs,
+      augmented=config.augment,
+    )
+    self.steps_per_epoch = self._train.steps_per_epoch
+    self._iterator: Iterator[SceneBatch] | None = None
+
+    self.net = NETS[config.model](width=config.width, dtype=jnp.dtype(config.dtype))
+    self.balancer = self._make_balancer(self.steps_per_epoch)
+    self.optimizer = optax.adam(config.learning_rate)
+    self.plateau = halve_every(config.halve_every)
+    self.step = make_train_step(
+      self._losses_of, self.balancer, self.optimizer, stateful=True
+    )
+    self._take_in = jax.jit(self._take_in_batch, donate_argnums=2)
+    self._predict = jax.jit(self._predict_batch)
+    params_key, self._balancer_key = jax.random.split(jax.random.key(config.seed))
+    images = jnp.zeros((1, *config.resolution, 3))
+    init = jax.jit(lambda key: self.net.init(key, images, train=False))
+    variables = dict(init(params_key))
+    self.initial_params = variables.pop("params")
+    self.initial_variables = variables
+
+  def _make_balancer(self, steps_per_epoch: int) -> balancers.Balancer:
+    return make_balancer(
+      self.config.balancer,
+      self.config.balancer_options,
+      task_names=self.task_names,
+      steps_per_epoch=steps_per_epoch,
+    )
+
+  def init_state(self) -> TrainState:
+    """The state before the first step."""
+    return init_state(
+      self.initial_params,
+      variables=self.initial_variables,
+      balancer=self.balancer,
+      optimizer=self.optimizer,
+      plateau=self.plateau,
+      key=self._balancer_key,
+    )
+
+  def epoch_batches(self, epoch: int) -> Iterator[SceneBatch]:
+    """The batches of an epoch; the loader goes on from one epoch to the next."""
+    if self._iterator is None:
+      start = epoch * self.steps_per_epoch
+      self._iterator = prefetch(self._train, workers=self.config.workers, start=start)
+    for _ in range(self.steps_per_epoch):
+      yield next(self._iterator)
+
+  def epoch_facts(self, epoch: int) -> dict[str, float]:
+    """Nothing beyond what every run records."""
+    del epoch
+    return {}
+
+  def run_facts(self) -> dict[str, Any]:
+    """What the scenes are."""
+    parts = self.split.train, self.split.validation, self.split.test
+    return {
+      "data": self.description,
+      "num_scenes": [len(part) for part in parts],
+      "resolution": list(self.config.resolution),
+      "model": self.config.model,
+      "single_task_base": str(self.config.stl_base or "Dai et al., UAI 2023, Table 1"),
+    }
+
+  def evaluate(
+    self, state: TrainState, split: Literal["validation", "test"]
+  ) -> Evaluation:
+    """The metrics over all pixels of a split, and delta_m.
+
+    Args:
+      state: whose parameters and batch statistics are evaluated.
+      split: which scenes; where there are none for validation, those for testing.
+    """
+    positions = getattr(self.split, split)
+    if len(positions) == 0:
+      positions = self.split.test
+    total = scene_tasks.SceneMetrics.zeros()
+    for batch in prefetch(self._evaluation_batches(positions)):
+      batch = jax.device_put(batch)
+      total = self._take_in((state.params, state.variables), batch, total)
+    metrics = total.compute()
+    score = delta_m(list(metrics.values()), self._base, scene_tasks.HIGHER_IS_BETTER)
+    return Evaluation(metrics=metrics, score=score)
+
+  def plot(self, folder: Path, state: TrainState) -> list[Path]:
+    """Draws predictions.png: scenes of the test split beside what the net says.
+
+    Args:
+      folder: where it goes.
+      state: whose predictions are shown.
+    """
+    spread = np.linspace(0, len(self.split.test) - 1, NUM_SHOWN).astype(int)
+    shown = self._evaluation_batches(self.split.test[np.unique(spread)])
+    scenes, predictions = [], []
+    for index in range(len(shown)):
+      batch = shown[index]
+      prediction = jax.device_get(
+        self._predict((state.params, state.variables), jax.device_put(batch.image))
+      )
+      for place in np.flatnonzero(batch.mask):
+        scenes.append(jax.tree.map(lambda leaf, p=place: leaf[p], batch))
+        predictions.append(jax.tree.map(lambda leaf, p=place: leaf[p], prediction))
+    path = folder / "predictions.png"
+    plot_predictions(path, scenes, predictions, nyuv2.CLASS_NAMES)
+    return [path]
+
+  def _evaluation_batches(self, positions: np.ndarray) -> EvaluationBatches:
+    return EvaluationBatches(
+      self.scenes, positions, self.config.batch_size, self.config.resolution
+    )
+
+  def _losses_of(
+    self, params: Params, variables: Variables, batch: SceneBatch
+  ) -> tuple[jax.Array, Variables]:
+    prediction, updated = self.net.apply(
+      {"params": params, **variables}, batch.image, train=True, mutable=list(variables)
+    )
+    return scene_tasks.losses(prediction, batch), dict(updated)
+
+  def _predict_batch(self, net: tuple[Params, Variables], images: jax.Array) -> Any:
+    params, variables = net
+    return self.net.apply({"params": params, **variables}, images, train=False)
+
+  def _take_in_batch(
+    self,
+    net: tuple[Params, Variables],
+    batch: SceneBatch,
+    total: scene_tasks.SceneMetrics,
+  ) -> scene_tasks.SceneMetrics:
+    prediction = self._predict_batch(net, jnp.asarray(batch.image))
+    return total.plus(prediction, batch, jnp.asarray(batch.mask))
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+  """Runs the experiment that the command line describes, and exits."""
+  config = parse_config(sys.argv[1:] if arguments is None else arguments)
+  run.main(lambda: NYUv2Experiment(config), config)
+
+
+if __name__ == "__main__":
+  main()

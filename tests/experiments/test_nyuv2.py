@@ -1,0 +1,198 @@
+"""The NYUv2 experiment from its command line to its files, on rooms and tiny files."""
+
+import dataclasses
+import json
+import re
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from experiments import nyuv2 as experiment
+from igb_jax import scene_tasks
+
+METRICS = list(scene_tasks.METRICS)
+
+
+def small(out, *more: str) -> list[str]:
+  """Arguments of a run that takes seconds."""
+  return [
+    f"--out={out}", "--epochs=2", "--batch-size=2", "--width=0.05",
+    "--resolution", "32", "64", "--rooms", "6", "3", "4", *more,
+  ]  # fmt: skip
+
+
+def run(arguments: list[str]) -> int:
+  """Runs the experiment and returns its exit code."""
+  with pytest.raises(SystemExit) as caught:
+    experiment.main(arguments)
+  assert isinstance(caught.value.code, int)
+  return caught.value.code
+
+
+def read_metrics(folder) -> list[dict]:
+  lines = (folder / "metrics.jsonl").read_text().splitlines()
+  return [json.loads(line) for line in lines]
+
+
+def write_images(folder, numbers=(4, 3), size=(32, 64)) -> None:
+  """NYUv2 as image folders, with noise instead of rooms."""
+  generator = np.random.default_rng(0)
+  for part, number in zip(("train", "test"), numbers, strict=True):
+    for kind in ("image", "label", "depth"):
+      (folder / part / kind).mkdir(parents=True)
+    for index in range(number):
+      name = f"{index + 1:04}.png"
+      image = generator.integers(0, 256, (*size, 3), np.uint8)
+      label = generator.integers(0, 13, size, np.uint8)
+      depth = np.full(size, 2500, np.uint16)
+      for kind, values in (("image", image), ("label", label), ("depth", depth)):
+        Image.fromarray(values).save(folder / part / kind / name)
+
+
+@pytest.mark.parametrize(
+  "arguments",
+  [
+    ["--balancer=igbv1"],
+    ["--balancer=igbv1+nashmtl", "--balancer-options", "update_every=2"],
+    ["--balancer=pcgrad", "--model=mtan", "--split=standard", "--dtype=bfloat16"],
+  ],
+)
+def test_trains_on_rooms_and_writes_its_results(arguments, tmp_path, capsys):
+  out = tmp_path / "run"
+  assert run(small(out, *arguments)) == 0
+  summary = json.loads((out / "summary.json").read_text())
+  assert summary["dataset"] == "rooms"
+  assert "not NYUv2" in summary["notice"]
+  assert summary["num_steps"] == 2 * 3
+  assert list(summary["test"]) == METRICS
+  assert summary["tasks"] == ["segmentation", "depth", "normal"]
+  standard = "--split=standard" in arguments
+  assert summary["num_scenes"] == ([6, 0, 7] if standard else [6, 3, 4])
+  lines = read_metrics(out)
+  assert [line["epoch"] for line in lines] == [0, 1]
+  if standard:
+    assert summary["tested"] == "as the mean over the last 2 epochs"
+    for name in METRICS:
+      mean = np.mean([line["validation"][name] for line in lines])
+      assert summary["test"][name] == pytest.approx(mean)
+  base = np.array(experiment.SINGLE_TASK)
+  sign = np.where(scene_tasks.HIGHER_IS_BETTER, -1, 1)
+  values = np.array(list(summary["test"].values()))
+  expected = 100 * np.mean(sign * (values - base) / base)
+  assert summary["delta_m"] == pytest.approx(expected)
+  plots = {path.name for path in (out / "plots").iterdir()}
+  assert {"predictions.png", "losses.png", "weights.png", "gaps.png"} <= plots
+  assert ("cosines.png" in plots) == (arguments[0] != "--balancer=igbv1")
+  shown = capsys.readouterr().out
+  assert shown.count("generated rooms, not NYUv2") == 2  # at the start and at the end
+  assert "predictions.png" in shown.replace("\n", "")
+
+
+def test_trains_on_files_and_says_what_it_found(tmp_path, capsys):
+  write_images(tmp_path / "data")
+  out = tmp_path / "run"
+  arguments = [f"--data-dir={tmp_path / 'data'}", f"--cache-dir={tmp_path / 'cache'}"]
+  assert run(small(out, "--balancer=ew", "--epochs=1", *arguments)) == 0
+  summary = json.loads((out / "summary.json").read_text())
+  assert summary["dataset"] == "nyuv2"
+  assert summary["notice"] is None
+  assert summary["num_scenes"] == [4, 1, 2]
+  assert "image" in summary["data"]
+  out = tmp_path / "other"
+  assert run(small(out, *arguments, "--resolution", "64", "64", "--epochs=1")) == 0
+  summary = json.loads((out / "summary.json").read_text())
+  assert "32 x 64 are resized to 64 x 64" in summary["notice"]
+  assert summary["notice"] in capsys.readouterr().out.replace("\n", " ")
+
+
+def test_same_seed_same_numbers(tmp_path):
+  for name, seed in (("a", 3), ("b", 3), ("c", 4)):
+    arguments = small(tmp_path / name, f"--seed={seed}", "--balancer=ew", "--epochs=1")
+    assert run(arguments) == 0
+  a, b, c = (read_metrics(tmp_path / name)[0] for name in "abc")
+  assert a["losses"] == b["losses"]
+  assert a["validation"] == b["validation"]
+  assert a["losses"] != c["losses"]
+
+
+def test_batch_statistics_move_in_training_and_stay_in_evaluation(tmp_path):
+  config = experiment.parse_config(small(tmp_path / "run", "--balancer=ew"))
+  ready = experiment.NYUv2Experiment(config)
+  state = ready.init_state()
+  before = jax.tree.map(np.array, state.variables)
+  ready.evaluate(state, "validation")
+  jax.tree.map(np.testing.assert_array_equal, state.variables, before)
+  for batch in ready.epoch_batches(0):
+    state = ready.step(state, batch)
+  moved = jax.tree.map(lambda a, b: (np.array(a) != b).any(), state.variables, before)
+  assert all(jax.tree.leaves(moved))
+  assert state.failure.step == -1
+
+
+def test_stl_base_replaces_the_papers(tmp_path):
+  base = dict.fromkeys(METRICS, 10.0)
+  path = tmp_path / "base.json"
+  path.write_text(json.dumps(base))
+  assert experiment.read_base(path) == (10.0,) * 9
+  assert experiment.read_base(None) == experiment.SINGLE_TASK
+  path.write_text(json.dumps(base | {"miou": 0, "normal_30": "x"}))
+  with pytest.raises(ValueError, match=r"wrong or missing: miou, normal_30\."):
+    experiment.read_base(path)
+  path.write_text("[]")
+  with pytest.raises(ValueError, match="wrong or missing: miou, pixel"):
+    experiment.read_base(path)
+  path.write_text("{")
+  with pytest.raises(ValueError, match="is no JSON file"):
+    experiment.read_base(path)
+
+
+@pytest.mark.parametrize(
+  ("arguments", "message"),
+  [
+    (["--balancer=igbv9"], "unknown balancer 'igbv9'"),
+    (["--balancer=stl"], "'stl' needs task"),
+    (["--balancer=stl", "--balancer-options", "task=deth"], "no number, .* or task"),
+    (["--resolution", "33", "64"], r"--resolution must be two positive .*\(33, 64\)"),
+    (["--resolution", "0", "64"], "--resolution must be two positive multiples"),
+    (["--rooms", "0", "1", "1"], "--rooms must be at least 1 each"),
+    (["--epochs=0"], "--epochs must be at least 1, got 0"),
+    (["--workers=-1"], "--workers must be at least 0, got -1"),
+    (["--learning-rate=nan"], "--learning-rate must be positive, got nan"),
+    (["--width=0"], "--width must be positive, got 0"),
+    (["--batch-size=7"], "a batch of 7 needs as many training scenes, got 6"),
+    (["--data-dir=/nowhere"], "/nowhere"),
+    (["--stl-base=/nowhere.json"], "nowhere.json"),
+  ],
+)
+def test_bad_input_is_refused_before_anything_is_written(
+  arguments, message, tmp_path, capsys
+):
+  out = tmp_path / "run"
+  assert run(small(out, *arguments)) == 2
+  shown = capsys.readouterr().err
+  assert "error: " in shown
+  assert re.search(message, shown)
+  assert not out.exists()
+
+
+def test_presets_are_the_published_protocols():
+  paper = experiment.parse_config(["--preset=paper"])
+  assert (paper.epochs, paper.batch_size, paper.learning_rate) == (500, 2, 1e-4)
+  assert (paper.model, paper.width, paper.resolution) == ("segnet", 1.0, (288, 384))
+  assert (paper.split, paper.halve_every) == ("paper", 100)
+  mtan = experiment.parse_config(["--preset=mtan"])
+  assert (mtan.epochs, mtan.model, mtan.split) == (200, "mtan", "standard")
+  changed = experiment.parse_config(["--epochs", "7", "--preset", "mtan"])
+  assert changed == dataclasses.replace(mtan, epochs=7)
+  assert experiment.parse_config([]) == experiment.PRESETS["quick"]
+
+
+def test_help_explains_every_option(capsys):
+  with pytest.raises(SystemExit) as caught:
+    experiment.parse_config(["--help"])
+  assert caught.value.code == 0
+  shown = capsys.readouterr().out
+  for field in dataclasses.fields(experiment.Config):
+    assert "--" + field.name.replace("_", "-") in shown
