@@ -178,10 +178,10 @@ def init_state(
   gradient_state = gradient_sums = None
   if balancer.gradient is not None:
     if not isinstance(params, dict) or set(params) != set(SHARED):
+      found = sorted(params) if isinstance(params, dict) else type(params)
       raise ValueError(
         "a gradient balancer needs parameters divided at the top level into 'shared' "
-        f"and 'heads', got {sorted(params) if isinstance(params, dict) else type(params)}"
-        "."
+        f"and 'heads', got {found}."
       )
     gradient_sums = GradientSums.zeros(num_tasks)
     # the heads have the identity in their place, see _balanced
