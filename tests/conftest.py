@@ -2,8 +2,8 @@
 
 The slowest compilations are kept in a cache that all test processes share, as the
 experiments themselves do. Only those: after thousands of compilations in one process,
-writing one to the cache crashed it (jaxlib 0.10.2, in `executable.serialize()`), and in a
-fresh clone the others bring no time.
+writing one to the cache crashed it (jaxlib 0.10.2, in `executable.serialize()`), and in
+a fresh clone the others bring no time.
 """
 
 import os
