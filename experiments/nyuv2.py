@@ -15,7 +15,6 @@ whose numbers compare with nobody's.
 import dataclasses
 import json
 import sys
-from argparse import ArgumentParser
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -39,7 +38,7 @@ from igb_jax.data.scene_batches import (
 from igb_jax.metrics import delta_m
 from igb_jax.nets.mtan import MTAN
 from igb_jax.nets.segnet import SegNet
-from igb_jax.training import run
+from igb_jax.training import command_line, run
 from igb_jax.training.balancing import make_balancer
 from igb_jax.training.loop import Evaluation
 from igb_jax.training.scene_plots import plot_predictions
@@ -60,10 +59,6 @@ AVERAGED_EPOCHS = 10
 NUM_SHOWN = 6
 
 
-def _names_of(kind: str) -> str:
-  return ", ".join(name for name, value in balancers.names().items() if value == kind)
-
-
 @dataclasses.dataclass(frozen=True)
 class Config:
   """Trains one network on segmentation, depth and normals of indoor scenes."""
@@ -71,13 +66,7 @@ class Config:
   preset: Literal["quick", "paper", "mtan"] = "quick"
   """Where the other defaults come from: `quick` ends within minutes on two cores,
   `paper` is the protocol of the IGB paper, `mtan` the one most papers report."""
-  balancer: Annotated[
-    str,
-    tyro.conf.arg(
-      help=f"A loss balancer ({_names_of('loss')}), a gradient balancer "
-      f"({_names_of('gradient')}), or both as loss+gradient."
-    ),
-  ] = "igbv1"
+  balancer: Annotated[str, tyro.conf.arg(help=command_line.balancer_help())] = "igbv1"
   balancer_options: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
   """A hyper-parameter of the balancer as NAME=VALUE, e.g. temperature=1.5, or
   task=depth for stl; may be repeated."""
@@ -170,16 +159,8 @@ def parse_config(arguments: Sequence[str]) -> Config:
     >>> parse_config(["--preset=mtan", "--seed", "3"]).epochs
     200
   """
-  parser = ArgumentParser(add_help=False, allow_abbrev=False)
-  parser.add_argument("--preset", default="quick", nargs="?")
-  preset = parser.parse_known_args(arguments)[0].preset
-  # an unknown preset, or none after --preset, is refused by tyro
-  return tyro.cli(
-    Config,
-    prog="python -m experiments.nyuv2",
-    args=list(arguments),
-    default=PRESETS.get(preset, PRESETS["quick"]),
-    config=(tyro.conf.AvoidSubcommands,),
+  return command_line.parse_config(
+    arguments, PRESETS, default="quick", prog="python -m experiments.nyuv2"
   )
 
 
@@ -200,16 +181,12 @@ def check_config(config: Config) -> None:
     "split_seed": 0,
     "workers": 0,
   }
-  for name, minimum in at_least.items():
-    if getattr(config, name) < minimum:
-      option = "--" + name.replace("_", "-")
-      raise ValueError(
-        f"{option} must be at least {minimum}, got {getattr(config, name)}."
-      )
+  command_line.check_at_least(config, at_least)
   for name in ("learning_rate", "width"):
     if not 0 < getattr(config, name) < float("inf"):
-      option = "--" + name.replace("_", "-")
-      raise ValueError(f"{option} must be positive, got {getattr(config, name)}.")
+      raise ValueError(
+        f"{command_line.option_of(name)} must be positive, got {getattr(config, name)}."
+      )
   if any(size < 32 or size % 32 for size in config.resolution):
     raise ValueError(
       "--resolution must be two positive multiples of 32, height and width, got "

@@ -12,7 +12,6 @@ validation delta_m tested.
 
 import dataclasses
 import sys
-from argparse import ArgumentParser
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -30,7 +29,7 @@ from igb_jax.data.loader import prefetch
 from igb_jax.data.molecule_batches import MoleculeBatch, MoleculeBatches, shuffled
 from igb_jax.metrics import delta_m
 from igb_jax.nets.mpnn import MPNN
-from igb_jax.training import run
+from igb_jax.training import command_line, run
 from igb_jax.training.balancing import make_balancer
 from igb_jax.training.loop import Evaluation
 from igb_jax.training.step import Params, TrainState, init_state, make_train_step
@@ -43,10 +42,6 @@ SINGLE_TASK_ERRORS = (
 )
 
 
-def _names_of(kind: str) -> str:
-  return ", ".join(name for name, value in balancers.names().items() if value == kind)
-
-
 @dataclasses.dataclass(frozen=True)
 class Config:
   """Trains one graph network on eleven properties of QM9's molecules."""
@@ -55,13 +50,7 @@ class Config:
   """Where the other defaults come from: `quick` ends within minutes on two cores,
   `paper` is the published protocol (300 epochs of all molecules; of the learning rates
   1e-3, 5e-4 and 1e-4 that the paper searches, the first)."""
-  balancer: Annotated[
-    str,
-    tyro.conf.arg(
-      help=f"A loss balancer ({_names_of('loss')}), a gradient balancer "
-      f"({_names_of('gradient')}), or both as loss+gradient."
-    ),
-  ] = "igbv1"
+  balancer: Annotated[str, tyro.conf.arg(help=command_line.balancer_help())] = "igbv1"
   balancer_options: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
   """A hyper-parameter of the balancer as NAME=VALUE, e.g. temperature=1.5, or
   task=homo for stl; may be repeated."""
@@ -133,26 +122,8 @@ def parse_config(arguments: Sequence[str]) -> Config:
     >>> parse_config(["--preset=paper", "--seed", "3"]).epochs
     300
   """
-  parser = ArgumentParser(add_help=False, allow_abbrev=False)
-  parser.add_argument("--preset", default="quick", nargs="?")
-  preset = parser.parse_known_args(arguments)[0].preset
-  # an unknown preset, or none after --preset, is refused by tyro
-  default = PRESETS.get(preset, PRESETS["quick"])
-  return tyro.cli(
-    Config,
-    prog="python -m experiments.qm9",
-    args=list(arguments),
-    default=default,
-    config=(tyro.conf.AvoidSubcommands,),
-  )
-
-
-def _make_balancer(config: Config, steps_per_epoch: int) -> balancers.Balancer:
-  return make_balancer(
-    config.balancer,
-    config.balancer_options,
-    task_names=qm9.TARGETS,
-    steps_per_epoch=steps_per_epoch,
+  return command_line.parse_config(
+    arguments, PRESETS, default="quick", prog="python -m experiments.qm9"
   )
 
 
@@ -178,11 +149,7 @@ def check_config(config: Config) -> None:
     "split_seed": 0,
     "plateau_patience": 0,
   }
-  for name, minimum in at_least.items():
-    value = getattr(config, name)
-    if value is not None and value < minimum:
-      option = "--" + name.replace("_", "-")
-      raise ValueError(f"{option} must be at least {minimum}, got {value}.")
+  command_line.check_at_least(config, at_least)
   if not 0 < config.min_learning_rate <= config.learning_rate < float("inf"):
     raise ValueError(
       "--learning-rate and --min-learning-rate must be positive, the first not below "
@@ -236,7 +203,7 @@ class QM9Experiment:
     """
     check_config(config)
     self.config = config
-    _make_balancer(config, steps_per_epoch=1)  # wrong names fail before the data loads
+    self._make_balancer(steps_per_epoch=1)  # wrong names fail before the data loads
     self.data = qm9.load(config.data_dir, config.source, limit=config.molecules)
     self.split = qm9.split(
       len(self.data),
@@ -265,7 +232,7 @@ class QM9Experiment:
     self.steps_per_epoch = len(self.train_batches(0))
 
     self.net = MPNN(num_tasks=len(qm9.TARGETS), dim=config.dim)
-    self.balancer = _make_balancer(config, self.steps_per_epoch)
+    self.balancer = self._make_balancer(self.steps_per_epoch)
     self.optimizer = optax.adam(config.learning_rate)
     self.plateau = optax.contrib.reduce_on_plateau(
       factor=config.plateau_factor,
@@ -280,6 +247,14 @@ class QM9Experiment:
     params_key, self._balancer_key = jax.random.split(jax.random.key(config.seed))
     init = jax.jit(self.net.init)
     self.initial_params = init(params_key, self.train_batches(0)[0].graphs)["params"]
+
+  def _make_balancer(self, steps_per_epoch: int) -> balancers.Balancer:
+    return make_balancer(
+      self.config.balancer,
+      self.config.balancer_options,
+      task_names=self.task_names,
+      steps_per_epoch=steps_per_epoch,
+    )
 
   def init_state(self) -> TrainState:
     """The state before the first step."""

@@ -87,13 +87,14 @@ def _start_worker() -> None:
 
 
 def on_all_cores(
-  function: Callable[[_Task], _Result], tasks: list[_Task]
+  function: Callable[[_Task], _Result], tasks: list[_Task], *, few: int = _FEW
 ) -> Iterator[_Result]:
   """Maps a function over tasks in processes of their own, in order.
 
   Args:
     function: What to do; like tasks and results, it must be picklable.
-    tasks: A few of them are done here, without processes.
+    tasks: What to do it to.
+    few: So many tasks, or fewer, are done here, without processes.
 
   Yields:
     The results.
@@ -101,7 +102,7 @@ def on_all_cores(
   Raises:
     RuntimeError: If a process has died.
   """
-  if len(tasks) <= _FEW:
+  if len(tasks) <= few:
     yield from map(function, tasks)
     return
   executor = ProcessPoolExecutor(
@@ -130,15 +131,21 @@ def on_all_cores(
 
 
 def shown(
-  results: Iterable[_Result], label: str, total: int, unit: str
+  results: Iterable[_Result],
+  label: str,
+  total: int,
+  unit: str,
+  *,
+  count: Callable[[_Result], int] = lambda result: 1,
 ) -> Iterator[_Result]:
   """Shows a progress bar, or a line each tenth where there is no terminal.
 
   Args:
     results: What is passed on.
     label: What is being done.
-    total: Number of results.
+    total: Number of units in all results.
     unit: What there are so many of.
+    count: How many of them a result has.
 
   Yields:
     The results.
@@ -148,10 +155,13 @@ def shown(
     with Progress(*columns, console=_console) as bar:
       task = bar.add_task(label, total=total)
       for result in results:
-        bar.advance(task)
+        bar.advance(task, count(result))
         yield result
     return
-  for done, result in enumerate(results, start=1):
-    if 10 * done // total > 10 * (done - 1) // total:
+  done = 0
+  for result in results:
+    tenths = 10 * done // total
+    done += count(result)
+    if 10 * done // total > tenths:
       say(f"{label}: {done} of {total} {unit}")
     yield result

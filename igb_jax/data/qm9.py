@@ -9,32 +9,21 @@ Reference: Ramakrishnan et al., "Quantum chemistry structures and properties of
 134 kilo molecules", Scientific Data 1, 2014.
 """
 
-import contextlib
 import dataclasses
-import errno
 import functools
 import hashlib
 import importlib.util
 import json
-import multiprocessing
-import os
 import re
 import shutil
-import signal
-import threading
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-import filelock
 import numpy as np
-import platformdirs
 from numpy.typing import ArrayLike
-from rich.console import Console
-from rich.progress import MofNCompleteColumn, Progress
 
+from igb_jax.data import _once
 from igb_jax.data.molecules import (
   ATOMIC_NUMBERS,
   BOND_TYPES,
@@ -93,13 +82,10 @@ _CSV_OF_TARGET = {
 # Raise it with every change of what the cache holds, so that older ones are rebuilt.
 _CACHE_VERSION = 1
 _BLOCK_SIZE = 512
-_MOST_PROCESSES = 8
 
 Source = Literal["qm9pack", "tfds"]
 
 _Block = dict[str, np.ndarray]  # The fields of QM9 for some molecules.
-
-_console = Console(stderr=True, soft_wrap=True)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -329,25 +315,24 @@ def load(
     raise ValueError(f"unknown source {source!r}, expected one of {list(_READERS)}")
   if limit is not None and limit < 1:
     raise ValueError(f"limit must be positive, got {limit}")
-  root = data_dir or os.environ.get("IGB_JAX_DATA")
-  root = Path(root or platformdirs.user_cache_path("igb_jax")).expanduser().absolute()
+  root = _once.cache_root(data_dir)
   config = source if limit is None else f"{source}-limit{limit}"
   folder = root / "igb_qm9" / config
-  if _read_only(folder) and _find_problem(folder) is None:
+  if _once.read_only(folder) and _find_problem(folder) is None:
     return _read(folder)  # Nobody can change it, so it needs no lock.
-  with _locked(folder):
+  with _once.locked(folder, "QM9"):
     problem = _find_problem(folder)
     if problem is None:
       return _read(folder)
     if folder.exists():
-      _say(f"Rebuilding the QM9 cache in {folder}: {problem}")
+      _once.say(f"Rebuilding the QM9 cache in {folder}: {problem}")
     elif progress:
-      _say(f"Preparing the QM9 cache in {folder}, once")
+      _once.say(f"Preparing the QM9 cache in {folder}, once")
     records = sorted(_READERS[source](root, limit), key=lambda record: record.index)
     dataset = _write(folder, _featurise_all(records, progress))
     if progress:
       counts = [f"{count} by {route}" for route, count in dataset.route_counts.items()]
-      _say(f"Found the bonds of {len(dataset)} molecules: {', '.join(counts)}")
+      _once.say(f"Found the bonds of {len(dataset)} molecules: {', '.join(counts)}")
     return dataset
 
 
@@ -355,43 +340,6 @@ def load(
 # them, which is written last and has the digest of each.
 
 _MANIFEST = "manifest.json"
-
-
-def _say(line: str) -> None:
-  _console.print(line, markup=False, highlight=False)
-
-
-def _read_only(folder: Path) -> bool:
-  return folder.is_dir() and not os.access(folder.parent, os.W_OK)
-
-
-@contextlib.contextmanager
-def _naming(folder: Path) -> Iterator[None]:
-  """Adds the folder to errors of the file system, which TFDS may disguise."""
-  try:
-    yield
-  except (OSError, RuntimeError) as error:
-    code = getattr(error, "errno", None) or errno.EIO
-    reason = getattr(error, "strerror", None) or error
-    message = f"cannot write the QM9 cache ({reason})"
-    raise OSError(code, message, str(folder)) from error
-
-
-@contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-  """Keeps other processes from the folder, after waiting for them."""
-  lock = filelock.FileLock(f"{folder}.lock")
-  with _naming(folder):
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    try:
-      lock.acquire(timeout=0)
-    except filelock.Timeout:
-      _say(f"Waiting for another process that prepares or reads {folder}")
-      lock.acquire()
-  try:
-    yield
-  finally:
-    lock.release()
 
 
 def _digests(folder: Path) -> dict[str, str]:
@@ -433,7 +381,7 @@ def _write(folder: Path, blocks: list[_Block]) -> QM9:
   """Replaces the cache in a folder and reads it back."""
   from igb_jax.data import _tfds_qm9
 
-  with _naming(folder):
+  with _once.naming(folder, "QM9"):
     if folder.exists():
       shutil.rmtree(folder)
     _tfds_qm9.write_blocks(folder, blocks)
@@ -468,63 +416,22 @@ def _featurise_block(records: Sequence[_Record]) -> _Block:
   }
 
 
-def _start_worker() -> None:
-  """Makes a worker leave Ctrl-C to its parent, and end when the parent has ended."""
-  signal.signal(signal.SIGINT, signal.SIG_IGN)
-  parent = multiprocessing.parent_process()
-  assert parent is not None
-
-  def end_with_parent() -> None:
-    parent.join()
-    os._exit(1)
-
-  threading.Thread(target=end_with_parent, daemon=True).start()
-
-
 def _featurise_all(records: Sequence[_Record], progress: bool) -> list[_Block]:
   """Featurises molecules on all cores, in order."""
   chunks = [
     records[start : start + _BLOCK_SIZE]
     for start in range(0, len(records), _BLOCK_SIZE)
   ]
-  if len(chunks) == 1:
-    return [_featurise_block(records)]
-  executor = ProcessPoolExecutor(
-    min(os.cpu_count() or 1, _MOST_PROCESSES, len(chunks)),
-    # "fork" can hang a process where JAX runs threads
-    mp_context=multiprocessing.get_context("spawn"),
-    initializer=_start_worker,
-  )
-  try:
-    blocks = executor.map(_featurise_block, chunks)
-    return list(_shown(blocks, len(records)) if progress else blocks)
-  except BrokenProcessPool as error:
-    raise RuntimeError(
-      "a process that featurises molecules has died; is there enough memory? A script "
-      'that calls this must guard its code by: if __name__ == "__main__".'
-    ) from error
-  finally:
-    executor.shutdown(cancel_futures=True)
-
-
-def _shown(blocks: Iterable[_Block], num_molecules: int) -> Iterator[_Block]:
-  """Shows a progress bar, or a line each tenth where there is no terminal."""
-  label = "Finding bonds"
-  done = 0
-  if _console.is_terminal:
-    columns = (*Progress.get_default_columns(), MofNCompleteColumn())
-    with Progress(*columns, console=_console) as bar:
-      task = bar.add_task(label, total=num_molecules)
-      for block in blocks:
-        bar.advance(task, len(block["index"]))
-        yield block
-    return
-  for block in blocks:
-    tenths = 10 * done // num_molecules
-    done += len(block["index"])
-    if 10 * done // num_molecules > tenths:
-      _say(f"{label}: {done} of {num_molecules} molecules")
-    yield block
+  blocks = _once.on_all_cores(_featurise_block, chunks, few=1)
+  if progress and len(chunks) > 1:
+    blocks = _once.shown(
+      blocks,
+      "Finding bonds",
+      len(records),
+      "molecules",
+      count=lambda block: len(block["index"]),
+    )
+  return list(blocks)
 
 
 # The sources.

@@ -28,7 +28,6 @@ from jax.typing import DTypeLike
 
 from igb_jax.nets.convolution import convolve
 
-TASKS = ("segmentation", "depth", "normal")
 _FILTERS = (64, 128, 256, 512, 512)
 _NUM_LEVELS = len(_FILTERS)
 
@@ -45,6 +44,9 @@ class ScenePrediction(NamedTuple):
   segmentation: jax.Array
   depth: jax.Array
   normal: jax.Array
+
+
+TASKS = ScenePrediction._fields
 
 
 def _is_chosen(position: jax.Array) -> jax.Array:

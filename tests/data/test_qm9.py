@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from igb_jax.data import qm9
+from igb_jax.data import _once, qm9
 
 LIMIT = 600  # Two blocks, so that processes are started.
 
@@ -380,14 +380,14 @@ def test_names_the_molecule_from_another_process():
 
 
 def test_tells_when_a_process_dies(monkeypatch):
-  monkeypatch.setattr(qm9, "_start_worker", os.abort)
+  monkeypatch.setattr(_once, "_start_worker", os.abort)
   with pytest.raises(RuntimeError, match=r"a process .*has died"):
     qm9._featurise_all(waters(600), progress=False)
 
 
 def test_shows_a_bar_on_a_terminal(monkeypatch):
   terminal = Console(file=io.StringIO(), force_terminal=True, width=100)
-  monkeypatch.setattr(qm9, "_console", terminal)
+  monkeypatch.setattr(_once, "_console", terminal)
   assert len(qm9._featurise_all(waters(600), progress=True)) == 2
   assert "Finding bonds" in terminal.file.getvalue()
   assert "600/600" in terminal.file.getvalue()

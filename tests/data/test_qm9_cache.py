@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from igb_jax.data import qm9
+from igb_jax.data import _once, qm9
 
 LIMIT = 20
 CONFIG = f"qm9pack-limit{LIMIT}"
@@ -74,7 +74,7 @@ def test_default_folder_is_of_the_environment(prepared, no_source, monkeypatch):
 
 def test_default_folder_is_the_platforms(prepared, no_source, monkeypatch):
   monkeypatch.delenv("IGB_JAX_DATA", raising=False)
-  monkeypatch.setattr(qm9.platformdirs, "user_cache_path", lambda name: prepared)
+  monkeypatch.setattr(_once.platformdirs, "user_cache_path", lambda name: prepared)
   assert len(qm9.load(limit=LIMIT)) == LIMIT
 
 
@@ -170,8 +170,8 @@ def test_unwritable_folder_is_named(tmp_path):
 def test_reads_without_a_lock_where_nothing_can_be_written(
   prepared, no_source, monkeypatch
 ):
-  monkeypatch.setattr(qm9.os, "access", lambda path, mode: False)
-  monkeypatch.setattr(qm9, "_locked", None)
+  monkeypatch.setattr(_once.os, "access", lambda path, mode: False)
+  monkeypatch.setattr(_once, "locked", None)
   assert len(qm9.load(prepared, limit=LIMIT)) == LIMIT
 
 

@@ -11,6 +11,7 @@ from PIL import Image
 
 from experiments import nyuv2 as experiment
 from igb_jax import scene_tasks
+from tests.experiments.running import exit_code, read_metrics
 
 METRICS = list(scene_tasks.METRICS)
 
@@ -25,15 +26,7 @@ def small(out, *more: str) -> list[str]:
 
 def run(arguments: list[str]) -> int:
   """Runs the experiment and returns its exit code."""
-  with pytest.raises(SystemExit) as caught:
-    experiment.main(arguments)
-  assert isinstance(caught.value.code, int)
-  return caught.value.code
-
-
-def read_metrics(folder) -> list[dict]:
-  lines = (folder / "metrics.jsonl").read_text().splitlines()
-  return [json.loads(line) for line in lines]
+  return exit_code(experiment.main, arguments)
 
 
 def write_images(folder, numbers=(4, 3), size=(32, 64)) -> None:

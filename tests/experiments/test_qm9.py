@@ -17,6 +17,7 @@ from igb_jax import balancers
 from igb_jax.data import qm9
 from igb_jax.training.checkpoint import Checkpoints
 from tests.conftest import MOLECULES
+from tests.experiments.running import exit_code, read_metrics
 
 TASKS = list(qm9.TARGETS)
 
@@ -32,15 +33,7 @@ def small(qm9_dir, out, *more: str) -> list[str]:
 
 def run(arguments: list[str]) -> int:
   """Runs the experiment and returns its exit code."""
-  with pytest.raises(SystemExit) as caught:
-    experiment.main(arguments)
-  assert isinstance(caught.value.code, int)
-  return caught.value.code
-
-
-def read_metrics(folder) -> list[dict]:
-  lines = (folder / "metrics.jsonl").read_text().splitlines()
-  return [json.loads(line) for line in lines]
+  return exit_code(experiment.main, arguments)
 
 
 LOSS_NAMES = [name for name, kind in balancers.names().items() if kind == "loss"]

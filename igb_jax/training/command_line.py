@@ -1,0 +1,82 @@
+"""What the experiments' command lines have in common."""
+
+from argparse import ArgumentParser
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
+
+import tyro
+
+from igb_jax import balancers
+
+_Config = TypeVar("_Config")
+
+
+def parse_config(
+  arguments: Sequence[str], presets: Mapping[str, _Config], *, default: str, prog: str
+) -> _Config:
+  """Reads a command line whose option --preset says where the other defaults are from.
+
+  Args:
+    arguments: without the program's name.
+    presets: name -> configuration, a dataclass with a field `preset`.
+    default: the preset where the command line names none.
+    prog: what the program is called in --help.
+
+  Returns:
+    The configuration.
+
+  Raises:
+    SystemExit: an argument is wrong, or --help was asked for.
+  """
+  parser = ArgumentParser(add_help=False, allow_abbrev=False)
+  parser.add_argument("--preset", default=default, nargs="?")
+  preset = parser.parse_known_args(arguments)[0].preset
+  # an unknown preset, or none after --preset, is refused by tyro
+  return tyro.cli(
+    type(presets[default]),
+    prog=prog,
+    args=list(arguments),
+    default=presets.get(preset, presets[default]),
+    config=(tyro.conf.AvoidSubcommands,),
+  )
+
+
+def balancer_help() -> str:
+  """What --help says of --balancer."""
+  known = {
+    kind: ", ".join(name for name, value in balancers.names().items() if value == kind)
+    for kind in ("loss", "gradient")
+  }
+  return (
+    f"A loss balancer ({known['loss']}), a gradient balancer ({known['gradient']}), or "
+    "both as loss+gradient."
+  )
+
+
+def option_of(name: str) -> str:
+  """How a field of the configuration is called on the command line.
+
+  Args:
+    name: of the field.
+
+  Example:
+    >>> option_of("batch_size")
+    '--batch-size'
+  """
+  return "--" + name.replace("_", "-")
+
+
+def check_at_least(config: Any, minima: Mapping[str, int]) -> None:
+  """Checks fields of a configuration that are numbers or None.
+
+  Args:
+    config: the configuration.
+    minima: name of a field -> the least number allowed.
+
+  Raises:
+    ValueError: a number is smaller; the message names the option.
+  """
+  for name, minimum in minima.items():
+    value = getattr(config, name)
+    if value is not None and value < minimum:
+      raise ValueError(f"{option_of(name)} must be at least {minimum}, got {value}.")

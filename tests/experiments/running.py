@@ -1,0 +1,21 @@
+"""Running an experiment in the process of the tests, and reading what it wrote."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+
+def exit_code(main: Callable[[list[str]], None], arguments: list[str]) -> int:
+  """Runs an experiment and returns its exit code."""
+  with pytest.raises(SystemExit) as caught:
+    main(arguments)
+  assert isinstance(caught.value.code, int)
+  return caught.value.code
+
+
+def read_metrics(folder: Path) -> list[dict]:
+  """The lines of metrics.jsonl."""
+  lines = (folder / "metrics.jsonl").read_text().splitlines()
+  return [json.loads(line) for line in lines]
