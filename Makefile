@@ -11,13 +11,16 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 # QM9 step on Linux CPUs, nothing elsewhere.
 run bench: export GLIBC_TUNABLES = glibc.malloc.hugetlb=1:glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=68719476736
 
-.PHONY: run test lint format bench clean
+.PHONY: run test test-slow lint format bench clean
 
 run: $(VENV)/experiments.stamp  ## Train IGBv1 on QM9 for a few minutes.
 	$(BIN)/python -m experiments.qm9 --balancer=igbv1 --preset=quick
 
 test: lint  ## Run lint, types and the whole test suite.
 	$(BIN)/python -m pytest -n $(WORKERS)
+
+test-slow: $(VENV)/test.stamp  ## Run the tests that take minutes each.
+	$(BIN)/python -m pytest -n $(WORKERS) -m slow
 
 lint: $(VENV)/test.stamp  ## Check format, lint and types.
 	$(BIN)/ruff format --check .

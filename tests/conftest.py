@@ -1,17 +1,6 @@
-"""What several tests use: the first molecules of QM9, prepared once.
+"""What several tests use: the first molecules of QM9, prepared once."""
 
-The slowest compilations are kept in a cache that all test processes share, as the
-experiments themselves do. Only those: after thousands of compilations in one process,
-writing one to the cache crashed it (jaxlib 0.10.2, in `executable.serialize()`), and in
-a fresh clone the others bring no time.
-"""
-
-import os
 from pathlib import Path
-
-_CACHE = Path(__file__).parents[1] / ".pytest_cache" / "jax"
-os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(_CACHE))
-os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "5")
 
 import filelock
 import pytest

@@ -115,6 +115,7 @@ def test_facts(dataset):
   }
 
 
+@pytest.mark.slow
 def test_facts_of_the_complete_set(tmp_path):
   dataset = qm9.load(tmp_path)
   assert len(dataset) == 130_831
