@@ -8,6 +8,8 @@ import jax.numpy as jnp
 
 from igb_jax.balancers.common import check_count
 
+_MAX_UNROLLED = 4  # tasks
+
 
 def value_and_task_grads(
   fun: Callable[..., Any],
@@ -15,6 +17,7 @@ def value_and_task_grads(
   *,
   has_aux: bool = False,
   batch_size: int = 1,
+  unroll: bool | None = None,
 ) -> Callable[..., tuple[Any, Any]]:
   """The task losses and their gradients, as `jax.jacrev` gives them.
 
@@ -30,6 +33,9 @@ def value_and_task_grads(
     argnums: which positional arguments to differentiate, as in `jax.grad`.
     has_aux: whether `fun` returns a pair whose second part is not differentiated.
     batch_size: tasks at a time, 1 to K; a larger number counts as K.
+    unroll: whether each backward pass is compiled on its own, not as the body of a
+      loop; that takes longer to compile. By default for up to 4 tasks, taken one at a
+      time: XLA's convolutions on CPU are several times slower within a loop.
 
   Returns:
     A function of the arguments of `fun` that returns `(losses, grads)`, or
@@ -39,7 +45,8 @@ def value_and_task_grads(
 
   Raises:
     TypeError: `batch_size` is no integer, or the losses are not floating-point numbers.
-    ValueError: `batch_size` is below 1, or the losses are no vector.
+    ValueError: `batch_size` is below 1, or above 1 where the passes are to be unrolled,
+      or the losses are no vector.
 
   Example:
     >>> def losses(params, x):
@@ -50,6 +57,11 @@ def value_and_task_grads(
     [ 6. 10.] [2. 6.] [0. 1.]
   """
   batch_size = check_count("batch_size", batch_size)
+  if unroll and batch_size > 1:
+    raise ValueError(
+      f"unroll=True is for one task at a time, got batch_size={batch_size}; leave out "
+      "one of the two."
+    )
   numbers = (argnums,) if isinstance(argnums, int) else tuple(argnums)
 
   def value_and_grads(*args: Any, **kwargs: Any) -> tuple[Any, Any]:
@@ -73,7 +85,7 @@ def value_and_task_grads(
       )
     if not jnp.issubdtype(dtype, jnp.floating):
       raise TypeError(f"the losses must be floating-point numbers, got {dtype}.")
-    grads = pull_back_each(pull_back, losses, batch_size)
+    grads = pull_back_each(pull_back, losses, batch_size, unroll)
     if isinstance(argnums, int):
       (grads,) = grads
     return ((losses, aux) if has_aux else losses), grads
@@ -82,7 +94,10 @@ def value_and_task_grads(
 
 
 def pull_back_each(
-  pull_back: Callable[[jax.Array], Any], losses: jax.Array, batch_size: int = 1
+  pull_back: Callable[[jax.Array], Any],
+  losses: jax.Array,
+  batch_size: int = 1,
+  unroll: bool | None = None,
 ) -> Any:
   """The gradient of every loss, stacked, from a pull-back of `jax.vjp`.
 
@@ -90,6 +105,7 @@ def pull_back_each(
     pull_back: cotangent float[K] -> gradient, or a part of it.
     losses: float[K], whose pull-back it is.
     batch_size: tasks at a time, 1 to K; a larger number counts as K.
+    unroll: as in `value_and_task_grads`.
 
   Returns:
     What `pull_back` returns, each leaf with a leading axis K.
@@ -107,8 +123,14 @@ def pull_back_each(
     leaves = jax.tree.leaves(pull_back(cotangent))
     return [leaf for leaf in leaves if leaf.size]  # map cannot reshape empty ones
 
-  size = min(batch_size, num_tasks)
-  mapped = iter(jax.lax.map(pull_back_leaves, one_hot, batch_size=size))
+  if unroll is None:
+    unroll = batch_size == 1 and num_tasks <= _MAX_UNROLLED
+  if unroll:
+    each = [pull_back_leaves(cotangent) for cotangent in one_hot]
+    mapped = iter([jnp.stack(leaves) for leaves in zip(*each, strict=True)])
+  else:
+    size = min(batch_size, num_tasks)
+    mapped = iter(jax.lax.map(pull_back_leaves, one_hot, batch_size=size))
   return structure.unflatten(
     next(mapped) if shape.size else jnp.zeros((num_tasks, *shape.shape), shape.dtype)
     for shape in shapes

@@ -22,9 +22,10 @@ def assert_close(actual, expected, rtol=1e-5, atol=1e-6):
 @given(
   num_tasks=st.integers(1, 7),
   batch_size=st.integers(1, 9),
+  unroll=st.sampled_from([None, True, False]),
   shapes=st.lists(st.lists(st.integers(1, 3), max_size=3), min_size=1, max_size=3),
 )
-def test_equals_jacrev_on_random_pytrees(num_tasks, batch_size, shapes):
+def test_equals_jacrev_on_random_pytrees(num_tasks, batch_size, unroll, shapes):
   generator = np.random.default_rng(0)
   params = {
     f"leaf {index}": [jnp.asarray(generator.normal(size=shape), jnp.float32)]
@@ -36,9 +37,10 @@ def test_equals_jacrev_on_random_pytrees(num_tasks, batch_size, shapes):
     norms = jnp.stack([jnp.sin(leaf).sum() for leaf in jax.tree.leaves(params)])
     return jnp.exp(mixing @ norms / 10)
 
-  losses, grads = jax.jit(value_and_task_grads(losses_of, batch_size=batch_size))(
-    params
-  )
+  batch_size = 1 if unroll else batch_size
+  losses, grads = jax.jit(
+    value_and_task_grads(losses_of, batch_size=batch_size, unroll=unroll)
+  )(params)
   assert_close(losses, losses_of(params))
   expected = jax.jacrev(losses_of)(params)
   assert jax.tree.structure(grads) == jax.tree.structure(expected)
@@ -110,6 +112,16 @@ def test_one_task_at_a_time_needs_less_memory_than_all():
   assert temporary_bytes(1) < 0.5 * temporary_bytes(num_tasks)
 
 
+@pytest.mark.parametrize(
+  ("num_tasks", "unroll", "loops"),
+  [(4, None, False), (5, None, True), (4, False, True), (5, True, False)],
+)
+def test_few_tasks_are_not_looped_over(num_tasks, unroll, loops):
+  weight = jnp.ones((3, num_tasks))
+  grads = value_and_task_grads(lambda x: jnp.tanh(x @ weight), unroll=unroll)
+  assert ("scan" in str(jax.make_jaxpr(grads)(jnp.ones(3)))) == loops
+
+
 def test_bf16_and_other_dtypes_are_kept():
   _, grads = value_and_task_grads(lambda x: jnp.stack([x.sum(), (x**2).sum()]))(
     jnp.ones(3, jnp.bfloat16)
@@ -132,11 +144,13 @@ def test_refuses_what_is_no_vector_of_losses(losses, error, message):
     value_and_task_grads(lambda x: losses)(jnp.float32(1.0))
 
 
-@pytest.mark.parametrize("batch_size", [1, 2, 3])
-def test_empty_leaves_are_kept(batch_size):
+@pytest.mark.parametrize(
+  ("batch_size", "unroll"), [(1, True), (1, False), (2, None), (3, None)]
+)
+def test_empty_leaves_are_kept(batch_size, unroll):
   params = {"full": jnp.ones(2), "empty": jnp.zeros((0, 4), jnp.bfloat16)}
   _, grads = value_and_task_grads(
-    lambda p: jnp.arange(3.0) * p["full"].sum(), batch_size=batch_size
+    lambda p: jnp.arange(3.0) * p["full"].sum(), batch_size=batch_size, unroll=unroll
   )(params)
   assert grads["full"].shape == (3, 2)
   assert grads["empty"].shape == (3, 0, 4)
@@ -146,5 +160,7 @@ def test_empty_leaves_are_kept(batch_size):
 def test_refuses_a_bad_batch_size():
   with pytest.raises(ValueError, match="batch_size must be at least 1, got 0"):
     value_and_task_grads(fun, batch_size=0)
+  with pytest.raises(ValueError, match="unroll=True is for one task at a time, got"):
+    value_and_task_grads(fun, batch_size=2, unroll=True)
   with pytest.raises(TypeError, match="batch_size must be an integer"):
     value_and_task_grads(fun, batch_size=1.5)  # pyright: ignore[reportArgumentType]
