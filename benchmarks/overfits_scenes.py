@@ -3,10 +3,12 @@
     python -m benchmarks.overfits_scenes --data-dir DIR
 
 Trains on the first eight training images without augmentation, and prints the metrics
-on those very images, with their own batch statistics and with the running ones.
+on those very images, with their own batch statistics and with the running ones. Exits
+with 1 unless both reach a pixel accuracy of 90 %.
 """
 
 import dataclasses
+import sys
 from pathlib import Path
 
 import jax
@@ -18,6 +20,7 @@ from experiments.nyuv2 import Config, NYUv2Experiment
 from igb_jax import scene_tasks
 
 NUM_SCENES = 8
+ACCURACY = 90.0  # percent
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,6 +64,7 @@ def main() -> None:
     zero = scene_tasks.SceneMetrics.zeros()
     return zero.plus(own, batch, everything), zero.plus(running, batch, everything)
 
+  accuracies = []
   for step in range(1, options.steps + 1):
     state = experiment.step(state, batch)
     if step % 50 == 0 or step == options.steps:
@@ -68,9 +72,12 @@ def main() -> None:
       losses = np.round(np.asarray(state.sums.losses / state.sums.steps), 3)
       state = state._replace(sums=state.sums.zeros_like())
       print(f"step {step}: mean losses of the last steps {losses}")
+      accuracies = [metrics["pixel_accuracy"] for metrics in (own, running)]
       for name, metrics in (("own statistics", own), ("running", running)):
         text = ", ".join(f"{key} {value:.3g}" for key, value in metrics.items())
         print(f"  {name}: {text}")
+  if min(accuracies) < ACCURACY:
+    sys.exit(f"the pixel accuracy is below {ACCURACY:g} %")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,281 @@
+"""Times a training step of SegNet: ours with each balancer, and PyTorch's.
+
+    python -m benchmarks.scene_step
+
+One process, the same augmented batches of generated rooms, float32, all cores. The
+contenders take turns in blocks, so that what else the machine does falls on all of
+them alike; the first step of each block is not counted. Printed are seconds a step
+(median, least, largest), what XLA compiles and reserves for ours, and ratios.
+
+A backward pass costs about twice a forward pass, so that K of them after one forward
+pass cost (1 + 2 K) / 3 steps of ew: 2.33. PyTorch solves for Nash-MTL's weights with a
+few Newton steps, as we do; the published code solves 20 convex problems for them.
+"""
+# pyright: reportMissingImports=false
+# torch comes with the extra `bench` alone
+
+import dataclasses
+import os
+import platform
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import torch
+import tyro
+
+from benchmarks import torch_segnet
+from benchmarks.qm9_step import measure
+from experiments.nyuv2 import PRESETS, NYUv2Experiment
+from igb_jax.data.scene_batches import SceneBatch
+from igb_jax.nets import segnet
+from igb_jax.training.balancing import make_balancer
+from igb_jax.training.step import init_state, make_train_step
+
+GOLDEN = Path(__file__).parents[1] / "tests" / "golden" / "segnet.npz"
+NUM_BATCHES = 4
+LIMIT = (1 + 2 * torch_segnet.NUM_TASKS) / 3
+# method -> the most that ours / PyTorch may be
+TARGETS = {"ew": 1.0, "nashmtl": 0.7, "pcgrad": 0.8}
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+  """Times a training step of SegNet against PyTorch."""
+
+  methods: tuple[str, ...] = ("ew", "nashmtl", "pcgrad", "igbv1")
+  """Balancers of ours; PyTorch has those of them that it has."""
+  blocks: int = 4
+  """Times that each contender has its turn."""
+  steps: int = 3
+  """Counted steps of ours in each block."""
+  torch_steps: int = 3
+  """Counted steps of PyTorch in each block; none leaves PyTorch out."""
+  width: float = 1.0
+  """Factor on the network's numbers of channels."""
+  resolution: tuple[int, int] = (288, 384)
+  """Height and width of the scenes, multiples of 32."""
+  batch_size: int = 2
+  """Scenes in a batch."""
+  channels_last: bool = False
+  """Whether PyTorch gets its images with the channels last, not as published."""
+
+
+class Compilation(NamedTuple):
+  """What a step of ours costs apart from its time.
+
+  Attributes:
+    seconds: to trace and compile it.
+    temporary: bytes that XLA reserves beside arguments and results.
+  """
+
+  seconds: float
+  temporary: int
+
+
+def make_experiment(options: Options) -> NYUv2Experiment:
+  """The experiment at the paper's size, unless options say otherwise, on few rooms."""
+  return NYUv2Experiment(
+    dataclasses.replace(
+      PRESETS["paper"],
+      balancer="ew",
+      batch_size=options.batch_size,
+      width=options.width,
+      resolution=options.resolution,
+      rooms=(NUM_BATCHES * options.batch_size, 1, 1),
+      workers=0,
+    )
+  )
+
+
+def our_step(
+  experiment: NYUv2Experiment, method: str, batches: Sequence[SceneBatch]
+) -> tuple[Callable[[], None], Compilation]:
+  """A step of ours.
+
+  Args:
+    experiment: whose network, initial parameters and optimiser are used; an experiment
+      for each method would compile its own initialisation.
+    method: the balancer.
+    batches: on the device.
+
+  Returns:
+    The step, and what its compilation cost.
+  """
+  balancer = make_balancer(
+    method,
+    (),
+    task_names=experiment.task_names,
+    steps_per_epoch=experiment.steps_per_epoch,
+  )
+  state = init_state(
+    experiment.initial_params,
+    variables=experiment.initial_variables,
+    balancer=balancer,
+    optimizer=experiment.optimizer,
+    plateau=experiment.plateau,
+    key=jax.random.key(0),
+  )
+  jitted: Any = make_train_step(
+    experiment._losses_of, balancer, experiment.optimizer, stateful=True
+  )
+  start = time.perf_counter()
+  compiled = jitted.lower(state, batches[0]).compile()
+  seconds = time.perf_counter() - start
+  count = 0
+
+  def step() -> None:
+    nonlocal state, count
+    state = compiled(state, batches[count % len(batches)])
+    count += 1
+    jax.block_until_ready(state)
+
+  temporary = compiled.memory_analysis().temp_size_in_bytes
+  return step, Compilation(seconds, temporary)
+
+
+def torch_batch(batch: SceneBatch, channels_last: bool) -> torch_segnet.SceneTensors:
+  """A batch in the form of `torch_segnet`.
+
+  Args:
+    batch: scenes.
+    channels_last: how the image, and with it all features, lie in memory.
+  """
+  image, normal = (
+    torch.from_numpy(np.ascontiguousarray(array.transpose(0, 3, 1, 2)))
+    for array in (batch.image, batch.normal)
+  )
+  if channels_last:
+    image = image.contiguous(memory_format=torch.channels_last)
+  return torch_segnet.SceneTensors(
+    image=image,
+    label=torch.from_numpy(batch.label.astype(np.int64)),
+    depth=torch.from_numpy(batch.depth),
+    normal=normal,
+  )
+
+
+def pytorch_step(
+  width: float, method: str, batches: Sequence[torch_segnet.SceneTensors]
+) -> Callable[[], None]:
+  """A step of PyTorch on the same batches.
+
+  Args:
+    width: factor on the network's numbers of channels.
+    method: one of `torch_segnet.BALANCERS`.
+    batches: as `torch_batch` gives them.
+  """
+  torch.manual_seed(0)
+  net = torch_segnet.TorchSegNet(segnet.filters(width))
+  step_on = torch_segnet.make_step(net, method)
+  count = 0
+
+  def step() -> None:
+    nonlocal count
+    step_on(batches[count % len(batches)])
+    count += 1
+
+  return step
+
+
+def ratios(above: np.ndarray, below: np.ndarray) -> tuple[float, float]:
+  """Ratio of medians and of minima."""
+  return float(np.median(above) / np.median(below)), float(above.min() / below.min())
+
+
+def print_ratio(
+  name: str, above: np.ndarray, below: np.ndarray, bound: float | None
+) -> None:
+  """Prints a row with the ratios of medians and minima, and whether they are in bounds.
+
+  Args:
+    name: of the row.
+    above: seconds of what is compared.
+    below: seconds of what it is compared with.
+    bound: the most that the ratio may be, if there is such a number.
+  """
+  median, least = ratios(above, below)
+  verdict = "|"
+  if bound is not None:
+    verdict = f"{bound:.2f} | {'yes' if median <= bound else 'no'}"
+  print(f"| {name} | {median:.3f} | {least:.3f} | {verdict} |")
+
+
+def report(
+  seconds: dict[str, np.ndarray], compilations: dict[str, Compilation]
+) -> None:
+  """Prints the tables.
+
+  Args:
+    seconds: of every counted step, by `igb_jax METHOD` and `PyTorch METHOD`.
+    compilations: of ours, by method.
+  """
+  print("| step | median s | min s | max s | counted |\n|---|---|---|---|---|")
+  for name, values in seconds.items():
+    print(
+      f"| {name} | {np.median(values):.3f} | {values.min():.3f} | {values.max():.3f} "
+      f"| {len(values)} |"
+    )
+  print("\n| igb_jax | compilation s | temporary MB |\n|---|---|---|")
+  for method, compilation in compilations.items():
+    print(
+      f"| {method} | {compilation.seconds:.1f} | {compilation.temporary / 1e6:.0f} |"
+    )
+
+  both = [method for method in compilations if f"PyTorch {method}" in seconds]
+  if both:
+    print("\n| igb_jax / PyTorch | medians | minima | target | met |")
+    print("|---|---|---|---|---|")
+    for method in both:
+      ours, theirs = seconds[f"igb_jax {method}"], seconds[f"PyTorch {method}"]
+      print_ratio(method, ours, theirs, TARGETS[method])
+
+  print(
+    "\n| step / step of ew | medians | minima | limit | met |\n|---|---|---|---|---|"
+  )
+  for name, values in seconds.items():
+    library, method = name.split()
+    ew = seconds.get(f"{library} ew")
+    if method == "ew" or ew is None:
+      continue
+    print_ratio(name, values, ew, LIMIT if method in torch_segnet.BALANCERS else None)
+
+
+def main() -> None:
+  """Measures and prints the tables."""
+  options = tyro.cli(Options, description=__doc__)
+  if options.torch_steps:
+    torch_segnet.check(GOLDEN)  # it is the same network
+  experiment = make_experiment(options)
+  batches = list(experiment.epoch_batches(0))
+  experiment.close()
+  on_device = [jax.device_put(batch) for batch in batches]
+  for_torch = [torch_batch(batch, options.channels_last) for batch in batches]
+
+  contenders: dict[str, tuple[Callable[[], None], int]] = {}
+  compilations: dict[str, Compilation] = {}
+  for method in options.methods:
+    step, compilations[method] = our_step(experiment, method, on_device)
+    contenders[f"igb_jax {method}"] = step, options.steps
+    if options.torch_steps and method in torch_segnet.BALANCERS:
+      theirs = pytorch_step(options.width, method, for_torch)
+      contenders[f"PyTorch {method}"] = theirs, options.torch_steps
+  seconds = measure(contenders, options.blocks)
+
+  height, width = options.resolution
+  print(
+    f"SegNet step, width {options.width:g}, batch {options.batch_size}, {height} x "
+    f"{width}, {platform.machine()}, {os.cpu_count()} cores, "
+    f"{jax.devices()[0].device_kind}; Python {platform.python_version()}, jax "
+    f"{jax.__version__}, torch {torch.__version__} with {torch.get_num_threads()} "
+    f"threads, channels {'last' if options.channels_last else 'first'}; "
+    f"GLIBC_TUNABLES={os.environ.get('GLIBC_TUNABLES', '')}\n"
+  )
+  report(seconds, compilations)
+
+
+if __name__ == "__main__":
+  main()
