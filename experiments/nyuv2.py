@@ -15,7 +15,7 @@ whose numbers compare with nobody's.
 import dataclasses
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -109,9 +109,9 @@ class Config:
   are comparable."""
   rooms: tuple[int, int, int] = (400, 64, 64)
   """Numbers of generated rooms for training, validation and testing."""
-  stl_base: Path | None = None
-  """JSON file with the metrics of single-task runs, the base of delta_m; None for the
-  paper's."""
+  stl_base: tuple[Path, ...] = ()
+  """The base of delta_m: the summary.json of a run with --balancer=stl for each task,
+  or one JSON file with all metrics; by default the paper's."""
   workers: int = 0
   """Processes that load and augment; 0 for a thread."""
 
@@ -192,39 +192,67 @@ def check_config(config: Config) -> None:
       "--resolution must be two positive multiples of 32, height and width, got "
       f"{config.resolution}."
     )
+  if config.limit is not None and config.data_dir is None:
+    raise ValueError(
+      "--limit is for --data-dir; --rooms says how many rooms there are."
+    )
   if min(config.rooms) < 1:
     raise ValueError(f"--rooms must be at least 1 each, got {config.rooms}.")
 
 
-def read_base(path: Path | None) -> tuple[float, ...]:
+def read_base(paths: Sequence[Path]) -> tuple[float, ...]:
   """The base of delta_m, in the order of `scene_tasks.METRICS`.
 
   Args:
-    path: JSON file with a number for each metric, or None for the paper's.
+    paths: JSON files, each a summary of a single-task run, from which the metrics of
+      its task are taken, or an object with some of the metrics; none for the paper's.
 
   Raises:
-    ValueError: the file is no JSON object with a positive number for each metric.
-    OSError: it cannot be read.
+    ValueError: a file is neither, or a metric has no positive number, or has two.
+    OSError: a file cannot be read.
   """
-  if path is None:
+  if not paths:
     return SINGLE_TASK
-  try:
-    values = json.loads(path.read_text())
-  except ValueError as error:
-    raise ValueError(f"--stl-base {path} is no JSON file: {error}") from error
-  bad = [
-    name
-    for name in scene_tasks.METRICS
-    if not isinstance(values, dict)
-    or not isinstance(values.get(name), int | float)
-    or not 0 < values[name] < float("inf")
-  ]
+  base: dict[str, float] = {}
+  for path in paths:
+    found = _read_metrics(path)
+    twice = sorted(set(base) & set(found))
+    if twice:
+      raise ValueError(f"--stl-base has {', '.join(twice)} twice, again in {path}.")
+    base |= found
+  bad = [name for name in scene_tasks.METRICS if not 0 < base.get(name, 0) < np.inf]
   if bad:
     raise ValueError(
-      f"--stl-base {path} must map every metric to a positive number; wrong or "
-      f"missing: {', '.join(bad)}."
+      "--stl-base must have a positive number for every metric; wrong or missing: "
+      f"{', '.join(bad)}."
     )
-  return tuple(float(values[name]) for name in scene_tasks.METRICS)
+  return tuple(base[name] for name in scene_tasks.METRICS)
+
+
+def _read_metrics(path: Path) -> dict[str, float]:
+  try:
+    content = json.loads(path.read_text())
+  except ValueError as error:
+    raise ValueError(f"--stl-base {path} is no JSON file: {error}") from error
+  if not isinstance(content, dict):
+    raise ValueError(f"--stl-base {path} must hold a JSON object.")
+  names: Sequence[str] = scene_tasks.METRICS
+  values = content
+  if "balancer" in content:
+    if content["balancer"] != "stl":
+      raise ValueError(
+        f"--stl-base {path} is of a run with --balancer={content['balancer']}, not stl."
+      )
+    task = dict(option.split("=") for option in content["balancer_options"])["task"]
+    if task.isdecimal():
+      task = scene_tasks.TASKS[int(task)]
+    names = scene_tasks.METRICS_OF_TASK[task]
+    values = content["test"]
+  return {
+    name: float(values[name])
+    for name in names
+    if isinstance(values.get(name), int | float) and values[name] is not True
+  }
 
 
 class NYUv2Experiment:
@@ -249,6 +277,7 @@ class NYUv2Experiment:
     self.config = config
     base = read_base(config.stl_base)
     self._base = base
+    self.base = "own runs" if config.stl_base else "paper"
     self._make_balancer(steps_per_epoch=1)  # wrong names fail before the data loads
     self.scenes: Scenes
     if config.data_dir is None:
@@ -269,13 +298,7 @@ class NYUv2Experiment:
       data = nyuv2.load(config.data_dir, config.cache_dir, limit=config.limit)
       self.scenes, self.description = data, data.description
       self.split = data.split(config.split, seed=config.split_seed)
-      self.notice = None
-      if config.resolution != data.size:
-        self.notice = (
-          f"Scenes of {data.size[0]} x {data.size[1]} are resized to "
-          f"{config.resolution[0]} x {config.resolution[1]}, so that the numbers do "
-          "not compare with published ones."
-        )
+      self.notice = self._what_differs(data)
     is_standard = config.split == "standard"
     self.averaged_epochs = AVERAGED_EPOCHS if is_standard else None
     self.metrics = tuple(
@@ -298,7 +321,7 @@ class NYUv2Experiment:
       augmented=config.augment,
     )
     self.steps_per_epoch = self._train.steps_per_epoch
-    self._iterator: Iterator[SceneBatch] | None = None
+    self._iterator: Generator[SceneBatch] | None = None
 
     self.net = NETS[config.model](width=config.width, dtype=jnp.dtype(config.dtype))
     self.balancer = self._make_balancer(self.steps_per_epoch)
@@ -315,6 +338,24 @@ class NYUv2Experiment:
     variables = dict(init(params_key))
     self.initial_params = variables.pop("params")
     self.initial_variables = variables
+
+  def _what_differs(self, data: nyuv2.NYUv2) -> str | None:
+    config = self.config
+    differences = []
+    if config.resolution != data.size:
+      old, new = (
+        f"{rows} x {columns}" for rows, columns in (data.size, config.resolution)
+      )
+      differences.append(f"scenes of {old} are resized to {new}")
+    if config.limit is not None:
+      differences.append(f"only {config.limit} scenes of each part are used")
+    if "normals from depth" in data.description:
+      differences.append("normals are derived from depth")
+    if config.width != 1:
+      differences.append(f"the network has {config.width:g} times the channels")
+    if not differences:
+      return None
+    return f"The numbers do not compare with published ones: {', '.join(differences)}."
 
   def _make_balancer(self, steps_per_epoch: int) -> balancers.Balancer:
     return make_balancer(
@@ -352,11 +393,9 @@ class NYUv2Experiment:
     """What the scenes are."""
     parts = self.split.train, self.split.validation, self.split.test
     return {
-      "data": self.description,
       "num_scenes": [len(part) for part in parts],
       "resolution": list(self.config.resolution),
       "model": self.config.model,
-      "single_task_base": str(self.config.stl_base or "Dai et al., UAI 2023, Table 1"),
     }
 
   def evaluate(
@@ -378,6 +417,11 @@ class NYUv2Experiment:
     metrics = total.compute()
     score = delta_m(list(metrics.values()), self._base, scene_tasks.HIGHER_IS_BETTER)
     return Evaluation(metrics=metrics, score=score)
+
+  def close(self) -> None:
+    """Ends the loader's processes."""
+    if self._iterator is not None:
+      self._iterator.close()
 
   def plot(self, folder: Path, state: TrainState) -> list[Path]:
     """Draws predictions.png: scenes of the test split beside what the net says.

@@ -184,6 +184,7 @@ class QM9Experiment:
 
   dataset = "qm9"
   notice = None
+  base = "paper"
   averaged_epochs = None
   task_names = qm9.TARGETS
   metrics = tuple(
@@ -275,6 +276,11 @@ class QM9Experiment:
     """The same, made ahead of time."""
     return prefetch(self.train_batches(epoch))
 
+  @property
+  def description(self) -> str:
+    """How many molecules, and where they come from."""
+    return f"{len(self.data)} molecules of QM9 from {self.config.source}"
+
   def run_facts(self) -> dict[str, Any]:
     """Where the molecules come from."""
     return {"source": self.config.source}
@@ -283,6 +289,9 @@ class QM9Experiment:
     """Nothing beyond what every run plots."""
     del folder, state
     return []
+
+  def close(self) -> None:
+    """Nothing: the loader of an epoch ends with it."""
 
   def epoch_facts(self, epoch: int) -> dict[str, float]:
     """How many batches of the epoch did not fit the size groups."""

@@ -20,6 +20,9 @@ METRICS = (
   "miou", "pixel_accuracy", "depth_abs_err", "depth_rel_err", "normal_mean",
   "normal_median", "normal_11.25", "normal_22.5", "normal_30",
 )  # fmt: skip
+METRICS_OF_TASK = {
+  "segmentation": METRICS[:2], "depth": METRICS[2:4], "normal": METRICS[4:],
+}  # fmt: skip
 HIGHER_IS_BETTER = (True, True, False, False, False, False, True, True, True)
 UNITS = ("%", "%", "m", "", "degrees", "degrees", "%", "%", "%")
 THRESHOLDS = (11.25, 22.5, 30.0)  # degrees
@@ -116,6 +119,7 @@ class SceneMetrics(NamedTuple):
     angles: sum of the angles between predicted and true normal, degrees.
     histogram: i32[18001], pixels by angle, in bins of 0.01 degrees.
     within: i32[3], pixels whose angle is below 11.25, 22.5 and 30 degrees.
+    undecided: i32[], pixels with a label for which a log-probability is NaN.
   """
 
   confusion: jax.Array
@@ -126,6 +130,7 @@ class SceneMetrics(NamedTuple):
   angles: Sum
   histogram: jax.Array
   within: jax.Array
+  undecided: jax.Array
 
   @classmethod
   def zeros(cls, num_classes: int = NUM_CLASSES) -> "SceneMetrics":
@@ -143,6 +148,7 @@ class SceneMetrics(NamedTuple):
       angles=Sum.zero(),
       histogram=jnp.zeros(_NUM_BINS + 1, jnp.int32),
       within=jnp.zeros(len(THRESHOLDS), jnp.int32),
+      undecided=jnp.zeros((), jnp.int32),
     )
 
   def plus(self, prediction: Any, scenes: Any, mask: jax.Array) -> "SceneMetrics":
@@ -188,6 +194,8 @@ class SceneMetrics(NamedTuple):
       angles=self.angles.plus(jnp.sum(jnp.where(has_normal, angle, 0.0))),
       histogram=self.histogram + histogram.astype(jnp.int32),
       within=self.within + count(below & has_normal[..., None]),
+      undecided=self.undecided
+      + count(jnp.isnan(prediction.segmentation).any(axis=-1) & has_label),
     )
 
   def compute(self) -> dict[str, float]:
@@ -195,7 +203,8 @@ class SceneMetrics(NamedTuple):
 
     Returns:
       `METRICS` in the units of `UNITS`. mIoU is the mean over the classes that occur,
-      as truth or as prediction. A task without any known pixel has NaN.
+      as truth or as prediction. A task without any known pixel, or with a prediction
+      that is not a number, has NaN.
     """
     sums: SceneMetrics = jax.tree.map(
       lambda leaf: np.asarray(leaf, np.float64), jax.device_get(self)
@@ -206,6 +215,8 @@ class SceneMetrics(NamedTuple):
     with np.errstate(invalid="ignore", divide="ignore"):
       accuracy = hits.sum() / sums.confusion.sum()
       miou = (hits[occurs] / union[occurs]).mean() if occurs.any() else np.nan
+      if sums.undecided:
+        accuracy = miou = np.nan
       within = sums.within / sums.normal_pixels
       values = (
         100 * miou,

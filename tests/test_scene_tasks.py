@@ -223,6 +223,18 @@ def test_a_task_without_targets_has_no_metric(part, names):
     assert np.isnan(actual[name]) == (name in names)
 
 
+def test_a_prediction_that_is_no_number_has_no_metric():
+  prediction, scenes = random_case(0)
+  for part, names in (
+    ("segmentation", METRICS[:2]), ("depth", METRICS[2:4]), ("normal", ["normal_mean"]),
+  ):  # fmt: skip
+    values = np.array(getattr(prediction, part))
+    values[0, :3] = np.nan
+    metrics = metrics_of([(prediction._replace(**{part: values}), scenes)])
+    for name in METRICS:
+      assert np.isnan(metrics[name]) == (name in names), name
+
+
 def test_classes_that_never_occur_do_not_lower_the_miou():
   label = np.zeros((1, 2, 2), np.int32)
   label[0, 0] = 3

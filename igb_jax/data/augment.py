@@ -4,6 +4,11 @@ Augmentation as in the published code: a scale s of 1, 1.1, ..., 1.5, a random c
 H/s x W/s, resized back (bilinear for image and normals, nearest for label and depth),
 depth divided by s (what is nearer looks larger); and a horizontal flip every other
 time, which negates the normals' x.
+
+The published code leaves interpolated normals as they are, shorter than 1 at edges and
+at holes, so that a perfect prediction has a loss above 0 (on NYUv2 0.03 at 288 x 384,
+0.06 at 96 x 128). Here they are made unit vectors again, or unknown where less than
+half of one is left.
 """
 
 import numpy as np
@@ -56,7 +61,7 @@ def resize(scene: Scene, height: int, width: int) -> Scene:
   """Resizes a scene: bilinear for image and normals, nearest for label and depth.
 
   To a whole fraction of its size an image shrinks to means of blocks, so that fine
-  patterns do not alias, and a normal to one of its block.
+  patterns do not alias, and the others to what is in the middle of a block.
 
   Args:
     scene: of any size.
@@ -69,17 +74,18 @@ def resize(scene: Scene, height: int, width: int) -> Scene:
   columns, remainder_of_columns = divmod(scene.label.shape[1], width)
   if rows and columns and not remainder_of_rows and not remainder_of_columns:
     blocks = scene.image.reshape(height, rows, width, columns, -1)
+    middle = slice(rows // 2, None, rows), slice(columns // 2, None, columns)
     return Scene(
       image=blocks.mean(axis=(1, 3)),
-      label=_nearest(scene.label, height, width),
-      depth=_nearest(scene.depth, height, width),
-      normal=_nearest(scene.normal, height, width),
+      label=scene.label[middle],
+      depth=scene.depth[middle],
+      normal=scene.normal[middle],
     )
   return Scene(
     image=_bilinear(scene.image, height, width),
     label=_nearest(scene.label, height, width),
     depth=_nearest(scene.depth, height, width),
-    normal=_bilinear(scene.normal, height, width),
+    normal=_unit(_bilinear(scene.normal, height, width)),
   )
 
 
@@ -87,6 +93,11 @@ def _nearest(values: np.ndarray, height: int, width: int) -> np.ndarray:
   rows = np.arange(height) * values.shape[0] // height
   columns = np.arange(width) * values.shape[1] // width
   return values[rows[:, None], columns]
+
+
+def _unit(vectors: np.ndarray) -> np.ndarray:
+  length = np.linalg.norm(vectors, axis=-1, keepdims=True)
+  return np.where(length >= 0.5, vectors / np.maximum(length, 0.5), np.float32(0))
 
 
 def _bilinear(values: np.ndarray, height: int, width: int) -> np.ndarray:

@@ -1,6 +1,7 @@
 """Batches ahead of time: a grain pipeline over any source of batches."""
 
-from collections.abc import Iterator
+import signal
+from collections.abc import Generator
 from typing import Protocol, TypeVar
 
 import grain
@@ -22,20 +23,28 @@ class BatchSource(Protocol[Batch_co]):
     ...
 
 
+class LoadingError(RuntimeError):
+  """A batch could not be made, or a process that makes them ended."""
+
+
 def prefetch(
   source: BatchSource[Batch], *, ahead: int = 8, workers: int = 0, start: int = 0
-) -> Iterator[Batch]:
+) -> Generator[Batch]:
   """Iterates over a source in order, while a thread makes the batches to come.
 
   Args:
     source: the batches, of an epoch or of all.
     ahead: how many batches are made ahead of the one in use.
     workers: processes that make them instead of the thread; the source goes to each,
-      pickled. They start anew with every call.
+      pickled. They start anew with every call, and end with the iterator, which
+      `close` ends early.
     start: number of the first batch.
 
   Yields:
     The batches, in order.
+
+  Raises:
+    LoadingError: the source raised an error, or a process ended.
 
   Example:
     >>> list(prefetch(range(3)))
@@ -48,6 +57,23 @@ def prefetch(
     if not flags.FLAGS.is_parsed():
       flags.FLAGS.mark_as_parsed()  # grain reads absl's flags, which nobody parses here
     dataset = dataset.mp_prefetch(
-      grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=ahead)
+      grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=ahead),
+      worker_init_fn=_leave_interrupts_to_the_parent,
     )
-  yield from dataset
+  iterator = iter(dataset)
+  try:
+    while True:
+      try:
+        batch = next(iterator)
+      except StopIteration:
+        return
+      except Exception as error:
+        raise LoadingError(f"a batch could not be loaded: {error}") from error
+      yield batch
+  finally:
+    iterator.close()
+
+
+def _leave_interrupts_to_the_parent(index: int, count: int) -> None:
+  del index, count
+  signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -21,7 +21,7 @@ import itertools
 import json
 import os
 import shutil
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple, TypeVar, get_args
 
@@ -46,11 +46,12 @@ SplitName = Literal["standard", "paper"]
 _Item = TypeVar("_Item")
 
 # Raise it with every change of what the cache holds, so that older ones are rebuilt.
-_CACHE_VERSION = 1
+_CACHE_VERSION = 2
 _MANIFEST = "manifest.json"
 _MOST_PROBLEMS = 20  # that are printed.
 
 _PAPER_VALIDATION, _PAPER_TEST = 197, 457
+_TASK_OF_FIELD = {"label": "segmentation", "depth": "depth", "normal": "normal"}
 _NO_LABEL = 255
 _NORMAL_SCALE = 1023  # Off by half of 1 / 1023 in x, y and z is 0.05 degrees at most.
 
@@ -118,7 +119,10 @@ def split(
     return Split(train, held_out[:0], held_out)
   if not num_validation:
     if num_test < 2:
-      raise ValueError(f"cannot divide {num_test} test scenes for validation")
+      raise ValueError(
+        "the split paper divides the test scenes for validation and needs at least 2 "
+        f"of them, got {num_test}; raise `limit`, if there is one"
+      )
     share = _PAPER_VALIDATION / (_PAPER_VALIDATION + _PAPER_TEST)
     num_validation = max(1, round(share * num_test))
     held_out = np.random.default_rng(seed).permutation(held_out)
@@ -129,6 +133,8 @@ def split(
 @dataclasses.dataclass(frozen=True, eq=False)
 class NYUv2:
   """Scenes that are read when they are asked for, training scenes first.
+
+  Pickled, it is opened anew from its folder, which must be there still.
 
   Attributes:
     description: What was found where, for the user.
@@ -175,6 +181,10 @@ class NYUv2:
       index -= len(records)
     raise AssertionError
 
+  def __reduce__(self) -> tuple[Callable[[Path], "NYUv2"], tuple[Path]]:
+    """Pickles the folder alone, since TFDS's readers cannot be pickled."""
+    return _open, (self.folder,)
+
   def split(self, name: SplitName = "standard", *, seed: int = 0) -> Split:
     """Says which scenes are for what: `nyuv2.split` with the numbers of these."""
     return split(self.num_train, self.num_validation, self.num_test, name, seed=seed)
@@ -205,8 +215,9 @@ def load(
     The scenes, all of one size.
 
   Raises:
-    ValueError: If the limit is not positive, or files are missing, damaged or hold
-      something else; names all of them (up to 20) with what is wrong.
+    ValueError: If the limit is not positive, files are missing, damaged or hold
+      something else, or a part has no labels, no depth or no normals at all; names all
+      of them (up to 20) with what is wrong.
     FileNotFoundError: If the source does not exist or has none of the formats.
     OSError: If the cache cannot be written; names its folder.
   """
@@ -269,12 +280,19 @@ def _config(path: Path, limit: int | None) -> str:
 
 
 def _fingerprint(source: SceneSource) -> str:
-  """SHA-256 of the names, sizes and times of all files of a source."""
+  """SHA-256 of the names, sizes and times of all files of a source.
+
+  Files that are not there, such as links to nowhere, are left to the checks.
+  """
   digest = hashlib.sha256(source.kind.encode())
   for path in sorted(source.files):
-    status = path.stat()
+    try:
+      status = path.stat()
+      state = f"{status.st_size}\0{status.st_mtime_ns}"
+    except OSError:
+      state = "absent"
     name = path.relative_to(source.path.parent).as_posix()
-    digest.update(f"{name}\0{status.st_size}\0{status.st_mtime_ns}\0".encode())
+    digest.update(f"{name}\0{state}\0".encode())
   return digest.hexdigest()
 
 
@@ -397,37 +415,60 @@ def _in_order(source: SceneSource) -> list[SceneFile]:
 # Checking and preparing, in processes of their own.
 
 
-def _check(scene: SceneFile) -> tuple[tuple[int, int] | None, tuple[str, ...]]:
-  """Rows and columns of a scene, and what is wrong with it."""
-  reading = scene.read()
-  if reading.scene is None:
-    return None, reading.problems
-  rows, columns = reading.scene.depth.shape
-  return (rows, columns), reading.problems
+class _Checked(NamedTuple):
+  """What came of checking a scene.
+
+  Attributes:
+    size: Rows and columns, None if there are problems.
+    known: Of label, depth and normal those that some pixel has; normals that are to be
+      derived are not among them.
+    problems: What is wrong, each beginning with the name of the file.
+  """
+
+  size: tuple[int, int] | None
+  known: frozenset[str]
+  problems: tuple[str, ...]
+
+
+def _check(scene: SceneFile) -> _Checked:
+  raw, problems = scene.read()
+  if raw is None:
+    return _Checked(None, frozenset(), problems)
+  has = {
+    "label": (raw.label != IGNORED).any(),
+    "depth": raw.depth.any(),
+    "normal": raw.normal is not None and raw.normal.any(),
+  }
+  rows, columns = raw.depth.shape
+  known = frozenset(field for field, some in has.items() if some)
+  return _Checked((rows, columns), known, problems)
 
 
 def _check_all(source: SceneSource, progress: bool) -> tuple[int, int]:
   """Checks all scenes and returns the size that they have.
 
   Raises:
-    ValueError: If something is wrong with any, or sizes differ.
+    ValueError: If something is wrong with any, sizes differ, or a part has nothing of a
+      task.
   """
   scenes = _in_order(source)
-  problems = list(source.problems)
-  checked = _once.on_all_cores(_check, scenes)
+  results = _once.on_all_cores(_check, scenes)
   if progress:
-    checked = _once.shown(checked, "Checking", len(scenes), "scenes")
-  sizes = {}
-  for scene, (size, wrong) in zip(scenes, checked, strict=True):
-    problems += wrong
-    if size is not None:
-      sizes[scene.name] = size
+    results = _once.shown(results, "Checking", len(scenes), "scenes")
+  checked = dict(zip((scene.name for scene in scenes), results, strict=True))
+  problems = list(source.problems)
+  for result in checked.values():
+    problems += result.problems
+  sizes = {name: c.size for name, c in checked.items() if c.size}
   usual = collections.Counter(sizes.values()).most_common(1)
   problems += [
     f"{name}: {_by(size)}, but most are {_by(usual[0][0])}"
     for name, size in sizes.items()
     if size != usual[0][0]
   ]
+  for part in source.scenes.values():
+    if part and all(scene.name in sizes for scene in part):
+      problems += _find_unknown(part, checked)
   if problems:
     listed = problems[:_MOST_PROBLEMS]
     if len(problems) > len(listed):
@@ -435,6 +476,26 @@ def _check_all(source: SceneSource, progress: bool) -> tuple[int, int]:
     count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
     raise ValueError("\n  ".join([f"{source.path}: {count}", *listed]))
   return usual[0][0]
+
+
+def _find_unknown(
+  part: tuple[SceneFile, ...], checked: dict[str, _Checked]
+) -> list[str]:
+  """Which tasks the scenes of a part, all of them readable, have nothing of."""
+  known = frozenset[str]().union(*(checked[scene.name].known for scene in part))
+  # The first scene most often has normals, so that no others are derived twice.
+  if "depth" in known and "normal" not in known and any(map(_has_normals, part)):
+    known |= {"normal"}
+  folder = part[0].name.partition("/")[0]
+  return [
+    f"{folder}: no pixel has a {field}, which the task {task} needs"
+    for field, task in _TASK_OF_FIELD.items()
+    if field not in known
+  ]
+
+
+def _has_normals(scene: SceneFile) -> bool:
+  return bool(_prepare(scene, exact_depth=True)["normal"].any())
 
 
 def _by(size: tuple[int, int]) -> str:

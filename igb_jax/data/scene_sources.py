@@ -8,12 +8,13 @@
   288 x 384 and split officially here.
 * Image folders: `train/` and `test/` with `image` (JPEG or PNG), `label` (PNG of 8
   bits, 255 ignored), `depth` (PNG of 16 bits, millimetres) and perhaps `normal` (PNG,
-  red, green, blue = (x, y, z + 1) / 2 * 255; a vector far from length 1 is unknown).
+  red, green, blue = (x, y, z + 1) / 2 * 255).
 
 In both kinds of folders `train` is the training part. Of `val` and `test` one is
 enough, and whichever it is becomes the test part; where there are both, `val` is the
 validation part. Without `normal`, normals are to be derived from depth. Normals that
-there are must have the axes of `igb_jax.data.normals`.
+there are must have the axes of `igb_jax.data.normals`; those shorter than 0.5 or longer
+than 1.5 are unknown, all others are brought to length 1.
 """
 
 import collections
@@ -46,6 +47,7 @@ _MAT_SIZE = (480, 640)
 _MAT_RESIZED = (288, 384)
 _MAX_DEPTH = 65.535  # metres, the most that 16 bits of millimetres hold.
 _LENGTHS = (0.5, 1.5)  # Vectors of other lengths say that there is no normal.
+_LEAST_SIDE = 8  # of an image, in pixels.
 
 
 class RawScene(NamedTuple):
@@ -98,7 +100,7 @@ class SceneSource:
     kind: Format.
     description: What was found, for the user.
     scenes: part -> its scenes, in order.
-    files: Every file that they are made of.
+    files: Every file that they are made of or that lies among those.
     exact_depth: Whether depth is floating point in the source, not millimetres.
     problems: What is wrong already, before a scene is read.
   """
@@ -126,24 +128,31 @@ def recognise(path: Path) -> SceneSource:
   Raises:
     FileNotFoundError: If there is nothing, or nothing that has one of the formats.
   """
-  path = Path(path).expanduser().absolute()
+  given = Path(path).expanduser()
+  path = given.resolve()
   if not path.exists():
     raise FileNotFoundError(f"{path}: there is no such file or folder")
-  if path.is_file() and path.suffix == ".mat":
+  if path.is_file() and given.suffix == ".mat":
     return _recognise_mat(path)
   if path.is_dir():
     for kind in ("arrays", "images"):
-      folders = (path / folder / "image" for folder in _FOLDERS)
-      if any(_list(folder, _SUFFIXES[kind]["image"]) for folder in folders):
+      files = (file for folder in _FOLDERS for file in _list(path / folder / "image"))
+      if any(file.suffix.lower() in _SUFFIXES[kind]["image"] for file in files):
         return _recognise_folders(path, kind)
     if (path / MAT_NAME).is_file():
-      return _recognise_mat(path / MAT_NAME)
+      return _recognise_mat((path / MAT_NAME).resolve())
   raise FileNotFoundError(
     f"{path}: no NYUv2 data there ({_contents(path)}). Expected one of\n"
     "  a folder with train/ and val/ of image|label|depth|normal/*.npy\n"
     f"  the official file {MAT_NAME}, or its folder\n"
     "  a folder with train/ and test/ of image|label|depth[|normal]/*.jpg or .png"
   )
+
+
+_NORMALS_FROM_DEPTH = (
+  "normals from depth, assuming images of 480 x 640 to be whole and others to be the "
+  "valid region (rows 44 to 470, columns 40 to 600) resized"
+)
 
 
 def scaled_intrinsics(height: int, width: int) -> Intrinsics:
@@ -272,6 +281,7 @@ def _check_floats(values: np.ndarray) -> None:
 
 _FOLDERS = ("train", "val", "test")
 _FIELDS = ("image", "label", "depth", "normal")
+_LITTER = ("thumbs.db", "desktop.ini")
 _SUFFIXES = {
   "arrays": dict.fromkeys(_FIELDS, (".npy",)),
   "images": {**dict.fromkeys(_FIELDS, (".png",)), "image": (".jpg", ".jpeg", ".png")},
@@ -304,6 +314,11 @@ class _FolderScene:
         problems.append(f"{file}: {error}")
     if "image" in fields:
       size = fields["image"].shape[:2]
+      if min(size) < _LEAST_SIDE:
+        problems.append(
+          f"{self.files['image']}: {_by(size)}, expected {_LEAST_SIDE} x {_LEAST_SIDE} "
+          "at least"
+        )
       for field, values in fields.items():
         if values.shape[:2] != size:
           problems.append(
@@ -344,6 +359,8 @@ def _decode(path: Path, modes: dict[str, str]) -> np.ndarray:
   from PIL import Image
 
   try:
+    with Image.open(path) as image:
+      image.verify()  # of a PNG the checksums and the end, which decoding does not
     with Image.open(path) as image:
       mode = image.mode
       pixels = np.array(image)
@@ -391,15 +408,15 @@ _FIELD_READERS: dict[tuple[str, str], Callable[[Path], np.ndarray]] = {
 }
 
 
-def _list(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
-  """Files of a folder with one of the suffixes, hidden ones left out."""
+def _list(folder: Path) -> list[Path]:
+  """What is in a folder, but for what is hidden and what Windows leaves there."""
   if not folder.is_dir():
     return []
-  return [
+  return sorted(
     path
     for path in folder.iterdir()
-    if path.suffix.lower() in suffixes and not path.name.startswith(".")
-  ]
+    if not path.name.startswith(".") and path.name.lower() not in _LITTER
+  )
 
 
 def _in_order(name: str) -> tuple[bool, int, str]:
@@ -423,15 +440,22 @@ def _recognise_folders(root: Path, kind: Literal["arrays", "images"]) -> SceneSo
     found: dict[str, dict[str, Path]] = {}
     for field in fields:
       place = root / folder / field
-      paths = _list(place, _SUFFIXES[kind][field])
-      files += paths
+      suffixes = _SUFFIXES[kind][field]
+      listed = _list(place)
+      paths = [path for path in listed if path.suffix.lower() in suffixes]
+      files += listed
       found[field] = {path.stem: path for path in paths}
       where = f"{folder}/{field}"
+      expected = " or ".join(f"*{suffix}" for suffix in suffixes)
       if not place.is_dir():
         problems.append(f"{where}: there is no such folder")
       elif not paths:
-        expected = " or ".join(f"*{suffix}" for suffix in _SUFFIXES[kind][field])
         problems.append(f"{where}: there is no {expected}")
+      problems += [
+        f"{where}/{path.name}: is not {expected}"
+        for path in listed
+        if path.suffix.lower() not in suffixes
+      ]
       twice = collections.Counter(path.stem for path in paths)
       problems += [
         f"{where}/{name}: there are {count} files of this name"
@@ -465,7 +489,7 @@ def _recognise_folders(root: Path, kind: Literal["arrays", "images"]) -> SceneSo
     description=_describe(
       f"{'array' if kind == 'arrays' else 'image'} folders in {root}",
       scenes,
-      "normals as they are" if with_normals else "normals from depth",
+      "normals as they are" if with_normals else _NORMALS_FROM_DEPTH,
     ),
     scenes=scenes,
     files=tuple(files),
@@ -482,13 +506,23 @@ def _describe(
 
 
 def _contents(path: Path) -> str:
+  """What is there, also where images are looked for."""
   if path.is_file():
     return "it is a file"
-  names = sorted(p.name for p in path.iterdir() if not p.name.startswith("."))
+  places = {f"{folder}/image": path / folder / "image" for folder in _FOLDERS}
+  contents = [f"the folder {_names(path)}"]
+  contents += [
+    f"{name} {_names(place)}" for name, place in places.items() if place.is_dir()
+  ]
+  return "; ".join(contents)
+
+
+def _names(folder: Path) -> str:
+  names = [path.name for path in _list(folder)]
   if not names:
-    return "the folder is empty"
+    return "is empty"
   more = f" and {len(names) - 8} more" if len(names) > 8 else ""
-  return f"the folder has {', '.join(names[:8])}{more}"
+  return f"has {', '.join(names[:8])}{more}"
 
 
 # The official file. HDF5 has its axes in reverse, as MATLAB writes them.

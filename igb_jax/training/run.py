@@ -1,5 +1,6 @@
 """A run from its first step to its table: what every experiment does alike."""
 
+import contextlib
 import dataclasses
 import sys
 import time
@@ -15,6 +16,7 @@ import platformdirs
 from rich.console import Console
 from rich.table import Table
 
+from igb_jax.data.loader import LoadingError
 from igb_jax.training.checkpoint import Checkpoints
 from igb_jax.training.interrupt import StopRequest, stop_on_interrupt
 from igb_jax.training.loop import (
@@ -64,6 +66,11 @@ class RunConfig(Protocol):
     ...
 
   @property
+  def balancer_options(self) -> Sequence[str]:
+    """Its hyper-parameters, each NAME=VALUE."""
+    ...
+
+  @property
   def seed(self) -> int:
     """Seed of the run."""
     ...
@@ -90,6 +97,16 @@ class Experiment(Protocol):
   @property
   def metrics(self) -> Sequence[Metric]:
     """What is reported of the test split."""
+    ...
+
+  @property
+  def description(self) -> str:
+    """What the data are and where they come from; shown at the start."""
+    ...
+
+  @property
+  def base(self) -> str:
+    """Whose single-task metrics are the base of delta_m, in a word or two."""
     ...
 
   @property
@@ -146,12 +163,16 @@ class Experiment(Protocol):
     """Draws what is particular to the data set; returns the files."""
     ...
 
+  def close(self) -> None:
+    """Ends what still loads batches."""
+    ...
+
 
 def main(make_experiment: Callable[[], Experiment], config: RunConfig) -> NoReturn:
   """Runs an experiment and exits with a code that says how it went.
 
-  0 after a complete run, 1 when the numbers were not finite, 2 when an option or the
-  data were wrong, 130 after Ctrl-C.
+  0 after a complete run, 1 when the numbers were not finite or the data could not be
+  read any more, 2 when an option or the data were wrong, 130 after Ctrl-C.
 
   Args:
     make_experiment: prepares the experiment.
@@ -173,10 +194,10 @@ def main(make_experiment: Callable[[], Experiment], config: RunConfig) -> NoRetu
     except (ValueError, TypeError, OSError) as error:
       complain(error)
       sys.exit(EXIT_BAD_INPUT)
-    with stop_on_interrupt() as stop:
+    with stop_on_interrupt() as stop, contextlib.closing(experiment):
       try:
         complete = run(experiment, config, folder, console=console, stop=stop)
-      except NonFiniteError as error:
+      except (NonFiniteError, LoadingError) as error:
         complain(error)
         _say(errors, f"what was saved before is in {folder.path}")
         sys.exit(EXIT_FAILED)
@@ -229,6 +250,7 @@ def run(
 
   Raises:
     NonFiniteError: a loss, gradient or metric was not finite. What was saved stays.
+    LoadingError: a batch could not be loaded. What was saved stays.
   """
   device = jax.devices()[0].device_kind
   folder.write_json("config.json", _jsonable(dataclasses.asdict(config)))  # pyright: ignore[reportArgumentType]
@@ -237,11 +259,14 @@ def run(
     f"{experiment.dataset}, {config.balancer}, seed {config.seed}: {config.epochs} "
     f"epochs of {experiment.steps_per_epoch} steps on {device}; files in {folder.path}",
   )
+  _say(console, f"data: {experiment.description}")
   if experiment.notice:
     _say(console, experiment.notice)
   state = experiment.init_state()
   template = jax.tree.map(jax.numpy.zeros_like, state)
   records: list[EpochRecord] = []
+  # where the last epochs are averaged, what is validated is the test split
+  judged = "validation" if experiment.averaged_epochs is None else "test"
   start = time.perf_counter()
   with (
     Checkpoints(folder.checkpoints) as checkpoints,
@@ -254,7 +279,7 @@ def run(
       folder.append_metrics(_metrics_line(record, experiment.task_names) | facts)
       progress.line(
         f"epoch {record.epoch + 1}/{config.epochs}: mean loss "
-        f"{record.losses.mean():.4f}, validation delta_m "
+        f"{record.losses.mean():.4f}, {judged} delta_m "
         f"{record.validation.score:.1f}%, {record.train_seconds:.1f} s"
       )
 
@@ -284,6 +309,7 @@ def run(
     latest = [record.validation for record in records[-experiment.averaged_epochs :]]
     test = _mean(latest)
     tested = f"as the mean over the last {len(latest)} epochs"
+  shown_state = best_state if experiment.averaged_epochs is None else state
 
   last = records[-1]
   complete = len(records) == config.epochs
@@ -292,7 +318,9 @@ def run(
     "summary.json",
     {
       "dataset": experiment.dataset,
+      "data": experiment.description,
       "balancer": config.balancer,
+      "balancer_options": list(config.balancer_options),
       "seed": config.seed,
       "epochs": len(records),
       "complete": complete,
@@ -306,6 +334,7 @@ def run(
       "delta_m": test.score,
       "test": test.metrics,
       "tested": tested,
+      "single_task_base": experiment.base,
       "notice": experiment.notice,
       **experiment.run_facts(),
       "tasks": list(experiment.task_names),
@@ -321,7 +350,7 @@ def run(
     gradients=[record.gradient for record in records if record.gradient],
     title=f"{experiment.dataset}, {config.balancer}, seed {config.seed}",
   )
-  plots += experiment.plot(folder.plots, best_state)
+  plots += experiment.plot(folder.plots, shown_state)
   _print_table(console, experiment, test, f"{experiment.dataset}: test {tested}")
   if experiment.notice:
     _say(console, experiment.notice)
@@ -329,7 +358,7 @@ def run(
     _say(console, f"stopped after {len(records)} of {config.epochs} epochs.")
   _say(
     console,
-    f"validation delta_m {records[0].validation.score:.1f}% after the first epoch, "
+    f"{judged} delta_m {records[0].validation.score:.1f}% after the first epoch, "
     f"{records[best_epoch].validation.score:.1f}% after epoch {best_epoch + 1}, the "
     "best.",
   )
@@ -389,7 +418,7 @@ def _print_table(
   table = Table(title=title)
   table.add_column("metric")
   table.add_column("unit")
-  for name in ("test", "single-task (paper)", "change"):
+  for name in ("test", f"single-task ({experiment.base})", "change"):
     table.add_column(name, justify="right")
   for metric in experiment.metrics:
     value = test.metrics[metric.name]

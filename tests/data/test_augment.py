@@ -94,13 +94,29 @@ def test_all_parts_are_cropped_alike():
     image=np.stack([ramp] * 3, -1),
     label=(columns // 8).astype(np.int32),
     depth=np.ones_like(rows),
-    normal=np.stack([np.zeros_like(ramp), ramp, ramp], -1),
+    normal=np.stack([np.zeros_like(ramp), ramp, np.sqrt(1 - ramp**2)], -1),
   )
   for seed in range(20):
     result = augment(scene, np.random.default_rng(seed))
-    np.testing.assert_allclose(result.image[..., 0], result.normal[..., 1], atol=1e-6)
+    np.testing.assert_allclose(result.image[..., 0], result.normal[..., 1], atol=0.01)
     # a label is within two columns of the picture's
     assert (abs(result.image[..., 0] * 63 / 8 - result.label - 0.5) < 0.8).all()
+
+
+def test_known_normals_stay_unit_vectors_and_unknown_ones_as_many():
+  known = np.array([0.0, 0.6, 0.8], np.float32)
+  scene = make_scene(48, 64)
+  generator = np.random.default_rng(0)
+  holes = generator.random((6, 8)).repeat(8, 0).repeat(8, 1) < 0.3
+  scene = scene._replace(normal=np.where(holes[..., None], np.float32(0), known))
+  shares = []
+  for _ in range(50):
+    normal = augment(scene, generator).normal
+    length = np.linalg.norm(normal, axis=-1)
+    np.testing.assert_allclose(normal[length > 0], np.broadcast_to(
+      known, normal.shape)[length > 0], atol=1e-5)  # fmt: skip
+    shares.append(np.mean(length > 0))
+  assert abs(np.mean(shares) - np.mean(~holes)) < 0.03
 
 
 # ------------------------------------------------------------------------- resize
@@ -121,9 +137,10 @@ def test_shrinking_to_a_fraction_takes_means_of_the_image():
   means = scene.image.reshape(4, 2, 6, 2, 3).mean(axis=(1, 3))
   np.testing.assert_allclose(smaller.image, means, 1e-6)
   assert set(np.unique(smaller.label)) <= set(np.unique(scene.label))
-  # of normals one is taken, since means of known and unknown ones are neither
-  lengths = np.linalg.norm(smaller.normal, axis=-1)
-  np.testing.assert_allclose(lengths, 1, 1e-5)
+  # of the others what is in the middle: means of known and unknown are neither
+  for part in ("label", "depth", "normal"):
+    middle = getattr(scene, part)[1::2, 1::2]
+    np.testing.assert_array_equal(getattr(smaller, part), middle)
 
 
 def test_the_same_size_is_left_alone():

@@ -2,6 +2,7 @@
 
 import json
 import os
+import pickle
 import re
 import shutil
 import subprocess
@@ -14,7 +15,9 @@ import pytest
 from PIL import Image
 
 from igb_jax.data import _once, nyuv2, scene_sources
+from igb_jax.data.loader import prefetch
 from igb_jax.data.normals import normals_from_depth
+from igb_jax.data.scene_batches import TrainBatches
 from igb_jax.data.scene_sources import recognise, scaled_intrinsics
 
 HEIGHT, WIDTH = 24, 32
@@ -198,11 +201,25 @@ def test_arrays_of_other_types_and_shapes(source, cache):
   check_scene(load(source)[4], written["val/1"])
 
 
+def test_lengths_of_normals_of_arrays(source, cache):
+  write_arrays(source)
+  normal = np.zeros((HEIGHT, WIDTH, 3))
+  normal[..., 2] = 1
+  normal[0, :3] = (0, 0, 0.4), (0, 0.6, 0), (1, 1, 1)
+  np.save(source / "train" / "normal" / "0.npy", normal)
+  np.testing.assert_array_equal(
+    load(source)[0].normal[0, :4], [(0, 0, 0), (0, 1, 0), (0, 0, 0), (0, 0, 1)]
+  )
+
+
 def test_image_folders_with_normals_from_depth(source, cache):
   written = write_images(source)
   dataset = load(source)
   assert dataset.names[-2:] == ("test/0001", "test/0002")
-  assert "normals from depth" in dataset.description
+  assert dataset.description.endswith(
+    "normals from depth, assuming images of 480 x 640 to be whole and others to be the "
+    "valid region (rows 44 to 470, columns 40 to 600) resized"
+  )
   for position, name in enumerate(dataset.names):
     scene = dataset[position]
     check_scene(scene, written[name])
@@ -238,6 +255,7 @@ def test_hidden_files_do_not_matter(source, cache):
   write_images(source)
   (source / ".DS_Store").write_text("")
   (source / "train" / "image" / "._0001.png").write_text("")
+  (source / "train" / "image" / "Thumbs.db").write_text("")
   assert len(load(source)) == 5
 
 
@@ -268,6 +286,13 @@ def test_official_file(source, cache):
 def test_official_file_by_its_own_path(source, cache):
   write_mat(source / "nyu.mat")
   assert len(load(source / "nyu.mat")) == 4
+
+
+def test_links_to_the_official_file(source, tmp_path, cache):
+  write_mat(tmp_path / "blob")
+  (source / scene_sources.MAT_NAME).symlink_to(tmp_path / "blob")
+  folders = {load(path).folder for path in (source, source / scene_sources.MAT_NAME)}
+  assert len(folders) == 1
 
 
 def test_official_split_and_classes():
@@ -337,7 +362,7 @@ def test_split_of_few_scenes():
   [
     ((2, 0, 2, "other"), r"unknown split 'other', expected one of \['standard', 'pap"),
     ((0, 0, 2), "must be training and test scenes, got 0 train, 0 val"),
-    ((2, 0, 1, "paper"), "cannot divide 1 test scenes"),
+    ((2, 0, 1, "paper"), "test scenes .* needs at least 2 of them, got 1; .* `limit`"),
   ],
 )
 def test_split_errors(arguments, message):
@@ -376,11 +401,17 @@ def test_nothing_there(source, cache):
   with pytest.raises(FileNotFoundError, match="it is a file"):
     load(source / "photo.png")
   (source / "train" / "image").mkdir(parents=True)
-  with pytest.raises(FileNotFoundError, match=r"the folder has photo.png, train"):
+  (source / "val" / "image").mkdir(parents=True)
+  (source / "val" / "image" / "0001.tif").write_text("")
+  with pytest.raises(
+    FileNotFoundError,
+    match=r"the folder has photo.png, train, val; train/image is empty; "
+    r"val/image has 0001.tif\)",
+  ):
     load(source)
   for i in range(10):
     (source / f"a{i}").mkdir()
-  with pytest.raises(FileNotFoundError, match="and 4 more"):
+  with pytest.raises(FileNotFoundError, match="and 5 more"):
     load(source)
   assert not cache.exists()
 
@@ -438,6 +469,16 @@ def test_bad_arrays(source, cache, case):
   assert not list(cache.rglob("*array_record*"))
 
 
+@pytest.mark.parametrize(("height", "width"), [(0, 0), (7, 32), (24, 7)])
+def test_images_too_small(source, cache, height, width):
+  write_arrays(source)
+  for field in ("image", "label", "depth", "normal"):
+    save(source / "val" / field / "1.npy", lambda a: a[:height, :width])
+  _, lines = problems_of(source)
+  expected = f"{height} x {width}, expected 8 x 8 at least"
+  assert lines == [f"val/image/1.npy: {expected}"]
+
+
 def truncate(path):
   path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
@@ -488,6 +529,78 @@ def test_missing_files_and_bad_ones_are_named_together(source, cache):
     "val/normal/0.npy: is missing",
   ]
   assert lines[3].startswith("val/depth/0.npy: negative depth")
+
+
+def test_unexpected_files_are_named_with_the_rest(source, cache):
+  write_images(source)
+  load(source)
+  shutil.copy(
+    source / "train" / "depth" / "0001.png", source / "train" / "depth" / "0009.tif"
+  )
+  (source / "test" / "image" / "older").mkdir()
+  truncate(source / "test" / "label" / "0001.png")
+  count, lines = problems_of(source)
+  assert count == 3
+  assert lines[:2] == [
+    "train/depth/0009.tif: is not *.png",
+    "test/image/older: is not *.jpg or *.jpeg or *.png",
+  ]
+  assert lines[2].startswith("test/label/0001.png: cannot be read")
+
+
+def test_links_to_nowhere_are_named_with_the_rest(source, cache):
+  write_images(source)
+  label = source / "train" / "label" / "0002.png"
+  label.unlink()
+  label.symlink_to(source / "nowhere.png")
+  truncate(source / "test" / "depth" / "0001.png")
+  count, lines = problems_of(source)
+  assert count == 2
+  assert lines[0].startswith("train/label/0002.png: cannot be read")
+  assert lines[1].startswith("test/depth/0001.png: cannot be read")
+  write_images(source)
+  label.unlink()
+  (source / "nowhere.png").rename(label)
+  assert len(load(source)) == 5
+
+
+def fill(source, files, value):
+  for path in source.glob(files):
+    with Image.open(path) as image:
+      Image.fromarray(np.full_like(np.array(image), value)).save(path)
+
+
+def test_parts_without_anything_of_a_task(source, cache):
+  write_images(source, normals=True)
+  fill(source, "train/label/*", 255)
+  fill(source, "test/normal/*", 127)
+  fill(source, "test/depth/*", 0)
+  truncate(source / "train" / "image" / "0001.png")
+  count, lines = problems_of(source)
+  assert count == 3  # The damaged scene of the training part might have labels.
+  assert lines[0].startswith("train/image/0001.png: cannot be read")
+  assert lines[1:] == [
+    "test: no pixel has a depth, which the task depth needs",
+    "test: no pixel has a normal, which the task normal needs",
+  ]
+  write_images(source, (("train", 1),), normals=True)
+  fill(source, "train/label/*", 255)
+  _, lines = problems_of(source)
+  assert lines[0] == "train: no pixel has a label, which the task segmentation needs"
+
+
+def test_parts_whose_depth_gives_no_normals(source, cache):
+  written = write_images(source)
+  depth = np.zeros((HEIGHT, WIDTH), np.uint16)
+  depth[5, 5] = 2000
+  for path in source.glob("train/depth/*"):
+    Image.fromarray(depth).save(path)
+  assert problems_of(source) == (
+    1,
+    ["train: no pixel has a normal, which the task normal needs"],
+  )
+  fill(source, "train/depth/0003.png", 2000)  # One scene that does will do.
+  assert len(load(source)) == len(written)
 
 
 def test_missing_folders(source, cache):
@@ -564,6 +677,11 @@ IMAGE_PROBLEMS = {
     save_image(np.zeros((24, 32, 3), np.uint8)),
     "mode RGB, ",
   ),
+  "label without its end": (
+    "label",
+    lambda path: path.write_bytes(path.read_bytes()[:-12]),
+    "cannot be read",
+  ),
   "label truncated": ("label", truncate, "cannot be read"),
   "depth of 8 bits": (
     "depth",
@@ -589,6 +707,22 @@ def test_bad_images(source, cache, case):
   assert count == 1
   assert line.startswith(f"test/{field}/0002.png: ")
   assert re.search(reason, line)
+
+
+@pytest.mark.parametrize(("field", "dtype"), [("label", "uint8"), ("depth", "uint16")])
+def test_any_flipped_byte_of_a_png_is_noticed(source, cache, field, dtype):
+  write_images(source)
+  path = source / "test" / field / "0002.png"
+  Image.fromarray(np.tile(np.arange(8, dtype=dtype), (HEIGHT, 4))).save(path)
+  scene = recognise(source).scenes["test"][1]
+  assert scene.read().problems == ()
+  content = path.read_bytes()
+  for position in range(content.index(b"IDAT") + 4, content.index(b"IEND") - 8):
+    flipped = bytearray(content)
+    flipped[position] ^= 1
+    path.write_bytes(flipped)
+    (problem,) = scene.read().problems
+    assert problem.startswith(f"test/{field}/0002.png: cannot be read (")
 
 
 def test_bad_official_images(source, cache):
@@ -705,6 +839,45 @@ def test_sources_have_caches_of_their_own(tmp_path, cache):
   assert all(folder.name.startswith("nyu-") for folder in folders)
 
 
+def test_ways_to_one_source_have_one_cache(source, tmp_path, cache, monkeypatch):
+  write_images(source)
+  (tmp_path / "x").mkdir()
+  (tmp_path / "link").symlink_to(source)
+  monkeypatch.chdir(source)
+  ways = [source, tmp_path / "x" / ".." / source.name, tmp_path / "link", Path(".")]
+  datasets = [load(way) for way in ways]
+  assert {dataset.folder for dataset in datasets} == {cache_folder(cache)}
+  unusual = load(tmp_path / "x" / ".." / source.name, limit=1)
+  assert unusual.description.startswith(f"image folders in {source}: ")
+
+
+def assert_same(found, expected):
+  for values, others in zip(found, expected, strict=True):
+    np.testing.assert_array_equal(values, others, strict=True)
+
+
+def test_pickled(source, cache):
+  write_images(source)
+  dataset = load(source)
+  again = pickle.loads(pickle.dumps(dataset))
+  assert repr(again) == repr(dataset)
+  assert again.names == dataset.names
+  for position in range(len(dataset)):
+    assert_same(again[position], dataset[position])
+
+
+def test_loader_reads_in_processes(source, cache):
+  write_images(source)
+  dataset = load(source)
+  batches = TrainBatches(
+    dataset, dataset.split().train, 2, dataset.size, seed=0, num_epochs=4
+  )
+  expected = list(prefetch(batches, workers=0))
+  assert len(expected) == 4
+  for found, batch in zip(prefetch(batches, workers=1), expected, strict=True):
+    assert_same(found, batch)
+
+
 def test_given_folder_of_the_cache(source, tmp_path, cache):
   write_images(source)
   assert load(source, cache_dir=tmp_path / "other").folder.is_relative_to(
@@ -788,7 +961,7 @@ def remove_records(cache):
     (remove_manifest, "it is not complete"),
     (garble_manifest, "manifest.json is damaged"),
     (empty_manifest, "manifest.json is damaged"),
-    (older_manifest, "it has version 0, not 1"),
+    (older_manifest, "it has version 0, not 2"),
     (truncate_records, "files are missing or damaged"),
     (remove_records, "files are missing or damaged"),
   ],

@@ -87,17 +87,33 @@ def test_trains_on_files_and_says_what_it_found(tmp_path, capsys):
   write_images(tmp_path / "data")
   out = tmp_path / "run"
   arguments = [f"--data-dir={tmp_path / 'data'}", f"--cache-dir={tmp_path / 'cache'}"]
-  assert run(small(out, "--balancer=ew", "--epochs=1", *arguments)) == 0
+  assert run(small(out, "--balancer=ew", "--epochs=1", "--workers=1", *arguments)) == 0
   summary = json.loads((out / "summary.json").read_text())
   assert summary["dataset"] == "nyuv2"
-  assert summary["notice"] is None
+  assert "compare with published ones: normals are derived" in summary["notice"]
   assert summary["num_scenes"] == [4, 1, 2]
   assert "image" in summary["data"]
-  out = tmp_path / "other"
-  assert run(small(out, *arguments, "--resolution", "64", "64", "--epochs=1")) == 0
-  summary = json.loads((out / "summary.json").read_text())
-  assert "32 x 64 are resized to 64 x 64" in summary["notice"]
-  assert summary["notice"] in capsys.readouterr().out.replace("\n", " ")
+  shown = capsys.readouterr().out.replace("\n", "")
+  assert f"data: {summary['data']}" in shown
+  larger = small(out, *arguments, "--resolution", "64", "64")
+  ready = experiment.NYUv2Experiment(experiment.parse_config(larger))
+  assert ready.notice is not None
+  assert "32 x 64 are resized to 64 x 64" in ready.notice
+
+
+def test_a_scene_that_cannot_be_read_ends_the_run(tmp_path, monkeypatch, capsys):
+  class Damaged(experiment.Rooms):
+    def __getitem__(self, index):
+      if index < 6:  # of the training scenes
+        raise OSError(f"scene {index} is damaged")
+      return super().__getitem__(index)
+
+  monkeypatch.setattr(experiment, "Rooms", Damaged)
+  out = tmp_path / "run"
+  assert run(small(out, "--balancer=ew")) == 1
+  shown = capsys.readouterr().err.replace("\n", " ")
+  assert re.search(r"error: a batch could not be loaded: scene \d is damaged", shown)
+  assert f"what was saved before is in {out}" in shown
 
 
 def test_same_seed_same_numbers(tmp_path):
@@ -124,31 +140,63 @@ def test_batch_statistics_move_in_training_and_stay_in_evaluation(tmp_path):
   assert state.failure.step == -1
 
 
-def test_mtan_is_a_net_to_choose(tmp_path):
-  # its step takes minutes to compile on two cores; tests/nets has its gradients
-  config = experiment.parse_config(small(tmp_path / "run", "--model=mtan"))
+@pytest.mark.slow
+def test_mtan_trains(tmp_path):
+  arguments = ["--model=mtan", "--balancer=igbv1", "--resolution", "32", "32"]
+  config = experiment.parse_config(small(tmp_path / "run", *arguments))
   ready = experiment.NYUv2Experiment(config)
-  metrics = ready.evaluate(ready.init_state(), "validation").metrics
+  assert any("attention" in name for name in ready.initial_params["shared"])
+  state = ready.init_state()
+  before = jax.tree.map(np.array, state.params)
+  for batch in ready.epoch_batches(0):
+    state = ready.step(state, batch)
+  assert state.failure.step == -1
+  moved = jax.tree.map(lambda a, b: (np.array(a) != b).any(), state.params, before)
+  assert np.mean(jax.tree.leaves(moved)) > 0.9
+  metrics = ready.evaluate(state, "validation").metrics
   assert list(metrics) == METRICS
   assert np.isfinite(list(metrics.values())).all()
-  assert any("attention" in name for name in ready.initial_params["shared"])
 
 
 def test_stl_base_replaces_the_papers(tmp_path):
   base = dict.fromkeys(METRICS, 10.0)
   path = tmp_path / "base.json"
   path.write_text(json.dumps(base))
-  assert experiment.read_base(path) == (10.0,) * 9
-  assert experiment.read_base(None) == experiment.SINGLE_TASK
-  path.write_text(json.dumps(base | {"miou": 0, "normal_30": "x"}))
-  with pytest.raises(ValueError, match=r"wrong or missing: miou, normal_30\."):
-    experiment.read_base(path)
-  path.write_text("[]")
-  with pytest.raises(ValueError, match="wrong or missing: miou, pixel"):
-    experiment.read_base(path)
-  path.write_text("{")
-  with pytest.raises(ValueError, match="is no JSON file"):
-    experiment.read_base(path)
+  assert experiment.read_base([path]) == (10.0,) * 9
+  assert experiment.read_base([]) == experiment.SINGLE_TASK
+  for content, message in (
+    (json.dumps(base | {"miou": 0, "depth_abs_err": True, "normal_30": "x"}),
+     r"wrong or missing: miou, depth_abs_err, normal_30\."),
+    ("{}", "wrong or missing: miou, pixel"),
+    ("[]", "base.json must hold a JSON object"),
+    ("{", "is no JSON file"),
+    ('{"balancer": "ew"}', "base.json is of a run with --balancer=ew, not stl"),
+  ):  # fmt: skip
+    path.write_text(content)
+    with pytest.raises(ValueError, match=message):
+      experiment.read_base([path])
+
+
+def test_stl_base_is_made_of_single_task_runs(tmp_path):
+  paths = []
+  for number, task in enumerate(("segmentation", "depth", "2")):
+    paths.append(tmp_path / task / "summary.json")
+    options = [f"--balancer-options=task={task}", "--epochs=1"]
+    if number == 0:  # the others as such a run would write them
+      assert run(small(tmp_path / task, "--balancer=stl", *options)) == 0
+      summary = json.loads(paths[0].read_text())
+    else:
+      paths[-1].parent.mkdir()
+      content = {"balancer": "stl", "balancer_options": [f"task={task}"]}
+      test = {name: number + index for index, name in enumerate(METRICS)}
+      paths[-1].write_text(json.dumps({**content, "test": test}))
+  own = tuple(summary["test"].values())[:2]
+  expected = (*own, 1 + 2, 1 + 3, *(2 + index for index in range(4, 9)))
+  assert experiment.read_base(paths) == pytest.approx(expected)
+  with pytest.raises(ValueError, match="wrong or missing: normal_mean, "):
+    experiment.read_base(paths[:2])
+  with pytest.raises(ValueError, match="has depth_abs_err, depth_rel_err twice"):
+    experiment.read_base([paths[1], paths[1]])
 
 
 @pytest.mark.parametrize(
@@ -166,7 +214,8 @@ def test_stl_base_replaces_the_papers(tmp_path):
     (["--width=0"], "--width must be positive, got 0"),
     (["--batch-size=7"], "a batch of 7 needs as many training scenes, got 6"),
     (["--data-dir=/nowhere"], "/nowhere"),
-    (["--stl-base=/nowhere.json"], "nowhere.json"),
+    (["--stl-base", "/nowhere.json"], "nowhere.json"),
+    (["--limit=3"], "--limit is for --data-dir"),
   ],
 )
 def test_bad_input_is_refused_before_anything_is_written(
@@ -187,6 +236,9 @@ def test_presets_are_the_published_protocols():
   assert (paper.split, paper.halve_every) == ("paper", 100)
   mtan = experiment.parse_config(["--preset=mtan"])
   assert (mtan.epochs, mtan.model, mtan.split) == (200, "mtan", "standard")
+  assert (mtan.batch_size, mtan.learning_rate, mtan.halve_every) == (2, 1e-4, 100)
+  assert (mtan.width, mtan.resolution) == (1.0, (288, 384))
+  assert experiment.AVERAGED_EPOCHS == 10
   changed = experiment.parse_config(["--epochs", "7", "--preset", "mtan"])
   assert changed == dataclasses.replace(mtan, epochs=7)
   assert experiment.parse_config([]) == experiment.PRESETS["quick"]

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from flax import traverse_util
 
+from igb_jax import scene_tasks
+from igb_jax.data.scene_batches import SceneBatch
 from igb_jax.nets import mtan, segnet
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -104,26 +106,6 @@ def golden_params(name: str) -> dict:
   return traverse_util.unflatten_dict(flat)
 
 
-def losses_of(
-  prediction: segnet.ScenePrediction, label: jax.Array, depth: jax.Array, normal
-) -> jax.Array:
-  """Cross entropy, L1 and 1 - cosine, each over the pixels that have a truth."""
-  has_label, has_depth = label >= 0, depth > 0
-  has_normal = (normal != 0).any(axis=-1)
-  of_label = jnp.take_along_axis(
-    prediction.segmentation, jnp.maximum(label, 0)[..., None].astype(int), axis=-1
-  )[..., 0]
-  error = jnp.abs(prediction.depth - depth)
-  cosine = (prediction.normal * normal).sum(axis=-1)
-  return jnp.stack(
-    [
-      -jnp.sum(of_label, where=has_label) / has_label.sum(),
-      jnp.sum(error, where=has_depth) / has_depth.sum(),
-      1 - jnp.sum(cosine, where=has_normal) / has_normal.sum(),
-    ]
-  )
-
-
 @pytest.mark.parametrize("name", NETS)
 def test_equals_the_published_network(name):
   net = NETS[name]()
@@ -133,6 +115,8 @@ def test_equals_the_published_network(name):
     for key in ("image", "normal", "semantic_logprob", "normal_pred")
   )
   depth, depth_pred = golden["depth"][:, 0], golden["depth_pred"][:, 0]
+  label = golden["label"].astype(int)
+  scenes = SceneBatch(image, label, depth, normal, np.ones(len(image), bool))
   variables = shapes_of(net)
   params = golden_params(name)
   assert jax.tree.map(jnp.shape, params) == jax.tree.map(
@@ -152,7 +136,7 @@ def test_equals_the_published_network(name):
         train=True,
         mutable="batch_stats",
       )
-      return losses_of(prediction, golden["label"], depth, normal), prediction
+      return scene_tasks.losses(prediction, scenes), prediction
 
     losses, pullback, prediction = jax.vjp(fun, params["shared"], has_aux=True)
     rows = jax.lax.map(lambda row: pullback(row)[0], jnp.eye(3))
