@@ -1,18 +1,20 @@
-"""3x3 convolution whose kernel gradient is fast on CPU too.
+"""3x3 convolution whose gradients are fast on CPU too.
 
-With images x and the gradient g of the result, the gradient of kernel entry (i, j) is
+With images x, kernel w and the gradient g of the result, the gradients are
 
-    sum_{b,h,w} x[b, h + i - 1, w + j - 1] outer g[b, h, w].
+    of x[b, h, w]:     sum_{i,j} g[b, h - i + 1, w - j + 1] w[i, j]^T,
+    of w[i, j]:        sum_{b,h,w} x[b, h + i - 1, w + j - 1] outer g[b, h, w].
 
-XLA makes it one convolution over h and w that sums over b alone inside, and b is 2 in
-dense prediction. On CPU that is slow; here, for each j, it is a convolution over h
-that sums over all (b, w) inside, a long matrix product. Elsewhere XLA's own is used.
+XLA writes both as convolutions with other orders of dimensions. On CPU it brings those
+into the order that its fast code needs at the top level of a program alone: within a
+branch or a loop, such as one over tasks, they are up to 40 times slower. So here they
+are written in that order. The second, which sums over few b inside, is for each j a
+convolution over h that sums over all (b, w) inside, a long matrix product. Elsewhere
+XLA's own are used.
 """
 
 import jax
 import jax.numpy as jnp
-
-_MIN_CHANNELS = 64  # with fewer, XLA's own gradient is as fast or faster
 
 
 def _plain(images: jax.Array, kernel: jax.Array) -> jax.Array:
@@ -22,11 +24,18 @@ def _plain(images: jax.Array, kernel: jax.Array) -> jax.Array:
   )
 
 
-def _kernel_gradient_of_xla(images: jax.Array, cotangent: jax.Array) -> jax.Array:
-  shape = (3, 3, images.shape[-1], cotangent.shape[-1])
-  kernel = jax.ShapeDtypeStruct(shape, images.dtype)
-  (gradient,) = jax.linear_transpose(lambda k: _plain(images, k), kernel)(cotangent)
-  return gradient
+def _gradients_of_xla(
+  images: jax.Array, kernel: jax.Array, cotangent: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+  _, pull_back = jax.vjp(_plain, images, kernel)
+  return pull_back(cotangent)
+
+
+def _gradients_for_cpu(
+  images: jax.Array, kernel: jax.Array, cotangent: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+  flipped = kernel[::-1, ::-1].transpose(0, 1, 3, 2)
+  return _plain(cotangent, flipped), _kernel_gradient_by_rows(images, cotangent)
 
 
 def _kernel_gradient_by_rows(images: jax.Array, cotangent: jax.Array) -> jax.Array:
@@ -47,7 +56,7 @@ def _kernel_gradient_by_rows(images: jax.Array, cotangent: jax.Array) -> jax.Arr
 
 
 @jax.custom_vjp
-def _with_fast_gradient(images: jax.Array, kernel: jax.Array) -> jax.Array:
+def _with_fast_gradients(images: jax.Array, kernel: jax.Array) -> jax.Array:
   return _plain(images, kernel)
 
 
@@ -56,26 +65,19 @@ def _forward(images, kernel):
 
 
 def _backward(residuals, cotangent):
-  images, kernel = residuals
-  shape = jax.ShapeDtypeStruct(images.shape, images.dtype)
-  (of_images,) = jax.linear_transpose(lambda x: _plain(x, kernel), shape)(cotangent)
-  of_kernel = jax.lax.platform_dependent(
-    images,
-    cotangent,
-    cpu=_kernel_gradient_by_rows,
-    default=_kernel_gradient_of_xla,
+  return jax.lax.platform_dependent(
+    *residuals, cotangent, cpu=_gradients_for_cpu, default=_gradients_of_xla
   )
-  return of_images, of_kernel
 
 
-_with_fast_gradient.defvjp(_forward, _backward)
+_with_fast_gradients.defvjp(_forward, _backward)
 
 
 def convolve(images: jax.Array, kernel: jax.Array) -> jax.Array:
   """Cross-correlates images with a 3x3 kernel, zeros around them, stride 1.
 
-  Equal to `jax.lax.conv_general_dilated` in value and gradients. With 64 channels or
-  more on both sides the gradients are custom: reverse mode only, `jax.vmap` included.
+  Equal to `jax.lax.conv_general_dilated` in value and gradients. Gradients are custom:
+  reverse mode only, `jax.vmap` included.
 
   Args:
     images: f32[B, H, W, C] (or any float).
@@ -95,6 +97,4 @@ def convolve(images: jax.Array, kernel: jax.Array) -> jax.Array:
   channels = images.shape[-1]
   if kernel.ndim != 4 or kernel.shape[:3] != (3, 3, channels):
     raise ValueError(f"kernel must be [3, 3, {channels}, any], got {kernel.shape}")
-  if min(kernel.shape[2:]) < _MIN_CHANNELS:
-    return _plain(images, kernel)
-  return _with_fast_gradient(images, kernel)
+  return _with_fast_gradients(images, kernel)

@@ -1,5 +1,7 @@
 """The convolution against XLA's own, in value, gradients, batching and lowering."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,7 +9,7 @@ import pytest
 
 from igb_jax.nets import convolution
 
-SHAPES = [(3, 8), (64, 72), (72, 64)]  # channels in and out; from 64 on it is ours
+SHAPES = [(3, 8), (64, 72), (72, 64)]  # channels in and out
 
 
 def plain(images, kernel):
@@ -38,12 +40,32 @@ def test_equals_xla(channels, features):
     np.testing.assert_array_equal(got, expected)
 
 
-def test_both_kernel_gradients_are_equal():
-  images, _, cotangent = problem(5, 7)
-  np.testing.assert_array_equal(
-    convolution._kernel_gradient_by_rows(images, cotangent),
-    convolution._kernel_gradient_of_xla(images, cotangent),
+def test_gradients_are_equal_on_every_platform():
+  arguments = problem(5, 7)
+  for ours, of_xla in zip(
+    convolution._gradients_for_cpu(*arguments),
+    convolution._gradients_of_xla(*arguments),
+    strict=True,
+  ):
+    np.testing.assert_array_equal(ours, of_xla)
+
+
+def test_all_convolutions_on_cpu_have_the_order_that_is_fast_in_branches():
+  gradients = jax.jit(
+    lambda *a: jax.lax.cond(
+      a[0].sum() > 0,
+      lambda: value_and_gradients(convolution.convolve, *a),
+      lambda: (a[2], a[0], a[1]),
+    )
   )
+  text = gradients.lower(*problem(16, 8)).as_text()
+  orders = re.findall(r"dim_numbers = (\[.*\]), window.*? reverse = \[(.*?)\]", text)
+  assert len(orders) == 1 + 1 + 3  # forward, images, one for each column of the kernel
+  assert {order for order, _ in orders} == {
+    "[b, 0, 1, f]x[0, 1, i, o]->[b, 0, 1, f]",
+    "[b, 0, f]x[0, i, o]->[b, 0, f]",
+  }
+  assert not any("true" in reverse for _, reverse in orders)
 
 
 def test_works_under_vmap():
