@@ -31,9 +31,8 @@ format: $(VENV)/test.stamp  ## Format the code.
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(VENV)/bench.stamp  ## Time our steps and solvers against the libraries'.
-	$(BIN)/python -m benchmarks.qm9_step
-	$(BIN)/python -m benchmarks.gradient_balancers
+bench: $(VENV)/bench.stamp  ## Time our steps and solvers, into benchmarks/results.md.
+	$(BIN)/python -m benchmarks
 
 clean:  ## Remove the environment.
 	rm -rf $(VENV)

@@ -120,7 +120,7 @@ def our_step(
     key=jax.random.key(0),
   )
   jitted: Any = make_train_step(
-    experiment._losses_of, balancer, experiment.optimizer, stateful=True
+    experiment.losses_of, balancer, experiment.optimizer, stateful=True
   )
   start = time.perf_counter()
   compiled = jitted.lower(state, batches[0]).compile()

@@ -328,7 +328,7 @@ class NYUv2Experiment:
     self.optimizer = optax.adam(config.learning_rate)
     self.plateau = halve_every(config.halve_every)
     self.step = make_train_step(
-      self._losses_of, self.balancer, self.optimizer, stateful=True
+      self.losses_of, self.balancer, self.optimizer, stateful=True
     )
     self._take_in = jax.jit(self._take_in_batch, donate_argnums=2)
     self._predict = jax.jit(self._predict_batch)
@@ -450,9 +450,10 @@ class NYUv2Experiment:
       self.scenes, positions, self.config.batch_size, self.config.resolution
     )
 
-  def _losses_of(
+  def losses_of(
     self, params: Params, variables: Variables, batch: SceneBatch
   ) -> tuple[jax.Array, Variables]:
+    """Task losses f32[3] of a batch, and the batch statistics after it."""
     prediction, updated = self.net.apply(
       {"params": params, **variables}, batch.image, train=True, mutable=list(variables)
     )

@@ -243,7 +243,7 @@ class QM9Experiment:
       rtol=1e-4,
       min_scale=config.min_learning_rate / config.learning_rate,
     )
-    self.step = make_train_step(self._losses_of, self.balancer, self.optimizer)
+    self.step = make_train_step(self.losses_of, self.balancer, self.optimizer)
     self._absolute_errors = jax.jit(self._absolute_errors_of)
     params_key, self._balancer_key = jax.random.split(jax.random.key(config.seed))
     init = jax.jit(self.net.init)
@@ -320,7 +320,8 @@ class QM9Experiment:
   def _batches(self, positions: np.ndarray) -> MoleculeBatches:
     return MoleculeBatches(self.data, positions, self.targets, self.groups)
 
-  def _losses_of(self, params: Params, batch: MoleculeBatch) -> jax.Array:
+  def losses_of(self, params: Params, batch: MoleculeBatch) -> jax.Array:
+    """Task losses f32[K] of a batch; see the function of this name."""
     return losses_of(self.net, params, batch)
 
   def _absolute_errors_of(

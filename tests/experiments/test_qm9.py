@@ -36,7 +36,13 @@ def run(arguments: list[str]) -> int:
   return exit_code(experiment.main, arguments)
 
 
-LOSS_NAMES = [name for name, kind in balancers.names().items() if kind == "loss"]
+LOSS_NAMES = [
+  pytest.param(
+    name, marks=[] if name in {"ew", "stl", "uw", "igbv2"} else pytest.mark.slow
+  )
+  for name, kind in balancers.names().items()
+  if kind == "loss"
+]
 
 
 @pytest.mark.parametrize("balancer", LOSS_NAMES)
@@ -89,7 +95,9 @@ def test_trains_with_every_loss_balancer_and_writes_its_results(
 
 
 GRADIENT_NAMES = [
-  name for name, kind in balancers.names().items() if kind == "gradient"
+  pytest.param(name, marks=[] if name == "pcgrad" else pytest.mark.slow)
+  for name, kind in balancers.names().items()
+  if kind == "gradient"
 ]
 
 
@@ -193,7 +201,7 @@ def test_losses_are_means_over_the_molecules_that_are_there(qm9_dir):
   config = experiment.parse_config(small(qm9_dir, None)[:2] + small(qm9_dir, None)[3:])
   ready = experiment.QM9Experiment(config)
   batches = ready.train_batches(0)
-  whole = ready._losses_of(ready.initial_params, batches[len(batches) - 1])
+  whole = ready.losses_of(ready.initial_params, batches[len(batches) - 1])
   batch = batches[len(batches) - 1]
   assert 0 < batch.mask.sum() == 200 % 48
   output = ready.net.apply({"params": ready.initial_params}, batch.graphs)

@@ -1,0 +1,118 @@
+"""All timings of the project, one after another, into benchmarks/results.md.
+
+    make bench        or        python -m benchmarks
+
+Each part is a process of its own and prints its table with median, least and largest;
+its docstring says what is measured. Ratios are of one run. With `--parts` the others'
+sections stay as they are in the file.
+"""
+
+import dataclasses
+import importlib
+import os
+import platform
+import re
+import subprocess
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import tyro
+
+PARTS = (
+  "qm9_step",
+  "arithmetic",
+  "gradient_balancers",
+  "scene_step",
+  "first_step",
+)
+RESULTS = Path(__file__).with_name("results.md")
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "torch", "torch_geometric", "cvxpy")
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+  """Runs the benchmarks and writes what they print."""
+
+  parts: tuple[str, ...] = PARTS
+  """Which of them."""
+  out: Path = RESULTS
+  """The file; its sections are replaced one by one, as they are done."""
+
+
+def machine() -> str:
+  """Processor, cores, memory setting and versions, in a line."""
+  try:
+    info = Path("/proc/cpuinfo").read_text()
+    (name,) = re.findall(r"model name\s*: (.*)", info)[:1] or [platform.machine()]
+  except OSError:
+    name = platform.processor() or platform.machine()
+  versions = [f"Python {platform.python_version()}"]
+  for package in PACKAGES:
+    try:
+      versions.append(f"{package} {version(package)}")
+    except PackageNotFoundError:
+      versions.append(f"no {package}")
+  tunables = os.environ.get("GLIBC_TUNABLES", "none")
+  return (
+    f"{name}, {os.cpu_count()} cores; {', '.join(versions)}; GLIBC_TUNABLES: {tunables}"
+  )
+
+
+def read_sections(path: Path) -> dict[str, str]:
+  """The sections of a results file, by the name of the part.
+
+  Args:
+    path: of the file, which need not exist.
+  """
+  if not path.exists():
+    return {}
+  _, *sections = re.split(r"^## ", path.read_text(), flags=re.MULTILINE)
+  return {
+    name: text.strip()
+    for name, _, text in (section.partition("\n") for section in sections)
+  }
+
+
+def write_sections(path: Path, sections: dict[str, str]) -> None:
+  """Writes a results file.
+
+  Args:
+    path: of the file.
+    sections: name of the part -> its text.
+  """
+  parts = [f"## {name}\n\n{sections[name]}\n" for name in PARTS if name in sections]
+  path.write_text("# Timings, by `make bench`\n\n" + "\n".join(parts))
+
+
+def main() -> None:
+  """Runs the parts; a failed one is named at the end."""
+  options = tyro.cli(Options, description=__doc__)
+  unknown = set(options.parts) - set(PARTS)
+  if unknown:
+    sys.exit(f"--parts has {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
+  failed = []
+  for name in options.parts:
+    print(f"## {name}\n", flush=True)
+    process = subprocess.Popen(
+      [sys.executable, "-m", f"benchmarks.{name}"], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    lines = []
+    for line in process.stdout:
+      print(line, end="", flush=True)
+      lines.append(line)
+    if process.wait():
+      failed.append(name)
+      continue
+    doc = importlib.import_module(f"benchmarks.{name}").__doc__ or ""
+    title = doc.partition("\n")[0]
+    sections = read_sections(options.out)
+    sections[name] = f"{title}\n\n{machine()}\n\n{''.join(lines).strip()}"
+    write_sections(options.out, sections)
+  if failed:
+    sys.exit(f"failed: {', '.join(failed)}")
+
+
+if __name__ == "__main__":
+  main()

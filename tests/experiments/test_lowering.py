@@ -1,0 +1,60 @@
+"""Both experiments' training steps, with every balancer, lowered for accelerators."""
+
+import re
+
+import jax
+import pytest
+
+from experiments import nyuv2, qm9
+from igb_jax import balancers
+from igb_jax.training.balancing import make_balancer
+from igb_jax.training.step import init_state, make_train_step
+from tests.experiments.test_nyuv2 import small as small_scenes
+from tests.experiments.test_qm9 import small as small_molecules
+
+SPECS = [
+  "igbv1+nashmtl",
+  "igbv2+mgda",
+  *(pytest.param(name, marks=pytest.mark.slow) for name in balancers.names()),
+]
+
+
+@pytest.fixture(scope="module")
+def experiments(qm9_dir, tmp_path_factory):
+  out = tmp_path_factory.mktemp("out") / "run"
+  molecules = qm9.parse_config(small_molecules(qm9_dir, out))
+  scenes = nyuv2.parse_config(small_scenes(out, "--dtype=bfloat16"))
+  both = {"qm9": qm9.QM9Experiment(molecules), "nyuv2": nyuv2.NYUv2Experiment(scenes)}
+  return {
+    name: (experiment, jax.device_put(next(iter(experiment.epoch_batches(0)))))
+    for name, experiment in both.items()
+  }
+
+
+@pytest.mark.parametrize("platform", ["cuda", "tpu"])
+@pytest.mark.parametrize("spec", SPECS)
+@pytest.mark.parametrize("name", ["qm9", "nyuv2"])
+def test_no_float64_and_nothing_of_the_host(experiments, name, spec, platform):
+  experiment, batch = experiments[name]
+  balancer = make_balancer(
+    spec,
+    ["task=0"] if spec == "stl" else ["update_every=4"] if "nashmtl" in spec else [],
+    task_names=experiment.task_names,
+    steps_per_epoch=experiment.steps_per_epoch,
+  )
+  step = make_train_step(
+    experiment.losses_of, balancer, experiment.optimizer, stateful=name == "nyuv2"
+  )
+  state = init_state(
+    experiment.initial_params,
+    variables=getattr(experiment, "initial_variables", None),
+    balancer=balancer,
+    optimizer=experiment.optimizer,
+    plateau=experiment.plateau,
+    key=jax.random.key(0),
+  )
+  text = jax.export.export(step, platforms=[platform])(state, batch).mlir_module()
+  assert "f64" not in text
+  called = set(re.findall(r"custom_call @([\w.$]+)", text))
+  assert not [target for target in called if re.search("lapack|callback|cpu", target)]
+  assert ("bf16" in text) == (name == "nyuv2")
