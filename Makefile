@@ -16,7 +16,7 @@ run bench: export GLIBC_TUNABLES = glibc.malloc.hugetlb=1:glibc.malloc.mmap_max=
 run: $(VENV)/experiments.stamp  ## Train IGBv1 on QM9 for a few minutes.
 	$(BIN)/python -m experiments.qm9 --balancer=igbv1 --preset=quick
 
-test: lint  ## Run lint, types and the whole test suite.
+test: lint  ## Run lint, types and the tests.
 	$(BIN)/python -m pytest -n $(WORKERS)
 
 test-slow: $(VENV)/test.stamp  ## Run the tests that take minutes each.

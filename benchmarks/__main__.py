@@ -8,13 +8,9 @@ sections stay as they are in the file.
 """
 
 import dataclasses
-import importlib
-import os
-import platform
 import re
 import subprocess
 import sys
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import tyro
@@ -27,7 +23,6 @@ PARTS = (
   "first_step",
 )
 RESULTS = Path(__file__).with_name("results.md")
-PACKAGES = ("jax", "jaxlib", "flax", "optax", "torch", "torch_geometric", "cvxpy")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,25 +33,6 @@ class Options:
   """Which of them."""
   out: Path = RESULTS
   """The file; its sections are replaced one by one, as they are done."""
-
-
-def machine() -> str:
-  """Processor, cores, memory setting and versions, in a line."""
-  try:
-    info = Path("/proc/cpuinfo").read_text()
-    (name,) = re.findall(r"model name\s*: (.*)", info)[:1] or [platform.machine()]
-  except OSError:
-    name = platform.processor() or platform.machine()
-  versions = [f"Python {platform.python_version()}"]
-  for package in PACKAGES:
-    try:
-      versions.append(f"{package} {version(package)}")
-    except PackageNotFoundError:
-      versions.append(f"no {package}")
-  tunables = os.environ.get("GLIBC_TUNABLES", "none")
-  return (
-    f"{name}, {os.cpu_count()} cores; {', '.join(versions)}; GLIBC_TUNABLES: {tunables}"
-  )
 
 
 def read_sections(path: Path) -> dict[str, str]:
@@ -105,10 +81,8 @@ def main() -> None:
     if process.wait():
       failed.append(name)
       continue
-    doc = importlib.import_module(f"benchmarks.{name}").__doc__ or ""
-    title = doc.partition("\n")[0]
     sections = read_sections(options.out)
-    sections[name] = f"{title}\n\n{machine()}\n\n{''.join(lines).strip()}"
+    sections[name] = f"`python -m benchmarks.{name}`\n\n{''.join(lines).strip()}"
     write_sections(options.out, sections)
   if failed:
     sys.exit(f"failed: {', '.join(failed)}")

@@ -21,6 +21,7 @@ import numpy as np
 import tyro
 
 from benchmarks.gradient_balancers import CONTENDERS, make_experiment, make_turn
+from benchmarks.timing import machine
 
 SIZE = 3072  # of the large matrix product
 
@@ -92,6 +93,7 @@ def main() -> None:
     products.append(product())
   rates = 2 * SIZE**3 / np.array(products)
   ratios = np.array(steps) * rates / operations
+  print(f"{machine()}\n")
   print("| QM9 step, ew, batch 120 | median | min | max |\n|---|---|---|---|")
   for name, values, form in (
     ("step, s", np.array(steps), ".3f"),

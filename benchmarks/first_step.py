@@ -19,6 +19,7 @@ from pathlib import Path
 import jax
 import tyro
 
+from benchmarks.timing import machine
 from experiments import nyuv2, qm9
 from igb_jax.training.run import use_compilation_cache
 
@@ -74,6 +75,7 @@ def main() -> None:
   if options.case:
     measure(options.case, options.data_dir)
     return
+  print(f"{machine()}\n")
   print(
     "| first step | cache | experiment made, s | first step, s |\n|---|---|---|---|"
   )

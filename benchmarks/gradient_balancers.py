@@ -14,8 +14,6 @@ Three parts in one process, float32, all cores:
 """
 
 import dataclasses
-import os
-import platform
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -26,6 +24,7 @@ import numpy as np
 import tyro
 
 from benchmarks import solvers
+from benchmarks.timing import machine
 from experiments.qm9 import Config, QM9Experiment, losses_of
 from igb_jax import value_and_task_grads
 from igb_jax.data.qm9 import TARGETS
@@ -167,11 +166,7 @@ def print_memory(options: Options) -> None:
 def main() -> None:
   """Measures and prints the tables."""
   options = tyro.cli(Options, description=__doc__)
-  print(
-    f"{platform.machine()}, {os.cpu_count()} cores, {jax.devices()[0].device_kind}; "
-    f"Python {platform.python_version()}, jax {jax.__version__}; GLIBC_TUNABLES="
-    f"{os.environ.get('GLIBC_TUNABLES', '')}\n"
-  )
+  print(f"{jax.devices()[0].device_kind}; {machine()}\n")
   print_steps(options)
   print_memory(options)
   if options.solvers:

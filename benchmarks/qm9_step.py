@@ -11,19 +11,15 @@ largest) and ratios of medians.
 # torch comes with the extra `bench` alone
 
 import dataclasses
-import os
-import platform
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import jax
 import numpy as np
-import torch
-import torch_geometric
 import tyro
 
 from benchmarks import torch_qm9
+from benchmarks.timing import machine, measure, print_seconds
 from experiments.qm9 import Config, QM9Experiment
 from igb_jax.data.qm9 import QM9
 
@@ -97,27 +93,6 @@ def pytorch_step(experiment: QM9Experiment) -> Callable[[], None]:
   return step
 
 
-def measure(
-  contenders: dict[str, tuple[Callable[[], None], int]], blocks: int
-) -> dict[str, np.ndarray]:
-  """Seconds of every counted step of each contender.
-
-  Args:
-    contenders: name -> (step, counted steps in a block).
-    blocks: turns of each.
-  """
-  seconds: dict[str, list[float]] = {name: [] for name in contenders}
-  for _ in range(blocks):
-    for name, (step, count) in contenders.items():
-      time.sleep(0.5)  # until the threads of the one before have gone to sleep
-      step()
-      for _ in range(count):
-        start = time.perf_counter()
-        step()
-        seconds[name].append(time.perf_counter() - start)
-  return {name: np.array(values) for name, values in seconds.items()}
-
-
 def main() -> None:
   """Measures and prints the table."""
   options = tyro.cli(Options, description=__doc__)
@@ -143,19 +118,8 @@ def main() -> None:
     contenders["PyTorch ew"] = pytorch_step(experiments["ew"]), options.torch_steps
   seconds = measure(contenders, options.blocks)
 
-  print(
-    f"QM9 step, batch {BATCH_SIZE}, {platform.machine()}, {os.cpu_count()} cores, "
-    f"{jax.devices()[0].device_kind}; Python {platform.python_version()}, jax "
-    f"{jax.__version__}, torch {torch.__version__}, torch_geometric "
-    f"{torch_geometric.__version__}; GLIBC_TUNABLES="
-    f"{os.environ.get('GLIBC_TUNABLES', '')}\n"
-  )
-  print("| step | median s | min s | max s | counted |\n|---|---|---|---|---|")
-  for name, values in seconds.items():
-    print(
-      f"| {name} | {np.median(values):.3f} | {values.min():.3f} | {values.max():.3f} "
-      f"| {len(values)} |"
-    )
+  print(f"QM9 step, batch {BATCH_SIZE}, {jax.devices()[0].device_kind}; {machine()}\n")
+  print_seconds(seconds)
   ours, igbv1 = seconds["igb_jax ew"], seconds["igb_jax igbv1"]
   print(f"\nigbv1 / ew: {np.median(igbv1) / np.median(ours):.3f} (medians), ", end="")
   print(f"{igbv1.min() / ours.min():.3f} (minima)")

@@ -15,8 +15,6 @@ few Newton steps, as we do; the published code solves 20 convex problems for the
 # torch comes with the extra `bench` alone
 
 import dataclasses
-import os
-import platform
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -28,7 +26,7 @@ import torch
 import tyro
 
 from benchmarks import torch_segnet
-from benchmarks.qm9_step import measure
+from benchmarks.timing import machine, measure, print_seconds
 from experiments.nyuv2 import PRESETS, NYUv2Experiment
 from igb_jax.data.scene_batches import SceneBatch
 from igb_jax.nets import segnet
@@ -213,12 +211,7 @@ def report(
     seconds: of every counted step, by `igb_jax METHOD` and `PyTorch METHOD`.
     compilations: of ours, by method.
   """
-  print("| step | median s | min s | max s | counted |\n|---|---|---|---|---|")
-  for name, values in seconds.items():
-    print(
-      f"| {name} | {np.median(values):.3f} | {values.min():.3f} | {values.max():.3f} "
-      f"| {len(values)} |"
-    )
+  print_seconds(seconds)
   print("\n| igb_jax | compilation s | temporary MB |\n|---|---|---|")
   for method, compilation in compilations.items():
     print(
@@ -268,11 +261,8 @@ def main() -> None:
   height, width = options.resolution
   print(
     f"SegNet step, width {options.width:g}, batch {options.batch_size}, {height} x "
-    f"{width}, {platform.machine()}, {os.cpu_count()} cores, "
-    f"{jax.devices()[0].device_kind}; Python {platform.python_version()}, jax "
-    f"{jax.__version__}, torch {torch.__version__} with {torch.get_num_threads()} "
-    f"threads, channels {'last' if options.channels_last else 'first'}; "
-    f"GLIBC_TUNABLES={os.environ.get('GLIBC_TUNABLES', '')}\n"
+    f"{width}, {jax.devices()[0].device_kind}; PyTorch with {torch.get_num_threads()} "
+    f"threads, channels {'last' if options.channels_last else 'first'}; {machine()}\n"
   )
   report(seconds, compilations)
 

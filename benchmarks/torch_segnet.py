@@ -21,6 +21,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812, torch's own name for it
 from torch import Tensor, nn
 
+from tests.golden_parameters import golden_parameter
+
 FILTERS = (64, 128, 256, 512, 512)
 NUM_TASKS = 3
 BALANCERS = ("ew", "pcgrad", "nashmtl")
@@ -283,19 +285,6 @@ def make_step(
   return step
 
 
-def _golden_parameter(number: int, name: str, shape: Sequence[int]) -> Tensor:
-  """The formula from which parameter `number` of the golden network comes."""
-  index = np.arange(np.prod(shape), dtype=np.float64)
-  if len(shape) > 1:
-    value = np.sin(12.9898 * (index + 1) + 78.233 * (number + 1)) * 43758.5453
-    value = np.sqrt(6 / np.prod(shape[1:])) * (2 * (value - np.floor(value)) - 1)
-  elif name.endswith("weight"):
-    value = np.ones(shape)
-  else:
-    value = 0.01 * np.sin(0.3 * index + number)
-  return torch.from_numpy(value.astype(np.float32).reshape(shape))
-
-
 def check(
   golden_path: str | Path, rtol: float = 1e-4, gramian_tol: float = 5e-3
 ) -> dict[str, float]:
@@ -325,7 +314,7 @@ def check(
   if found != expected:
     raise ValueError(f"parameters differ: {sorted(set(found) ^ set(expected))}")
   state = {
-    name: _golden_parameter(number, name, shape)
+    name: torch.from_numpy(golden_parameter(number, name, shape))
     for number, (name, shape) in enumerate(expected)
   }
   model.load_state_dict(model.state_dict() | state)

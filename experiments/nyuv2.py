@@ -243,11 +243,19 @@ def _read_metrics(path: Path) -> dict[str, float]:
       raise ValueError(
         f"--stl-base {path} is of a run with --balancer={content['balancer']}, not stl."
       )
-    task = dict(option.split("=") for option in content["balancer_options"])["task"]
-    if task.isdecimal():
-      task = scene_tasks.TASKS[int(task)]
+    values = content.get("test")
+    options = dict(
+      option.partition("=")[::2] for option in content.get("balancer_options", ())
+    )
+    numbered = {str(number): task for number, task in enumerate(scene_tasks.TASKS)}
+    named = options.get("task", "")
+    task = numbered.get(named, named)
+    if task not in scene_tasks.TASKS or not isinstance(values, dict):
+      raise ValueError(
+        f"--stl-base {path} is no summary of a run of this experiment on one of the "
+        f"tasks {', '.join(scene_tasks.TASKS)}."
+      )
     names = scene_tasks.METRICS_OF_TASK[task]
-    values = content["test"]
   return {
     name: float(values[name])
     for name in names

@@ -117,20 +117,19 @@ def pull_back_each(
   """
   num_tasks = len(losses)
   one_hot = jnp.eye(num_tasks, dtype=losses.dtype)
+  if unroll is None:
+    unroll = batch_size == 1 and num_tasks <= _MAX_UNROLLED
+  if unroll:
+    return jax.tree.map(lambda *rows: jnp.stack(rows), *map(pull_back, one_hot))
+
   shapes, structure = jax.tree.flatten(jax.eval_shape(pull_back, one_hot[0]))
 
   def pull_back_leaves(cotangent: jax.Array) -> list[jax.Array]:
     leaves = jax.tree.leaves(pull_back(cotangent))
     return [leaf for leaf in leaves if leaf.size]  # map cannot reshape empty ones
 
-  if unroll is None:
-    unroll = batch_size == 1 and num_tasks <= _MAX_UNROLLED
-  if unroll:
-    each = [pull_back_leaves(cotangent) for cotangent in one_hot]
-    mapped = iter([jnp.stack(leaves) for leaves in zip(*each, strict=True)])
-  else:
-    size = min(batch_size, num_tasks)
-    mapped = iter(jax.lax.map(pull_back_leaves, one_hot, batch_size=size))
+  size = min(batch_size, num_tasks)
+  mapped = iter(jax.lax.map(pull_back_leaves, one_hot, batch_size=size))
   return structure.unflatten(
     next(mapped) if shape.size else jnp.zeros((num_tasks, *shape.shape), shape.dtype)
     for shape in shapes

@@ -253,7 +253,7 @@ def run(
     LoadingError: a batch could not be loaded. What was saved stays.
   """
   device = jax.devices()[0].device_kind
-  folder.write_json("config.json", _jsonable(dataclasses.asdict(config)))  # pyright: ignore[reportArgumentType]
+  folder.write_json("config.json", dataclasses.asdict(config))  # pyright: ignore[reportArgumentType]
   _say(
     console,
     f"{experiment.dataset}, {config.balancer}, seed {config.seed}: {config.epochs} "
@@ -437,11 +437,3 @@ def _print_table(
 
 def _say(console: Console, text: str) -> None:
   console.print(text, markup=False, highlight=False, soft_wrap=True)
-
-
-def _jsonable(values: dict[str, Any]) -> dict[str, Any]:
-  """Paths as strings; everything else is JSON already."""
-  return {
-    name: str(value) if isinstance(value, Path) else value
-    for name, value in values.items()
-  }

@@ -58,7 +58,8 @@ class RunFolder:
 
     Args:
       name: of the file.
-      content: what JSON can hold; numbers that are not finite are refused.
+      content: what JSON can hold, and paths, which become strings; numbers that are
+        not finite are refused.
 
     Returns:
       The file's path.
@@ -68,7 +69,8 @@ class RunFolder:
     """
     path = self.path / name
     partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
+    text = json.dumps(content, indent=2, allow_nan=False, default=os.fspath)
+    partial.write_text(text + "\n")
     os.replace(partial, path)
     return path
 

@@ -171,6 +171,9 @@ def test_stl_base_replaces_the_papers(tmp_path):
     ("[]", "base.json must hold a JSON object"),
     ("{", "is no JSON file"),
     ('{"balancer": "ew"}', "base.json is of a run with --balancer=ew, not stl"),
+    ('{"balancer": "stl"}', "is no summary of a run of this experiment on one of the"),
+    ('{"balancer": "stl", "balancer_options": ["task=homo"], "test": {"homo": 1}}',
+     "is no summary of a run of this experiment on one of the"),
   ):  # fmt: skip
     path.write_text(content)
     with pytest.raises(ValueError, match=message):
@@ -193,6 +196,13 @@ def test_stl_base_is_made_of_single_task_runs(tmp_path):
   own = tuple(summary["test"].values())[:2]
   expected = (*own, 1 + 2, 1 + 3, *(2 + index for index in range(4, 9)))
   assert experiment.read_base(paths) == pytest.approx(expected)
+  names = [str(path) for path in paths]
+  arguments = ["--stl-base", *names, "--balancer=ew", "--epochs=1"]
+  assert run(small(tmp_path / "run", *arguments)) == 0
+  summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+  assert summary["single_task_base"] == "own runs"
+  config = json.loads((tmp_path / "run" / "config.json").read_text())
+  assert config["stl_base"] == names
   with pytest.raises(ValueError, match="wrong or missing: normal_mean, "):
     experiment.read_base(paths[:2])
   with pytest.raises(ValueError, match="has depth_abs_err, depth_rel_err twice"):

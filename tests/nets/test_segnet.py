@@ -12,6 +12,7 @@ from flax import traverse_util
 from igb_jax import scene_tasks
 from igb_jax.data.scene_batches import SceneBatch
 from igb_jax.nets import mtan, segnet
+from tests.golden_parameters import golden_parameter
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 NETS = {"segnet": segnet.SegNet, "mtan": mtan.MTAN}
@@ -45,19 +46,6 @@ def random_variables(net, seed=0):
 def random_images(batch=2, height=32, width=64, seed=0):
   generator = np.random.default_rng(seed)
   return jnp.asarray(generator.random((batch, height, width, 3)), jnp.float32)
-
-
-def golden_value(number: int, name: str, shape: list[int]) -> np.ndarray:
-  """The formula of golden/README.md for parameter `number`."""
-  index = np.arange(np.prod(shape), dtype=np.float64)
-  if len(shape) > 1:
-    u = np.sin(12.9898 * (index + 1) + 78.233 * (number + 1)) * 43758.5453
-    value = np.sqrt(6 / np.prod(shape[1:])) * (2 * (u - np.floor(u)) - 1)
-  elif name.endswith("weight"):
-    value = np.ones(shape)
-  else:
-    value = 0.01 * np.sin(0.3 * index + number)
-  return value.reshape(shape).astype(np.float32)
 
 
 BLOCKS = {
@@ -97,7 +85,7 @@ def golden_params(name: str) -> dict:
   flat = {}
   entries = json.loads((GOLDEN / f"{name}_params.json").read_text())
   for number, (published, shape) in enumerate(entries):
-    value = golden_value(number, published, shape)
+    value = golden_parameter(number, published, shape)
     if len(shape) == 4:
       value = value.transpose(2, 3, 1, 0)
       value = value[0, 0] if shape[2:] == [1, 1] else value
