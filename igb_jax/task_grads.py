@@ -128,7 +128,8 @@ def pull_back_each(
     leaves = jax.tree.leaves(pull_back(cotangent))
     return [leaf for leaf in leaves if leaf.size]  # map cannot reshape empty ones
 
-  size = min(batch_size, num_tasks)
+  # at one a time not even an axis of length 1, with which XLA orders products otherwise
+  size = None if batch_size == 1 else min(batch_size, num_tasks)
   mapped = iter(jax.lax.map(pull_back_leaves, one_hot, batch_size=size))
   return structure.unflatten(
     next(mapped) if shape.size else jnp.zeros((num_tasks, *shape.shape), shape.dtype)

@@ -121,7 +121,7 @@ class _EdgeConvolution(nn.Module):
     messages = []
     for x, h, graphs in zip(nodes, hidden, dense, strict=True):
       num_graphs, capacity, _ = x.shape
-      by_kernel = x @ kernel.reshape(self.dim, -1)
+      by_kernel = x.reshape(-1, self.dim) @ kernel.reshape(self.dim, -1)
       total = h @ by_kernel.reshape(num_graphs, capacity * self.edge_dim, self.dim)
       total += (graphs.adjacency @ x) @ kernel_bias
       degree = graphs.adjacency.sum(axis=-1, keepdims=True)
@@ -147,7 +147,10 @@ class _Encoder(nn.Module):
     hidden = []
     for group in dense:
       num_graphs, capacity = group.mask.shape
-      h = nn.relu(embed_edge(group.edges)) * group.adjacency[..., None]
+      # products of matrices, not of stacks of them: XLA on CPU transposes the whole
+      # cotangent of a stack, which took half of the step
+      h = nn.relu(embed_edge(group.edges.reshape(-1, group.edges.shape[-1])))
+      h = h * group.adjacency.reshape(-1, 1)
       hidden.append(h.reshape(num_graphs, capacity, capacity * self.edge_dim))
 
     convolve = _EdgeConvolution(self.dim, self.edge_dim)
