@@ -8,8 +8,9 @@ them alike; the first step of each block is not counted. Printed are seconds a s
 (median, least, largest), what XLA compiles and reserves for ours, and ratios.
 
 A backward pass costs about twice a forward pass, so that K of them after one forward
-pass cost (1 + 2 K) / 3 steps of ew: 2.33. PyTorch solves for Nash-MTL's weights with a
-few Newton steps, as we do; the published code solves 20 convex problems for them.
+pass cost (1 + 2 K) / 3 steps of ew: 2.33; the limit printed is 1.1 times that. PyTorch
+solves for Nash-MTL's weights with a few Newton steps, as we do; the published code
+solves 20 convex problems for them.
 """
 # pyright: reportMissingImports=false
 # torch comes with the extra `bench` alone
@@ -25,8 +26,14 @@ import numpy as np
 import torch
 import tyro
 
-from benchmarks import torch_segnet
-from benchmarks.timing import machine, measure, print_seconds
+from benchmarks import torch_balancers, torch_segnet
+from benchmarks.timing import (
+  machine,
+  measure,
+  print_against_ew,
+  print_against_pytorch,
+  print_seconds,
+)
 from experiments.nyuv2 import PRESETS, NYUv2Experiment
 from igb_jax.data.scene_batches import SceneBatch
 from igb_jax.nets import segnet
@@ -35,7 +42,7 @@ from igb_jax.training.step import init_state, make_train_step
 
 GOLDEN = Path(__file__).parents[1] / "tests" / "golden" / "segnet.npz"
 NUM_BATCHES = 4
-LIMIT = (1 + 2 * torch_segnet.NUM_TASKS) / 3
+LIMIT = 1.1 * (1 + 2 * torch_segnet.NUM_TASKS) / 3
 # method -> the most that ours / PyTorch may be
 TARGETS = {"ew": 1.0, "nashmtl": 0.7, "pcgrad": 0.8}
 
@@ -163,7 +170,7 @@ def pytorch_step(
 
   Args:
     width: factor on the network's numbers of channels.
-    method: one of `torch_segnet.BALANCERS`.
+    method: one of `torch_balancers.BALANCERS`.
     batches: as `torch_batch` gives them.
   """
   torch.manual_seed(0)
@@ -177,29 +184,6 @@ def pytorch_step(
     count += 1
 
   return step
-
-
-def ratios(above: np.ndarray, below: np.ndarray) -> tuple[float, float]:
-  """Ratio of medians and of minima."""
-  return float(np.median(above) / np.median(below)), float(above.min() / below.min())
-
-
-def print_ratio(
-  name: str, above: np.ndarray, below: np.ndarray, bound: float | None
-) -> None:
-  """Prints a row with the ratios of medians and minima, and whether they are in bounds.
-
-  Args:
-    name: of the row.
-    above: seconds of what is compared.
-    below: seconds of what it is compared with.
-    bound: the most that the ratio may be, if there is such a number.
-  """
-  median, least = ratios(above, below)
-  verdict = "|"
-  if bound is not None:
-    verdict = f"{bound:.2f} | {'yes' if median <= bound else 'no'}"
-  print(f"| {name} | {median:.3f} | {least:.3f} | {verdict} |")
 
 
 def report(
@@ -218,23 +202,8 @@ def report(
       f"| {method} | {compilation.seconds:.1f} | {compilation.temporary / 1e6:.0f} |"
     )
 
-  both = [method for method in compilations if f"PyTorch {method}" in seconds]
-  if both:
-    print("\n| igb_jax / PyTorch | medians | minima | target | met |")
-    print("|---|---|---|---|---|")
-    for method in both:
-      ours, theirs = seconds[f"igb_jax {method}"], seconds[f"PyTorch {method}"]
-      print_ratio(method, ours, theirs, TARGETS[method])
-
-  print(
-    "\n| step / step of ew | medians | minima | limit | met |\n|---|---|---|---|---|"
-  )
-  for name, values in seconds.items():
-    library, method = name.split()
-    ew = seconds.get(f"{library} ew")
-    if method == "ew" or ew is None:
-      continue
-    print_ratio(name, values, ew, LIMIT if method in torch_segnet.BALANCERS else None)
+  print_against_pytorch(seconds, TARGETS)
+  print_against_ew(seconds, LIMIT)
 
 
 def main() -> None:
@@ -253,7 +222,7 @@ def main() -> None:
   for method in options.methods:
     step, compilations[method] = our_step(experiment, method, on_device)
     contenders[f"igb_jax {method}"] = step, options.steps
-    if options.torch_steps and method in torch_segnet.BALANCERS:
+    if options.torch_steps and method in torch_balancers.BALANCERS:
       theirs = pytorch_step(options.width, method, for_torch)
       contenders[f"PyTorch {method}"] = theirs, options.torch_steps
   seconds = measure(contenders, options.blocks)

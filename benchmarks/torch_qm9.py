@@ -25,6 +25,8 @@ from torch import Tensor, nn
 from torch_geometric.data import Batch, Data
 from torch_geometric.nn import NNConv, Set2Set
 
+from benchmarks import torch_balancers
+
 NODE_FEATURES = 11
 EDGE_FEATURES = 5
 
@@ -61,6 +63,12 @@ class TorchMPNN(nn.Module):
   def shared_parameters(self) -> list[nn.Parameter]:
     """Returns the parameters every task reads: all but the heads."""
     return [p for name, p in self.named_parameters() if not name.startswith("head_")]
+
+  def heads(self) -> list[list[nn.Parameter]]:
+    """Returns the parameters of each task's head."""
+    return [
+      list(self.get_submodule(f"head_{k}").parameters()) for k in range(self.num_tasks)
+    ]
 
   def features(self, data: Data | Batch) -> Tensor:
     """Returns what the heads read, f32[B, dim]."""
@@ -110,43 +118,22 @@ def task_losses(model: TorchMPNN, batch: Data | Batch) -> Tensor:
 
 
 def make_step(
-  model: TorchMPNN, learning_rate: float = 1e-3
+  model: TorchMPNN, balancer: str = "ew", learning_rate: float = 1e-3
 ) -> Callable[[Batch], Tensor]:
-  """Returns one Adam step on the sum of the K losses, that is on equal weights.
+  """Returns one Adam step, as `torch_balancers.make_step` makes it.
 
   Args:
     model: the network, updated in place.
-    learning_rate: of Adam, otherwise as PyTorch sets it.
-
-  Returns:
-    A function from a batch to the losses before the update, f32[K]. They stay a
-    tensor, so that on an accelerator the step does not wait for them.
+    balancer: one of `torch_balancers.BALANCERS`.
+    learning_rate: of Adam.
   """
-  optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate)
-
-  def step(batch: Batch) -> Tensor:
-    optimizer.zero_grad()
-    losses = task_losses(model, batch)
-    losses.sum().backward()
-    optimizer.step()
-    return losses.detach()
-
-  return step
-
-
-def task_gradients(model: TorchMPNN, batch: Data | Batch) -> Tensor:
-  """Returns the Jacobian of the losses in the shared parameters, f32[K, P].
-
-  K backward passes over one retained graph, as published gradient balancers do.
-  """
-  shared = model.shared_parameters()
-  losses = list(task_losses(model, batch))
-  rows = []
-  for k, loss in enumerate(losses):
-    # The last pass frees the graph.
-    gradients = torch.autograd.grad(loss, shared, retain_graph=k + 1 < len(losses))
-    rows.append(torch.cat([gradient.flatten() for gradient in gradients]))
-  return torch.stack(rows)
+  return torch_balancers.make_step(
+    lambda batch: task_losses(model, batch),
+    model.shared_parameters(),
+    model.heads(),
+    balancer,
+    learning_rate,
+  )
 
 
 def check(
@@ -204,7 +191,11 @@ def check(
       "pred": model(batch),
       "losses": task_losses(model, batch),
     }
-  jacobian = task_gradients(model, batch).double()
+  losses = task_losses(model, batch)
+  _, jacobian, _ = torch_balancers.task_gradients(
+    losses, model.shared_parameters(), model.heads()
+  )
+  jacobian = jacobian.double()
   found["gramian"] = jacobian @ jacobian.T
   errors = {
     name: float(np.abs(value.numpy() - golden[name]).max() / np.abs(golden[name]).max())

@@ -2,10 +2,8 @@
 
 The layers of `igb_jax.nets.segnet` in the library's own operations: convolution, batch
 norm, ReLU, max pooling that returns indices, and unpooling by them. Parameters carry
-the published names, so that the golden ones load as they are. Gradient balancers take
-K backward passes over one retained graph and flatten the gradients, as published code
-does; what they do with them is written so that it costs PyTorch as little as it can.
-Only the benchmark imports this file; the library does not need torch.
+the published names, so that the golden ones load as they are. Only the benchmark
+imports this file; the library does not need torch.
 """
 # pyright: reportMissingImports=false
 # torch comes with the extra `bench` alone
@@ -16,17 +14,15 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import torch
 import torch.nn.functional as F  # noqa: N812, torch's own name for it
 from torch import Tensor, nn
 
+from benchmarks import torch_balancers
 from tests.golden_parameters import golden_parameter
 
 FILTERS = (64, 128, 256, 512, 512)
 NUM_TASKS = 3
-BALANCERS = ("ew", "pcgrad", "nashmtl")
-MAX_NORM = 1.0  # of Nash-MTL's gradient in the shared parameters
 
 
 class SceneTensors(NamedTuple):
@@ -154,135 +150,23 @@ def task_losses(model: TorchSegNet, batch: SceneTensors) -> Tensor:
   )
 
 
-def task_gradients(
-  model: TorchSegNet, batch: SceneTensors
-) -> tuple[Tensor, Tensor, list[Sequence[Tensor]]]:
-  """Takes K backward passes over one retained graph.
-
-  Args:
-    model: the network.
-    batch: scenes.
-
-  Returns:
-    The losses f32[K], their Jacobian in the shared parameters f32[K, P], and for each
-    task the gradients of its head's parameters, from the same pass.
-  """
-  shared, losses = model.shared_parameters(), task_losses(model, batch)
-  jacobian = torch.empty(NUM_TASKS, sum(p.numel() for p in shared))
-  of_heads: list[Sequence[Tensor]] = []
-  for k, head in enumerate(model.heads()):
-    gradients = torch.autograd.grad(
-      losses[k],
-      [*shared, *head.parameters()],
-      retain_graph=k + 1 < NUM_TASKS,  # the last pass frees the graph
-    )
-    flat = [gradient.flatten() for gradient in gradients[: len(shared)]]
-    torch.cat(flat, out=jacobian[k])
-    of_heads.append(gradients[len(shared) :])
-  return losses.detach(), jacobian, of_heads
-
-
-def pcgrad(jacobian: Tensor) -> Tensor:
-  """PCGrad: each gradient loses what conflicts with the others, then all are summed.
-
-  Args:
-    jacobian: f32[K, P]; the other tasks come in an order drawn from PyTorch's
-      generator.
-
-  Returns:
-    f32[P].
-  """
-  squares = [torch.dot(row, row).item() for row in jacobian]
-  total = torch.zeros_like(jacobian[0])
-  for i, row in enumerate(jacobian):
-    projected = row.clone()
-    for j in torch.randperm(len(jacobian)).tolist():
-      if j == i:
-        continue
-      product = torch.dot(projected, jacobian[j]).item()
-      if product < 0:
-        projected.sub_(jacobian[j], alpha=product / squares[j])
-    total += projected
-  return total
-
-
-def nash_weights(gramian: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-  """The a > 0 with G a = 1/a.
-
-  It is the minimum of a^T G a / 2 - sum log a, which is self-concordant, so that
-  Newton steps of length 1 / (1 + decrement), and 1 where that is small, converge.
-
-  Args:
-    gramian: f64[K, K], G, with a positive diagonal.
-
-  Returns:
-    f64[K].
-  """
-  norms = np.sqrt(np.diag(gramian))
-  cosines = gramian / np.outer(norms, norms)
-  weights = np.ones(len(norms))  # times the norms
-  for _ in range(50):
-    slope = cosines @ weights - 1 / weights
-    change = np.linalg.solve(cosines + np.diag(weights**-2), slope)
-    decrement = np.sqrt(slope @ change)
-    weights = weights - change / (1 + decrement if decrement > 0.25 else 1)
-    if decrement < 1e-8:
-      break
-  return weights / norms
-
-
 def make_step(
   net: TorchSegNet, balancer: str, learning_rate: float = 1e-4
 ) -> Callable[[SceneTensors], Tensor]:
-  """Returns one Adam step.
+  """Returns one Adam step, as `torch_balancers.make_step` makes it.
 
   Args:
     net: the network, updated in place.
-    balancer: `ew` (the sum of the losses, one backward pass), `pcgrad` or `nashmtl`
-      (K backward passes).
-    learning_rate: of Adam, otherwise as PyTorch sets it.
-
-  Returns:
-    A function from a batch to the losses before the update, f32[K].
-
-  Raises:
-    ValueError: there is no such balancer here.
+    balancer: one of `torch_balancers.BALANCERS`.
+    learning_rate: of Adam.
   """
-  if balancer not in BALANCERS:
-    raise ValueError(f"balancer must be one of {BALANCERS}, got {balancer!r}.")
-  optimizer = torch.optim.Adam(net.parameters(), lr=learning_rate)
-  shared = net.shared_parameters()
-  sizes = [p.numel() for p in shared]
-
-  def summed(batch: SceneTensors) -> Tensor:
-    losses = task_losses(net, batch)
-    losses.sum().backward()
-    return losses.detach()
-
-  def balanced(batch: SceneTensors) -> Tensor:
-    losses, jacobian, of_heads = task_gradients(net, batch)
-    weights = torch.ones(NUM_TASKS)
-    if balancer == "pcgrad":
-      combined = pcgrad(jacobian)
-    else:
-      gramian = (jacobian @ jacobian.T).numpy().astype(np.float64)
-      weights = torch.from_numpy(nash_weights(gramian)).float()
-      combined = weights @ jacobian
-      combined /= (combined.norm() / MAX_NORM).clamp(min=1)
-    for parameter, part in zip(shared, combined.split(sizes), strict=True):
-      parameter.grad = part.view_as(parameter)
-    for weight, head, gradients in zip(weights, net.heads(), of_heads, strict=True):
-      for parameter, gradient in zip(head.parameters(), gradients, strict=True):
-        parameter.grad = weight * gradient
-    return losses
-
-  def step(batch: SceneTensors) -> Tensor:
-    optimizer.zero_grad()
-    losses = summed(batch) if balancer == "ew" else balanced(batch)
-    optimizer.step()
-    return losses
-
-  return step
+  return torch_balancers.make_step(
+    lambda batch: task_losses(net, batch),
+    net.shared_parameters(),
+    [list(head.parameters()) for head in net.heads()],
+    balancer,
+    learning_rate,
+  )
 
 
 def check(
@@ -325,7 +209,11 @@ def check(
     depth=torch.from_numpy(golden["depth"][:, 0]),
     normal=torch.from_numpy(golden["normal"]),
   )
-  losses, jacobian, _ = task_gradients(model, batch)
+  losses, jacobian, _ = torch_balancers.task_gradients(
+    task_losses(model, batch),
+    model.shared_parameters(),
+    [list(head.parameters()) for head in model.heads()],
+  )
   gramian = (jacobian.double() @ jacobian.double().T).numpy()
   norms = np.sqrt(np.diag(golden["gramian"]))
   differences = {
