@@ -58,16 +58,22 @@ def choose_groups(
   batch_size: int,
   *,
   num_groups: int = 5,
+  multiple: int = 1,
   largest: int | None = None,
   draws: int = 2000,
   seed: int = 0,
 ) -> SizeGroups:
-  """Chooses capacities that batches drawn from `sizes` fit, nearly always.
+  """Chooses groups that batches drawn from `sizes` fit, nearly always.
+
+  Of all ways to split the sorted graphs into that many groups it takes the one with the
+  fewest places for edges, the sum of count x capacity^2.
 
   Args:
     sizes: int[M], number of nodes of every graph of the data set.
     batch_size: graphs in a batch.
-    num_groups: how many groups to make, of equal counts as far as possible.
+    num_groups: how many groups to make; fewer where there are not as many graphs.
+    multiple: of which every count is to be one, such as the number of devices over
+      which the graphs of a group are divided.
     largest: capacity of the last group, where it must hold more than `sizes` has.
     draws: random batches that are drawn; a capacity is the largest size that any of
       them had in its group, and the last one the largest size of all.
@@ -77,7 +83,8 @@ def choose_groups(
     The groups. A batch that does not fit them needs `SizeGroups.widest`.
 
   Raises:
-    ValueError: there are no sizes, or fewer than one graph or group.
+    ValueError: there are no sizes, or fewer than one graph or group, or the batch is no
+      multiple of `multiple`.
 
   Example:
     >>> choose_groups(np.array([3, 3, 3, 9]), batch_size=2, num_groups=2)
@@ -85,19 +92,46 @@ def choose_groups(
   """
   if len(sizes) == 0:
     raise ValueError("sizes must hold at least one graph, got none.")
-  if batch_size < 1 or num_groups < 1:
+  if batch_size < 1 or num_groups < 1 or multiple < 1:
     raise ValueError(
-      "batch_size and num_groups must be at least 1, got "
-      f"{batch_size} and {num_groups}."
+      "batch_size, num_groups and multiple must be at least 1, got "
+      f"{batch_size}, {num_groups} and {multiple}."
     )
-  places = np.array_split(np.arange(batch_size), min(num_groups, batch_size))
+  if batch_size % multiple:
+    raise ValueError(
+      f"a batch of {batch_size} graphs cannot be divided into groups whose counts are "
+      f"multiples of {multiple}; take a batch size that is one."
+    )
   generator = np.random.default_rng(seed)
   drawn = np.sort(generator.choice(sizes, (draws, batch_size)), axis=1)
-  capacities = [int(drawn[:, place[-1]].max()) for place in places[:-1]]
+  needed = drawn.max(axis=0)
+  needed[-1] = max(int(sizes.max()), largest or 0)
+  needed = needed[multiple - 1 :: multiple]  # of each unit, which stays together
+  ends = _cheapest_ends(needed, min(num_groups, len(needed)))
   return SizeGroups(
-    counts=tuple(len(place) for place in places),
-    capacities=(*capacities, max(int(sizes.max()), largest or 0)),
+    counts=tuple((multiple * np.diff(ends, prepend=0)).tolist()),
+    capacities=tuple(needed[ends - 1].tolist()),
   )
+
+
+def _cheapest_ends(needed: np.ndarray, num_groups: int) -> np.ndarray:
+  """Ends of the groups of consecutive units whose count x capacity^2 sum to the least.
+
+  Args:
+    needed: i64[U], capacity that each unit needs, ascending.
+    num_groups: at most U.
+  """
+  starts, ends = np.indices((len(needed), len(needed)))  # inclusive
+  cost = np.where(starts <= ends, (ends - starts + 1) * needed[ends] ** 2.0, np.inf)
+  least, choices = cost[0], []  # of the units up to each, by the groups so far
+  for _ in range(num_groups - 1):
+    by_start = np.concatenate([[np.inf], least[:-1]])[:, None] + cost
+    choices.append(by_start.argmin(axis=0))
+    least = by_start.min(axis=0)
+  found = [len(needed)]
+  for choice in reversed(choices):
+    found.append(int(choice[found[-1] - 1]))
+  return np.array(found[::-1])
 
 
 def fits(sizes: np.ndarray, groups: SizeGroups) -> bool:

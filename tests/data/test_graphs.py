@@ -1,5 +1,7 @@
 """Padding graphs by groups of like size."""
 
+import itertools
+
 import jraph
 import numpy as np
 import pytest
@@ -27,13 +29,21 @@ def complete_graph(size: int) -> jraph.GraphsTuple:
   sizes=st.lists(st.integers(1, 29), min_size=1, max_size=200),
   batch_size=st.integers(1, 40),
   num_groups=st.integers(1, 8),
+  multiple=st.integers(1, 4),
 )
-def test_chosen_groups_hold_the_batch(sizes, batch_size, num_groups):
+def test_chosen_groups_hold_the_batch(sizes, batch_size, num_groups, multiple):
+  num_units, batch_size = batch_size, batch_size * multiple
   groups = graphs.choose_groups(
-    np.array(sizes), batch_size, num_groups=num_groups, draws=20, largest=29
+    np.array(sizes),
+    batch_size,
+    num_groups=num_groups,
+    multiple=multiple,
+    draws=20,
+    largest=29,
   )
   assert sum(groups.counts) == batch_size == len(groups.slots)
-  assert len(groups.counts) == len(groups.capacities) == min(num_groups, batch_size)
+  assert not any(count % multiple for count in groups.counts)
+  assert len(groups.counts) == len(groups.capacities) == min(num_groups, num_units)
   assert groups.capacities[-1] == 29
   assert (np.diff(groups.capacities) >= 0).all()
   batch = np.sort(np.random.default_rng(0).choice(sizes, batch_size))
@@ -47,20 +57,40 @@ def test_groups_waste_little_on_sizes_like_qm9s():
   groups = graphs.choose_groups(sizes, 120)
   batches = np.sort(generator.choice(sizes, (3000, 120)), axis=1)
   assert np.mean([graphs.fits(batch, groups) for batch in batches]) > 0.995
-  assert groups.slots.sum() < 0.75 * 120 * 29
+  assert (groups.slots**2).sum() < 1.3 * (batches**2).sum(axis=1).mean()
+
+
+@given(
+  sizes=st.lists(st.integers(1, 29), min_size=6, max_size=6),
+  num_groups=st.integers(1, 5),
+)
+def test_no_other_groups_are_cheaper(sizes, num_groups):
+  # one draw, so that a place needs what it holds
+  groups = graphs.choose_groups(np.array(sizes), 6, num_groups=num_groups, draws=1)
+  needed = np.sort(np.random.default_rng(0).choice(sizes, (1, 6)), axis=1)[0]
+  needed[-1] = max(sizes)
+  costs = []
+  for inner in itertools.combinations(range(1, 6), num_groups - 1):
+    ends = np.array([*inner, 6])
+    costs.append((np.diff(ends, prepend=0) * needed[ends - 1] ** 2).sum())
+  assert (groups.slots**2).sum() == min(costs)
 
 
 @pytest.mark.parametrize(
-  ("sizes", "batch_size", "num_groups", "message"),
+  ("sizes", "batch_size", "num_groups", "multiple", "message"),
   [
-    ([], 4, 1, "at least one graph"),
-    ([3], 0, 1, "must be at least 1, got 0 and 1"),
-    ([3], 4, 0, "must be at least 1, got 4 and 0"),
+    ([], 4, 1, 1, "at least one graph"),
+    ([3], 0, 1, 1, "must be at least 1, got 0, 1 and 1"),
+    ([3], 4, 0, 1, "must be at least 1, got 4, 0 and 1"),
+    ([3], 4, 1, 0, "must be at least 1, got 4, 1 and 0"),
+    ([3], 4, 1, 3, "a batch of 4 graphs cannot be divided .* multiples of 3"),
   ],
 )
-def test_choose_groups_errors(sizes, batch_size, num_groups, message):
+def test_choose_groups_errors(sizes, batch_size, num_groups, multiple, message):
   with pytest.raises(ValueError, match=message):
-    graphs.choose_groups(np.array(sizes, int), batch_size, num_groups=num_groups)
+    graphs.choose_groups(
+      np.array(sizes, int), batch_size, num_groups=num_groups, multiple=multiple
+    )
 
 
 def test_pad_follows_jraphs_convention():
