@@ -18,9 +18,11 @@ import tyro
 PARTS = (
   "qm9_step",
   "arithmetic",
+  "balancer_overhead",
   "gradient_balancers",
   "scene_step",
   "first_step",
+  "waiting",
 )
 RESULTS = Path(__file__).with_name("results.md")
 

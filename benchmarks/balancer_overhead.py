@@ -1,6 +1,6 @@
 """What loss balancing costs: each update alone, the QM9 step, and many tasks.
 
-    python -m benchmarks.balancer_overhead --figure docs/figures/balancer_overhead.png
+    python -m benchmarks.balancer_overhead
 
 Three measurements in one process, float32, all cores:
 
@@ -24,11 +24,13 @@ import numpy as np
 import tyro
 from matplotlib.figure import Figure
 
+from benchmarks.timing import machine
 from experiments.qm9 import Config, QM9Experiment, losses_of
 from igb_jax import balancers
 from igb_jax.training.step import init_state, make_train_step
 
 NUM_STEPS = 1000
+FIGURE = Path(__file__).parents[1] / "docs" / "figures" / "balancer_overhead.png"
 TASK_COUNTS = (2, 11, 40, 100, 300, 1000)
 
 
@@ -36,7 +38,7 @@ TASK_COUNTS = (2, 11, 40, 100, 300, 1000)
 class Options:
   """Measures what loss balancing costs."""
 
-  figure: Path
+  figure: Path = FIGURE
   """Where the figure of the third measurement goes, a PNG."""
   repeats: int = 5
   """Counted repeats of the first and third measurement."""
@@ -146,7 +148,9 @@ def print_row(name: str, seconds: np.ndarray, more: str = "") -> None:
 def main() -> None:
   """Measures, prints the tables and draws the figure."""
   options = tyro.cli(Options, description=__doc__)
-  print(f"update alone, K = 11, mean of {NUM_STEPS} steps, microseconds\n")
+  print(
+    f"{machine()}\n\nupdate alone, K = 11, mean of {NUM_STEPS} steps, microseconds\n"
+  )
   print("| method | median | min | max |\n|---|---|---|---|")
   for name, kind in balancers.names().items():
     if kind == "loss":

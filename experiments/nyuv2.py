@@ -330,6 +330,7 @@ class NYUv2Experiment:
     )
     self.steps_per_epoch = self._train.steps_per_epoch
     self._iterator: Generator[SceneBatch] | None = None
+    self._next_batch = 0  # of the iterator, counted from the start of training
 
     self.net = NETS[config.model](width=config.width, dtype=jnp.dtype(config.dtype))
     self.balancer = self._make_balancer(self.steps_per_epoch)
@@ -386,11 +387,16 @@ class NYUv2Experiment:
 
   def epoch_batches(self, epoch: int) -> Iterator[SceneBatch]:
     """The batches of an epoch; the loader goes on from one epoch to the next."""
+    start = epoch * self.steps_per_epoch
+    if self._next_batch != start:
+      self.close()
     if self._iterator is None:
-      start = epoch * self.steps_per_epoch
       self._iterator = prefetch(self._train, workers=self.config.workers, start=start)
+      self._next_batch = start
     for _ in range(self.steps_per_epoch):
-      yield next(self._iterator)
+      batch = next(self._iterator)
+      self._next_batch += 1
+      yield batch
 
   def epoch_facts(self, epoch: int) -> dict[str, float]:
     """Nothing beyond what every run records."""
@@ -430,6 +436,7 @@ class NYUv2Experiment:
     """Ends the loader's processes."""
     if self._iterator is not None:
       self._iterator.close()
+      self._iterator = None
 
   def plot(self, folder: Path, state: TrainState) -> list[Path]:
     """Draws predictions.png: scenes of the test split beside what the net says.

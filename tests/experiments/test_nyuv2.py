@@ -261,3 +261,15 @@ def test_help_explains_every_option(capsys):
   shown = capsys.readouterr().out
   for field in dataclasses.fields(experiment.Config):
     assert "--" + field.name.replace("_", "-") in shown
+
+
+def test_the_batches_of_an_epoch_are_its_own_in_any_order(tmp_path):
+  scenes = experiment.NYUv2Experiment(experiment.parse_config(small(tmp_path / "run")))
+  first = list(scenes.epoch_batches(0))
+  next(iter(scenes.epoch_batches(1)))  # and the rest of it never
+  for epoch, expected in ((0, first), (1, None), (0, first)):
+    found = list(scenes.epoch_batches(epoch))
+    assert len(found) == scenes.steps_per_epoch
+    if expected:
+      jax.tree.map(np.testing.assert_array_equal, found, expected)
+  scenes.close()

@@ -1,0 +1,107 @@
+"""Both experiments' training steps, with every balancer.
+
+They lower for accelerators, and an epoch of them traces once and moves nothing that it
+was not told to move.
+"""
+
+import re
+
+import jax
+import pytest
+from rich.console import Console
+
+from experiments import nyuv2, qm9
+from igb_jax import balancers
+from igb_jax.training import loop
+from igb_jax.training.balancing import make_balancer
+from igb_jax.training.interrupt import StopRequest
+from igb_jax.training.progress import TrainProgress
+from igb_jax.training.step import init_state, make_train_step
+from tests.experiments.test_nyuv2 import small as small_scenes
+from tests.experiments.test_qm9 import small as small_molecules
+
+SPECS = [
+  "igbv1+nashmtl",
+  "igbv2+mgda",
+  *(pytest.param(name, marks=pytest.mark.slow) for name in balancers.names()),
+]
+
+
+@pytest.fixture(scope="module")
+def experiments(qm9_dir, tmp_path_factory):
+  out = tmp_path_factory.mktemp("out") / "run"
+  molecules = qm9.parse_config(small_molecules(qm9_dir, out))
+  scenes = nyuv2.parse_config(small_scenes(out, "--dtype=bfloat16"))
+  both = {"qm9": qm9.QM9Experiment(molecules), "nyuv2": nyuv2.NYUv2Experiment(scenes)}
+  return {
+    name: (experiment, jax.device_put(next(iter(experiment.epoch_batches(0)))))
+    for name, experiment in both.items()
+  }
+
+
+def prepare(experiment, spec):
+  """The step with a balancer, its state, and how often the losses were traced."""
+  balancer = make_balancer(
+    spec,
+    ["task=0"] if spec == "stl" else ["update_every=4"] if "nashmtl" in spec else [],
+    task_names=experiment.task_names,
+    steps_per_epoch=experiment.steps_per_epoch,
+  )
+  traces = []
+
+  def losses_of(*args):
+    traces.append(1)
+    return experiment.losses_of(*args)
+
+  variables = getattr(experiment, "initial_variables", None)
+  step = make_train_step(
+    losses_of, balancer, experiment.optimizer, stateful=variables is not None
+  )
+  state = init_state(
+    experiment.initial_params,
+    variables=variables,
+    balancer=balancer,
+    optimizer=experiment.optimizer,
+    plateau=experiment.plateau,
+    key=jax.random.key(0),
+  )
+  return step, state, traces
+
+
+@pytest.mark.parametrize("platform", ["cuda", "tpu"])
+@pytest.mark.parametrize("spec", SPECS)
+@pytest.mark.parametrize("name", ["qm9", "nyuv2"])
+def test_no_float64_and_nothing_of_the_host(experiments, name, spec, platform):
+  experiment, batch = experiments[name]
+  step, state, _ = prepare(experiment, spec)
+  text = jax.export.export(step, platforms=[platform])(state, batch).mlir_module()
+  assert "f64" not in text
+  called = set(re.findall(r"custom_call @([\w.$]+)", text))
+  assert not [target for target in called if re.search("lapack|callback|cpu", target)]
+  assert ("bf16" in text) == (name == "nyuv2")
+
+
+@pytest.mark.parametrize("spec", SPECS)
+@pytest.mark.parametrize("name", ["qm9", "nyuv2"])
+def test_an_epoch_neither_retraces_nor_moves_anything_unasked(experiments, name, spec):
+  experiment, batch = experiments[name]
+  step, state, traces = prepare(experiment, spec)
+  console = Console(quiet=True)
+  progress = TrainProgress(console, 2, experiment.steps_per_epoch)
+  state = step(state, batch)
+  traced = len(traces)
+  with jax.transfer_guard("disallow"):
+    state, timing, complete = loop._run_epoch(
+      state,
+      step,
+      experiment.epoch_batches(1),
+      1,
+      experiment.task_names,
+      progress,
+      StopRequest(),
+    )
+  assert complete
+  assert len(timing.per_step) > 0
+  assert state.step == 1 + experiment.steps_per_epoch
+  assert len(traces) == traced
+  assert step._cache_size() == 1  # pyright: ignore[reportFunctionMemberAccess]
