@@ -1,11 +1,16 @@
-"""How far the QM9 step is from its arithmetic: operations of its matrix products.
+"""How far the steps are from their arithmetic: operations of products, convolutions.
 
     python -m benchmarks.arithmetic
 
-The limit is the time that the step's matrix products would take at the rate of one
-large matrix product, measured in turns with the step: float32, all cores. Beside it,
-for each balancer, the operations of its matrix products and what XLA counts of its
-step (operations, bytes) as ratios to ew's, which show a regression on any machine.
+The limit is the time that a step's matrix products (QM9) or convolutions (SegNet) would
+take at the rate of one large matrix product, measured in turns with the step: float32,
+all cores. A backward pass has twice the operations of a forward pass. For SegNet they
+are counted so, forward x (1 + 2 K); for QM9 one by one, as they are traced.
+
+Beside it, for each balancer on QM9, the traced operations of its matrix products and
+what XLA counts of its step (operations, bytes) as ratios to ew's, which show a
+regression on any machine. A gradient balancer traces products that XLA drops: the pass
+through the heads alone is traced as a whole one.
 """
 
 import dataclasses
@@ -20,6 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 import tyro
 
+from benchmarks import scene_step
 from benchmarks.gradient_balancers import CONTENDERS, make_experiment, make_turn
 from benchmarks.timing import machine
 
@@ -28,16 +34,18 @@ SIZE = 3072  # of the large matrix product
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-  """Measures the QM9 step against its matrix products."""
+  """Measures steps against their matrix products and convolutions."""
 
   turns: int = 7
-  """Turns of each."""
+  """Turns of the QM9 step."""
+  scene_turns: int = 3
+  """Turns of each SegNet step."""
   data_dir: Path | None = None
   """Folder of the prepared data, as for the experiment."""
 
 
 def product_operations(jaxpr: Any) -> int:
-  """Multiplications and additions of the matrix products of a jaxpr.
+  """Multiplications and additions of the products and convolutions of a jaxpr.
 
   Args:
     jaxpr: of any function, closed or open; a scan counts as often as it runs.
@@ -50,6 +58,11 @@ def _operations(equation: Any) -> int:
     ((contracted, _), _) = equation.params["dimension_numbers"]
     left = equation.invars[0].aval.shape
     summed = math.prod(left[axis] for axis in contracted)
+    return 2 * summed * math.prod(equation.outvars[0].aval.shape)
+  if equation.primitive.name == "conv_general_dilated":
+    kernel = equation.invars[1].aval.shape
+    inputs = equation.params["dimension_numbers"].rhs_spec[1:]  # all but the outputs
+    summed = math.prod(kernel[axis] for axis in inputs)
     return 2 * summed * math.prod(equation.outvars[0].aval.shape)
   inner = sum(product_operations(jaxpr) for jaxpr in _inner(equation.params))
   return inner * equation.params.get("length", 1)  # of a scan
@@ -76,9 +89,46 @@ def large_product() -> Callable[[], float]:
   return turn
 
 
-def main() -> None:
-  """Measures and prints."""
-  options = tyro.cli(Options, description=__doc__)
+def print_row(name: str, values: np.ndarray, form: str) -> None:
+  """Prints median, least and largest."""
+  row = (np.median(values), values.min(), values.max())
+  print(f"| {name} | {' | '.join(format(value, form) for value in row)} |")
+
+
+def print_scenes(options: Options) -> None:
+  """SegNet's steps against their convolutions."""
+  experiment = scene_step.make_experiment(scene_step.Options())
+  batches = jax.device_get(list(experiment.epoch_batches(0)))
+  experiment.close()
+  variables = experiment.initial_params, experiment.initial_variables
+  traced = jax.jit(experiment.losses_of).trace(*variables, batches[0])
+  forward = product_operations(traced.jaxpr)
+  on_device = [jax.device_put(batch) for batch in batches]
+  steps = {
+    method: scene_step.our_step(experiment, method, on_device)[0]
+    for method in ("ew", "nashmtl", "pcgrad")
+  }
+  product = large_product()
+  seconds: dict[str, list[float]] = {method: [] for method in steps}
+  products = []
+  for turn in range(options.scene_turns + 1):
+    for method, step in steps.items():
+      start = time.perf_counter()
+      step()
+      if turn:  # the first allocates
+        seconds[method].append(time.perf_counter() - start)
+    products.append(product())
+  rate = 2 * SIZE**3 / np.median(products)
+  print("\n| SegNet step, 2 x 288 x 384 | median | min | max |\n|---|---|---|---|")
+  for method, values in seconds.items():
+    operations = forward * (3 if method == "ew" else 7)
+    ratio = np.array(values) * rate / operations
+    name = f"{method} / its {operations / 1e9:.0f} GFLOP at {rate / 1e9:.0f} GFLOP/s"
+    print_row(name, ratio, ".2f")
+
+
+def print_qm9(options: Options) -> None:
+  """The QM9 step against its matrix products, and the balancers against ew."""
   experiment = make_experiment("ew", (), options.data_dir)
   batch = jax.device_put(experiment.train_batches(0)[0])
   state = experiment.init_state()
@@ -93,16 +143,13 @@ def main() -> None:
     products.append(product())
   rates = 2 * SIZE**3 / np.array(products)
   ratios = np.array(steps) * rates / operations
-  print(f"{machine()}\n")
   print("| QM9 step, ew, batch 120 | median | min | max |\n|---|---|---|---|")
   for name, values, form in (
     ("step, s", np.array(steps), ".3f"),
     (f"product of {SIZE} x {SIZE}, GFLOP/s", rates / 1e9, ".0f"),
     (f"step / its {operations / 1e9:.1f} GFLOP at that rate", ratios, ".2f"),
   ):
-    row = (np.median(values), values.min(), values.max())
-    print(f"| {name} | {' | '.join(format(value, form) for value in row)} |")
-
+    print_row(name, values, form)
   print(
     "\nratios to ew; XLA counts the body of a loop once, whose turns are the tasks\n"
   )
@@ -121,6 +168,14 @@ def main() -> None:
     )
     of_ew = counts if of_ew is None else of_ew
     print(f"| {name} | {' | '.join(f'{ratio:.2f}' for ratio in counts / of_ew)} |")
+
+
+def main() -> None:
+  """Measures and prints."""
+  options = tyro.cli(Options, description=__doc__)
+  print(f"{machine()}\n")
+  print_qm9(options)
+  print_scenes(options)
 
 
 if __name__ == "__main__":

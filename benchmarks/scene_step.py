@@ -212,7 +212,7 @@ def main() -> None:
   if options.torch_steps:
     torch_segnet.check(GOLDEN)  # it is the same network
   experiment = make_experiment(options)
-  batches = list(experiment.epoch_batches(0))
+  batches = jax.device_get(list(experiment.epoch_batches(0)))
   experiment.close()
   on_device = [jax.device_put(batch) for batch in batches]
   for_torch = [torch_batch(batch, options.channels_last) for batch in batches]
