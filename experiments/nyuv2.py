@@ -28,6 +28,7 @@ import tyro
 from igb_jax import balancers, scene_tasks
 from igb_jax.data import nyuv2
 from igb_jax.data.loader import prefetch
+from igb_jax.data.part import WHOLE, Part
 from igb_jax.data.rooms import Rooms
 from igb_jax.data.scene_batches import (
   EvaluationBatches,
@@ -40,10 +41,13 @@ from igb_jax.nets.mtan import MTAN
 from igb_jax.nets.segnet import SegNet
 from igb_jax.training import command_line, run
 from igb_jax.training.balancing import make_balancer
+from igb_jax.training.checkpoint import CheckpointConfig
+from igb_jax.training.devices import DeviceConfig, Devices, initialize
 from igb_jax.training.loop import Evaluation
 from igb_jax.training.scene_plots import plot_predictions
 from igb_jax.training.schedule import halve_every
 from igb_jax.training.step import (
+  NonFiniteConfig,
   Params,
   TrainState,
   Variables,
@@ -60,7 +64,7 @@ NUM_SHOWN = 6
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
+class Config(DeviceConfig, CheckpointConfig, NonFiniteConfig):
   """Trains one network on segmentation, depth and normals of indoor scenes."""
 
   preset: Literal["quick", "paper", "mtan"] = "quick"
@@ -180,6 +184,7 @@ def check_config(config: Config) -> None:
     "seed": 0,
     "split_seed": 0,
     "workers": 0,
+    "max_skips": 1,
   }
   command_line.check_at_least(config, at_least)
   for name in ("learning_rate", "width"):
@@ -223,16 +228,16 @@ def read_base(paths: Sequence[Path]) -> tuple[float, ...]:
   bad = [name for name in scene_tasks.METRICS if not 0 < base.get(name, 0) < np.inf]
   if bad:
     raise ValueError(
-      "--stl-base must have a positive number for every metric; wrong or missing: "
-      f"{', '.join(bad)}."
+      f"--stl-base {', '.join(map(str, paths))} must have a positive number for every "
+      f"metric; wrong or missing: {', '.join(bad)}."
     )
   return tuple(base[name] for name in scene_tasks.METRICS)
 
 
 def _read_metrics(path: Path) -> dict[str, float]:
   try:
-    content = json.loads(path.read_text())
-  except ValueError as error:
+    content = json.loads(path.read_text(), parse_int=float)  # whole ones may be huge
+  except (ValueError, RecursionError) as error:
     raise ValueError(f"--stl-base {path} is no JSON file: {error}") from error
   if not isinstance(content, dict):
     raise ValueError(f"--stl-base {path} must hold a JSON object.")
@@ -244,9 +249,10 @@ def _read_metrics(path: Path) -> dict[str, float]:
         f"--stl-base {path} is of a run with --balancer={content['balancer']}, not stl."
       )
     values = content.get("test")
-    options = dict(
-      option.partition("=")[::2] for option in content.get("balancer_options", ())
-    )
+    stated = content.get("balancer_options")
+    stated = stated if isinstance(stated, list) else []
+    parts = [str(option).partition("=") for option in stated]
+    options = {name: value for name, _, value in parts}
     numbered = {str(number): task for number, task in enumerate(scene_tasks.TASKS)}
     named = options.get("task", "")
     task = numbered.get(named, named)
@@ -283,6 +289,8 @@ class NYUv2Experiment:
     """
     check_config(config)
     self.config = config
+    self.devices = Devices(config.devices, config.mesh)
+    self.devices.check_batch_size(config.batch_size)
     base = read_base(config.stl_base)
     self._base = base
     self.base = "own runs" if config.stl_base else "paper"
@@ -327,6 +335,7 @@ class NYUv2Experiment:
       seed=config.seed,
       num_epochs=config.epochs,
       augmented=config.augment,
+      part=self.devices.part,
     )
     self.steps_per_epoch = self._train.steps_per_epoch
     self._iterator: Generator[SceneBatch] | None = None
@@ -337,10 +346,18 @@ class NYUv2Experiment:
     self.optimizer = optax.adam(config.learning_rate)
     self.plateau = halve_every(config.halve_every)
     self.step = make_train_step(
-      self.losses_of, self.balancer, self.optimizer, stateful=True
+      self.losses_of,
+      self.balancer,
+      self.optimizer,
+      stateful=True,
+      # generated rooms lack nothing
+      present_of=scene_tasks.present if config.data_dir else None,
+      max_skips=config.tolerated_skips,
+      placement=self.devices.placement,
     )
-    self._take_in = jax.jit(self._take_in_batch, donate_argnums=2)
-    self._predict = jax.jit(self._predict_batch)
+    whole = self.devices.whole
+    self._take_in = jax.jit(self._take_in_batch, donate_argnums=2, out_shardings=whole)
+    self._predict = jax.jit(self._predict_batch, out_shardings=whole)
     params_key, self._balancer_key = jax.random.split(jax.random.key(config.seed))
     images = jnp.zeros((1, *config.resolution, 3))
     init = jax.jit(lambda key: self.net.init(key, images, train=False))
@@ -376,7 +393,7 @@ class NYUv2Experiment:
 
   def init_state(self) -> TrainState:
     """The state before the first step."""
-    return init_state(
+    state = init_state(
       self.initial_params,
       variables=self.initial_variables,
       balancer=self.balancer,
@@ -384,19 +401,20 @@ class NYUv2Experiment:
       plateau=self.plateau,
       key=self._balancer_key,
     )
+    return self.devices.put_state(state)
 
-  def epoch_batches(self, epoch: int) -> Iterator[SceneBatch]:
-    """The batches of an epoch; the loader goes on from one epoch to the next."""
-    start = epoch * self.steps_per_epoch
-    if self._next_batch != start:
+  def epoch_batches(self, epoch: int, start: int = 0) -> Iterator[SceneBatch]:
+    """The batches of an epoch from one on; the loader goes on from epoch to epoch."""
+    first = epoch * self.steps_per_epoch + start
+    if self._next_batch != first:
       self.close()
     if self._iterator is None:
-      self._iterator = prefetch(self._train, workers=self.config.workers, start=start)
-      self._next_batch = start
-    for _ in range(self.steps_per_epoch):
+      self._iterator = prefetch(self._train, workers=self.config.workers, start=first)
+      self._next_batch = first
+    for _ in range(start, self.steps_per_epoch):
       batch = next(self._iterator)
       self._next_batch += 1
-      yield batch
+      yield self.devices.put_batch(batch)
 
   def epoch_facts(self, epoch: int) -> dict[str, float]:
     """Nothing beyond what every run records."""
@@ -424,9 +442,9 @@ class NYUv2Experiment:
     positions = getattr(self.split, split)
     if len(positions) == 0:
       positions = self.split.test
-    total = scene_tasks.SceneMetrics.zeros()
-    for batch in prefetch(self._evaluation_batches(positions)):
-      batch = jax.device_put(batch)
+    total = jax.device_put(scene_tasks.SceneMetrics.zeros(), self.devices.whole)
+    for batch in prefetch(self._evaluation_batches(positions, self.devices.part)):
+      batch = self.devices.put_batch(batch)
       total = self._take_in((state.params, state.variables), batch, total)
     metrics = total.compute()
     score = delta_m(list(metrics.values()), self._base, scene_tasks.HIGHER_IS_BETTER)
@@ -451,7 +469,7 @@ class NYUv2Experiment:
     for index in range(len(shown)):
       batch = shown[index]
       prediction = jax.device_get(
-        self._predict((state.params, state.variables), jax.device_put(batch.image))
+        self._predict((state.params, state.variables), batch.image)
       )
       for place in np.flatnonzero(batch.mask):
         scenes.append(jax.tree.map(lambda leaf, p=place: leaf[p], batch))
@@ -460,9 +478,11 @@ class NYUv2Experiment:
     plot_predictions(path, scenes, predictions, nyuv2.CLASS_NAMES)
     return [path]
 
-  def _evaluation_batches(self, positions: np.ndarray) -> EvaluationBatches:
+  def _evaluation_batches(
+    self, positions: np.ndarray, part: Part = WHOLE
+  ) -> EvaluationBatches:
     return EvaluationBatches(
-      self.scenes, positions, self.config.batch_size, self.config.resolution
+      self.scenes, positions, self.config.batch_size, self.config.resolution, part
     )
 
   def losses_of(
@@ -490,8 +510,15 @@ class NYUv2Experiment:
 
 def main(arguments: Sequence[str] | None = None) -> None:
   """Runs the experiment that the command line describes, and exits."""
-  config = parse_config(sys.argv[1:] if arguments is None else arguments)
-  run.main(lambda: NYUv2Experiment(config), config)
+  arguments = sys.argv[1:] if arguments is None else arguments
+  config = parse_config(arguments)
+  run.main(
+    lambda: NYUv2Experiment(config),
+    config,
+    program="experiments.nyuv2",
+    arguments=arguments,
+    join=lambda: initialize(config),
+  )
 
 
 if __name__ == "__main__":

@@ -26,13 +26,26 @@ import tyro
 from igb_jax import balancers
 from igb_jax.data import graphs, qm9
 from igb_jax.data.loader import prefetch
-from igb_jax.data.molecule_batches import MoleculeBatch, MoleculeBatches, shuffled
+from igb_jax.data.molecule_batches import (
+  MoleculeBatch,
+  MoleculeBatches,
+  shuffled,
+  without_labels,
+)
 from igb_jax.metrics import delta_m
 from igb_jax.nets.mpnn import MPNN
 from igb_jax.training import command_line, run
 from igb_jax.training.balancing import make_balancer
+from igb_jax.training.checkpoint import CheckpointConfig
+from igb_jax.training.devices import DeviceConfig, Devices, initialize
 from igb_jax.training.loop import Evaluation
-from igb_jax.training.step import Params, TrainState, init_state, make_train_step
+from igb_jax.training.step import (
+  NonFiniteConfig,
+  Params,
+  TrainState,
+  init_state,
+  make_train_step,
+)
 
 # The base of delta_m, in the order and units of qm9.TARGETS: test errors of single-task
 # runs as the published code has them; Table 2 of Dai et al., UAI 2023, rounds them.
@@ -43,7 +56,7 @@ SINGLE_TASK_ERRORS = (
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
+class Config(DeviceConfig, CheckpointConfig, NonFiniteConfig):
   """Trains one graph network on eleven properties of QM9's molecules."""
 
   preset: Literal["quick", "paper"] = "quick"
@@ -79,6 +92,9 @@ class Config:
   """Number of test molecules."""
   split_seed: int = 0
   """Seed of the split; apart from `seed`, so that runs are comparable."""
+  missing_labels: float = 0.0
+  """Share of the training molecules' labels that is left out at random, as a function
+  of the split's seed."""
   dim: int = 64
   """Width of the network's node state."""
   size_groups: int = 5
@@ -148,8 +164,13 @@ def check_config(config: Config) -> None:
     "seed": 0,
     "split_seed": 0,
     "plateau_patience": 0,
+    "max_skips": 1,
   }
   command_line.check_at_least(config, at_least)
+  if not 0 <= config.missing_labels < 1:
+    raise ValueError(
+      f"--missing-labels must be at least 0 and below 1, got {config.missing_labels}."
+    )
   if not 0 < config.min_learning_rate <= config.learning_rate < float("inf"):
     raise ValueError(
       "--learning-rate and --min-learning-rate must be positive, the first not below "
@@ -162,7 +183,7 @@ def check_config(config: Config) -> None:
 
 
 def losses_of(net: MPNN, params: Params, batch: MoleculeBatch) -> jax.Array:
-  """Mean squared error of every task over the molecules of a batch.
+  """Mean squared error of every task over the molecules of a batch that have its label.
 
   Args:
     net: the network.
@@ -170,10 +191,20 @@ def losses_of(net: MPNN, params: Params, batch: MoleculeBatch) -> jax.Array:
     batch: the molecules, with standardised targets.
 
   Returns:
-    f32[K].
+    f32[K]; 0 for a task without any label.
   """
   errors = net.apply({"params": params}, batch.graphs) - batch.targets
-  return (batch.mask[:, None] * errors**2).sum(axis=0) / batch.mask.sum()
+  known = batch.mask[:, None] if batch.known is None else batch.known
+  return (known * errors**2).sum(axis=0) / jnp.maximum(known.sum(axis=0), 1)
+
+
+def present_of(batch: MoleculeBatch) -> jax.Array:
+  """Which tasks have a label in a batch of which some may be missing: bool[K].
+
+  Args:
+    batch: the molecules.
+  """
+  return (jnp.asarray(batch.known) > 0).any(axis=0)
 
 
 class QM9Experiment:
@@ -204,6 +235,8 @@ class QM9Experiment:
     """
     check_config(config)
     self.config = config
+    self.devices = Devices(config.devices, config.mesh)
+    self.devices.check_batch_size(config.batch_size)
     self._make_balancer(steps_per_epoch=1)  # wrong names fail before the data loads
     self.data = qm9.load(config.data_dir, config.source, limit=config.molecules)
     self.split = qm9.split(
@@ -217,19 +250,27 @@ class QM9Experiment:
       self.data.num_atoms[self.split.train],
       config.batch_size,
       num_groups=config.size_groups,
+      multiple=self.devices.num_parts,
       largest=int(self.data.num_atoms.max()),
     )
-    train_targets = self.data.targets[self.split.train].astype(np.float64)
-    self.target_mean = train_targets.mean(axis=0)
-    self.target_std = train_targets.std(axis=0, ddof=1)
-    if not (self.target_std > 0).all():
-      constant = qm9.TARGETS[int(np.argmin(self.target_std > 0))]
+    given = without_labels(
+      self.data.targets, config.missing_labels, seed=config.split_seed
+    )
+    train_targets = given[self.split.train].astype(np.float64)
+    lacks_labels = np.isnan(train_targets).any()
+    varies = np.fmax.reduce(train_targets) > np.fmin.reduce(train_targets)  # skip NaN
+    if not varies.all():
+      constant = qm9.TARGETS[int(np.argmin(varies))]
       raise ValueError(
         f"{constant} has one value in all {len(train_targets)} training molecules, so "
         "that it cannot be standardised; take a larger --train-size."
       )
-    standardised = (self.data.targets - self.target_mean) / self.target_std
-    self.targets = standardised.astype(np.float32)
+    self.target_mean = np.nanmean(train_targets, axis=0)
+    self.target_std = np.nanstd(train_targets, axis=0, ddof=1)
+    self.targets, self.train_targets = (
+      ((targets - self.target_mean) / self.target_std).astype(np.float32)
+      for targets in (self.data.targets, given)
+    )
     self.steps_per_epoch = len(self.train_batches(0))
 
     self.net = MPNN(num_tasks=len(qm9.TARGETS), dim=config.dim)
@@ -243,8 +284,17 @@ class QM9Experiment:
       rtol=1e-4,
       min_scale=config.min_learning_rate / config.learning_rate,
     )
-    self.step = make_train_step(self.losses_of, self.balancer, self.optimizer)
-    self._absolute_errors = jax.jit(self._absolute_errors_of)
+    self.step = make_train_step(
+      self.losses_of,
+      self.balancer,
+      self.optimizer,
+      present_of=present_of if lacks_labels else None,
+      max_skips=config.tolerated_skips,
+      placement=self.devices.placement,
+    )
+    self._absolute_errors = jax.jit(
+      self._absolute_errors_of, out_shardings=self.devices.whole
+    )
     params_key, self._balancer_key = jax.random.split(jax.random.key(config.seed))
     init = jax.jit(self.net.init)
     self.initial_params = init(params_key, self.train_batches(0)[0].graphs)["params"]
@@ -259,22 +309,24 @@ class QM9Experiment:
 
   def init_state(self) -> TrainState:
     """The state before the first step."""
-    return init_state(
+    state = init_state(
       self.initial_params,
       balancer=self.balancer,
       optimizer=self.optimizer,
       plateau=self.plateau,
       key=self._balancer_key,
     )
+    return self.devices.put_state(state)
 
   def train_batches(self, epoch: int) -> MoleculeBatches:
     """The batches of an epoch, a function of the seed and the epoch."""
     order = shuffled(self.split.train, seed=self.config.seed, epoch=epoch)
-    return self._batches(order)
+    return self._batches(order, self.train_targets)
 
-  def epoch_batches(self, epoch: int) -> Iterator[MoleculeBatch]:
-    """The same, made ahead of time."""
-    return prefetch(self.train_batches(epoch))
+  def epoch_batches(self, epoch: int, start: int = 0) -> Iterator[MoleculeBatch]:
+    """The same from one of them on, made ahead of time and put on the devices."""
+    batches = prefetch(self.train_batches(epoch), start=start)
+    return map(self.devices.put_batch, batches)
 
   @property
   def description(self) -> str:
@@ -307,9 +359,9 @@ class QM9Experiment:
       split: which molecules.
     """
     positions = getattr(self.split, split)
-    total = jnp.zeros(len(qm9.TARGETS))
-    for batch in prefetch(self._batches(positions)):
-      total = self._absolute_errors(state.params, jax.device_put(batch), total)
+    total = jax.device_put(np.zeros(len(qm9.TARGETS), np.float32), self.devices.whole)
+    for batch in prefetch(self._batches(positions, self.targets)):
+      total = self._absolute_errors(state.params, self.devices.put_batch(batch), total)
     standardised = np.asarray(jax.device_get(total), np.float64) / len(positions)
     errors = standardised * self.target_std * qm9.REPORT_SCALE
     return Evaluation(
@@ -317,8 +369,10 @@ class QM9Experiment:
       score=delta_m(errors, SINGLE_TASK_ERRORS),
     )
 
-  def _batches(self, positions: np.ndarray) -> MoleculeBatches:
-    return MoleculeBatches(self.data, positions, self.targets, self.groups)
+  def _batches(self, positions: np.ndarray, targets: np.ndarray) -> MoleculeBatches:
+    return MoleculeBatches(
+      self.data, positions, targets, self.groups, self.devices.part
+    )
 
   def losses_of(self, params: Params, batch: MoleculeBatch) -> jax.Array:
     """Task losses f32[K] of a batch; see the function of this name."""
@@ -333,8 +387,15 @@ class QM9Experiment:
 
 def main(arguments: Sequence[str] | None = None) -> None:
   """Runs the experiment that the command line describes, and exits."""
-  config = parse_config(sys.argv[1:] if arguments is None else arguments)
-  run.main(lambda: QM9Experiment(config), config)
+  arguments = sys.argv[1:] if arguments is None else arguments
+  config = parse_config(arguments)
+  run.main(
+    lambda: QM9Experiment(config),
+    config,
+    program="experiments.qm9",
+    arguments=arguments,
+    join=lambda: initialize(config),
+  )
 
 
 if __name__ == "__main__":

@@ -25,7 +25,8 @@ def delta_m(
     delta_m in per cent.
 
   Raises:
-    ValueError: shapes differ, there are no metrics, or a baseline is zero.
+    ValueError: shapes differ, there are no metrics, or a baseline is zero or not
+      finite.
 
   Example:
     >>> delta_m([2.0, 0.5], [1.0, 1.0], higher_is_better=[False, True])
@@ -38,7 +39,16 @@ def delta_m(
       "metrics and baselines must be vectors of the same length, got shapes "
       f"{metrics.shape} and {baselines.shape}."
     )
-  if (baselines == 0).any():
-    raise ValueError("baselines must not be zero: the change is relative to them.")
-  sign = np.where(higher_is_better, -1.0, 1.0)
+  if not (np.isfinite(baselines) & (baselines != 0)).all():
+    raise ValueError(
+      "baselines must not be zero, and must be finite: the change is relative to them; "
+      f"got {baselines.tolist()}."
+    )
+  higher = np.asarray(higher_is_better)
+  if higher.shape not in ((), metrics.shape):
+    raise ValueError(
+      "higher_is_better must be one bool, or one a metric, got the shape "
+      f"{higher.shape} for {len(metrics)} metrics."
+    )
+  sign = np.where(higher, -1.0, 1.0)
   return float(100 * np.mean(sign * (metrics - baselines) / baselines))

@@ -72,6 +72,28 @@ def losses(prediction: Any, scenes: Any) -> jax.Array:
   )
 
 
+def present(scenes: Any) -> jax.Array:
+  """Which tasks have a known pixel in a batch.
+
+  Args:
+    scenes: as for `losses`.
+
+  Returns:
+    bool[3], in the order of `TASKS`.
+
+  Example:
+    >>> import types
+    >>> scenes = types.SimpleNamespace(
+    ...   label=jnp.full((1, 2, 2), -1), depth=jnp.ones((1, 2, 2)),
+    ...   normal=jnp.zeros((1, 2, 2, 3)))
+    >>> print(present(scenes))
+    [False  True False]
+  """
+  return jnp.stack(
+    [(scenes.label >= 0).any(), (scenes.depth > 0).any(), (scenes.normal != 0).any()]
+  )
+
+
 def _mean(values: jax.Array, where: jax.Array) -> jax.Array:
   total = jnp.sum(jnp.where(where, values, 0.0))
   return total / jnp.maximum(jnp.sum(where), 1)

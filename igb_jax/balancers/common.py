@@ -28,12 +28,13 @@ def check_count(name: str, value: Any, *, minimum: int = 1) -> int:
   return int(value)
 
 
-def check_positive(name: str, value: Any) -> float:
+def check_positive(name: str, value: Any, *, or_zero: bool = False) -> float:
   """Returns `value` if it is a finite positive number.
 
   Args:
     name: what the value is called in the error.
     value: the number to check.
+    or_zero: whether 0 is allowed too.
 
   Raises:
     TypeError: `value` is no real number.
@@ -42,8 +43,9 @@ def check_positive(name: str, value: Any) -> float:
   if isinstance(value, bool) or not isinstance(value, numbers.Real):
     raise TypeError(f"{name} must be a number, got {value!r}.")
   number = float(value)
-  if not (math.isfinite(number) and number > 0):
-    raise ValueError(f"{name} must be finite and positive, got {value}.")
+  if not (math.isfinite(number) and (number > 0 or (or_zero and number == 0))):
+    allowed = "positive, or zero" if or_zero else "positive"
+    raise ValueError(f"{name} must be finite and {allowed}, got {value}.")
   return number
 
 
@@ -69,9 +71,39 @@ def check_losses(losses: jax.typing.ArrayLike, num_tasks: int) -> jax.Array:
   return losses.astype(jnp.float32)
 
 
-def is_valid(losses: jax.Array) -> jax.Array:
-  """bool[K]: which losses are positive and finite, so that a history may use them."""
-  return jnp.isfinite(losses) & (losses > 0)
+def check_present(present: jax.typing.ArrayLike, num_tasks: int) -> jax.Array:
+  """Returns the mask of the tasks that are present as bool[K]; runs while tracing.
+
+  Args:
+    present: bool[K].
+    num_tasks: K.
+
+  Raises:
+    TypeError: the mask does not hold bools.
+    ValueError: the mask has not the shape (num_tasks,).
+  """
+  present = jnp.asarray(present)
+  if present.shape != (num_tasks,):
+    raise ValueError(
+      f"present must have the shape ({num_tasks},), one bool a task, got "
+      f"{present.shape}."
+    )
+  if present.dtype != bool:
+    raise TypeError(
+      f"present must hold bools, True where a task has a loss, got {present.dtype}."
+    )
+  return present
+
+
+def is_valid(losses: jax.Array, present: jax.Array | None = None) -> jax.Array:
+  """bool[K]: which losses a history may use: positive, finite and present.
+
+  Args:
+    losses: f32[K].
+    present: bool[K], all by default.
+  """
+  valid = jnp.isfinite(losses) & (losses > 0)
+  return valid if present is None else valid & present
 
 
 def all_finite(tree: Any) -> jax.Array:

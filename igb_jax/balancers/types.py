@@ -6,6 +6,12 @@ A loss balancer is a pair of pure functions, in the way of optax:
     weighted_losses, state = balancer.update(losses, state)
 
 Both run inside `jax.jit`; the state is a plain pytree of arrays.
+
+Every balancer, of losses or of gradients, takes `present=bool[K]` where a batch may
+lack the labels of a task. A task that is absent has the weight 0 and contributes
+exactly 0, whatever its loss or gradient is, NaN included; its history stays as it was;
+and the others are balanced as if it did not exist. Where no task is present nothing of
+the state changes but the weights, which are 0.
 """
 
 from typing import Any, NamedTuple, Protocol
@@ -34,16 +40,23 @@ class InitFn(Protocol):
 
 
 class UpdateFn(Protocol):
-  """`update(losses, state, **extra) -> (weighted_losses, state)`."""
+  """`update(losses, state, present=None, **extra) -> (weighted_losses, state)`."""
 
   def __call__(
-    self, losses: jax.typing.ArrayLike, state: Any, **extra: Any
+    self,
+    losses: jax.typing.ArrayLike,
+    state: Any,
+    *,
+    present: jax.typing.ArrayLike | None = None,
+    **extra: Any,
   ) -> tuple[jax.Array, Any]:
     """Weighs the losses and advances the state.
 
     Args:
       losses: float[K], the losses of the batch; computed with in float32.
       state: the state that `init` or the previous `update` returned.
+      present: bool[K], which tasks have a loss in this batch; all by default. The
+        weighted loss of an absent task is 0, and so is its derivative.
       **extra: extra arguments; those that a method does not know are ignored.
 
     Returns:
@@ -51,8 +64,8 @@ class UpdateFn(Protocol):
       held constant, and the new state.
 
     Raises:
-      TypeError: `losses` are not floating-point numbers.
-      ValueError: `losses` have not the shape (num_tasks,).
+      TypeError: `losses` are not floating-point numbers, or `present` no bools.
+      ValueError: `losses` or `present` have not the shape (num_tasks,).
     """
     ...
 
@@ -62,8 +75,8 @@ class LossBalancer(NamedTuple):
 
   Attributes:
     init: `init(key=None) -> state`, see `InitFn`.
-    update: `update(losses, state, **extra) -> (weighted_losses, state)`, see
-      `UpdateFn`.
+    update: `update(losses, state, present=None, **extra) -> (weighted_losses, state)`,
+      see `UpdateFn`.
 
   Example:
     >>> import jax.numpy as jnp
@@ -73,6 +86,13 @@ class LossBalancer(NamedTuple):
     >>> weighted, state = balancer.update(jnp.array([1.0, jnp.e]), state)
     >>> print(weighted, state.weights)
     [0. 1.] [1. 1.]
+
+    A batch without labels for the first task:
+
+    >>> losses, present = jnp.array([jnp.nan, jnp.e]), jnp.array([False, True])
+    >>> weighted, state = balancer.update(losses, state, present=present)
+    >>> print(weighted, state.weights)
+    [0. 1.] [0. 1.]
   """
 
   init: InitFn

@@ -58,7 +58,7 @@ def prefetch(
       flags.FLAGS.mark_as_parsed()  # grain reads absl's flags, which nobody parses here
     dataset = dataset.mp_prefetch(
       grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=ahead),
-      worker_init_fn=_leave_interrupts_to_the_parent,
+      worker_init_fn=_leave_signals_to_the_parent,
     )
   iterator = iter(dataset)
   try:
@@ -74,6 +74,7 @@ def prefetch(
     iterator.close()
 
 
-def _leave_interrupts_to_the_parent(index: int, count: int) -> None:
+def _leave_signals_to_the_parent(index: int, count: int) -> None:
   del index, count
-  signal.signal(signal.SIGINT, signal.SIG_IGN)
+  for number in (signal.SIGINT, signal.SIGTERM):  # which a whole group may get
+    signal.signal(number, signal.SIG_IGN)

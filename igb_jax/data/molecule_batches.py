@@ -13,6 +13,7 @@ import numpy as np
 
 from igb_jax.data import graphs
 from igb_jax.data.molecules import BOND_TYPES
+from igb_jax.data.part import WHOLE, Part
 from igb_jax.data.qm9 import QM9
 
 
@@ -22,13 +23,16 @@ class MoleculeBatch(NamedTuple):
   Attributes:
     graphs: one stacked `GraphsTuple` a size group, see `igb_jax.data.graphs`: nodes
       f32[G, n, 11], edges f32[G, n (n - 1), 5].
-    targets: f32[B, K], zeros at empty places.
+    targets: f32[B, K], zeros where there is none.
     mask: f32[B], 1 where there is a molecule and 0 at an empty place.
+    known: f32[B, K], 1 where there is a target and 0 elsewhere; None where every
+      molecule has all.
   """
 
   graphs: tuple[jraph.GraphsTuple, ...]
   targets: np.ndarray
   mask: np.ndarray
+  known: np.ndarray | None = None
 
 
 class MoleculeBatches:
@@ -36,7 +40,8 @@ class MoleculeBatches:
 
   The last batch may be smaller: its first places are empty. Within a batch the
   molecules are sorted by size. A batch that does not fit the groups is padded to the
-  largest capacity instead, which costs a compilation the first time.
+  largest capacity instead, which costs a compilation the first time. Of several
+  processes each assembles its part.
 
   Attributes:
     positions: the molecules of each batch, before they are sorted.
@@ -48,23 +53,29 @@ class MoleculeBatches:
     positions: np.ndarray,
     targets: np.ndarray,
     groups: graphs.SizeGroups,
+    part: Part = WHOLE,
   ):
     """Makes the source; nothing is assembled yet.
 
     Args:
       data: the data set.
       positions: i64[N], which molecules, in the order in which they are batched.
-      targets: f32[M, K], targets of all M molecules of the data set.
+      targets: f32[M, K], targets of all M molecules of the data set; NaN where one is
+        missing.
       groups: shapes of a batch, from `graphs.choose_groups`.
+      part: of every batch, that is of each of its groups.
 
     Raises:
-      ValueError: there are no molecules.
+      ValueError: there are no molecules, or a group cannot be divided.
     """
     if len(positions) == 0:
       raise ValueError("there must be at least one molecule to batch, got none.")
     self._data = data
     self._targets = targets
+    self._all_known = not np.isnan(targets[positions]).any()
     self._groups = groups
+    self._part = part
+    self._rows_of_groups = [part.rows(count) for count in groups.counts]
     batch_size = sum(groups.counts)
     starts = range(0, len(positions), batch_size)
     self.positions = [positions[start : start + batch_size] for start in starts]
@@ -91,20 +102,24 @@ class MoleculeBatches:
     if not graphs.fits(sizes, groups):
       groups = groups.widest
 
+    # every process sorts the whole batch, and assembles its rows of each group
     num_places = len(groups.slots)
     first = num_places - len(positions)
     present = np.arange(num_places) >= first
     positions = np.concatenate([np.zeros(first, np.int64), positions])
-    ends = np.cumsum(groups.counts)
+    starts = np.cumsum(groups.counts) - groups.counts
+    of_groups = zip(groups.capacities, starts, self._rows_of_groups, strict=True)
+    rows = self._part.rows(num_places)
+    targets = np.where(present[:, None], self._targets[positions], np.float32(np.nan))
+    known = ~np.isnan(targets)
     return MoleculeBatch(
       graphs=tuple(
-        _assemble(
-          self._data, positions[end - count : end], present[end - count : end], n
-        )
-        for count, n, end in zip(groups.counts, groups.capacities, ends, strict=True)
+        _assemble(self._data, positions[start:][own], present[start:][own], capacity)
+        for capacity, start, own in of_groups
       ),
-      targets=np.where(present[:, None], self._targets[positions], np.float32(0)),
-      mask=present.astype(np.float32),
+      targets=np.where(known, targets, np.float32(0))[rows],
+      mask=present[rows].astype(np.float32),
+      known=None if self._all_known else known[rows].astype(np.float32),
     )
 
 
@@ -121,6 +136,26 @@ def shuffled(positions: np.ndarray, *, seed: int, epoch: int) -> np.ndarray:
     [1, 4, 3, 0, 2]
   """
   return np.random.default_rng((seed, epoch)).permutation(positions)
+
+
+def without_labels(targets: np.ndarray, share: float, *, seed: int) -> np.ndarray:
+  """Targets of which a random share is missing, as a function of the seed.
+
+  Args:
+    targets: f32[M, K].
+    share: probability of each target to be missing, in [0, 1).
+    seed: of the choice, at least 0.
+
+  Returns:
+    f32[M, K], NaN where the target is missing.
+
+  Example:
+    >>> without_labels(np.ones((2, 3), np.float32), 0.5, seed=0)
+    array([[ 1.,  1.,  1.],
+           [ 1., nan, nan]], dtype=float32)
+  """
+  missing = np.random.default_rng((seed, 1)).random(targets.shape) < share
+  return np.where(missing, np.float32(np.nan), targets)
 
 
 @functools.lru_cache

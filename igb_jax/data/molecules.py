@@ -79,8 +79,8 @@ def featurise(smiles: str, elements: Sequence[str], positions: np.ndarray) -> Mo
 
   Raises:
     ValueError: If an element is unknown, the positions have the wrong shape, are
-      not finite or put two atoms in one place, the SMILES string cannot be read,
-      or no route gives a graph that fits the coordinates.
+      not finite or put two atoms in one place, the SMILES string cannot be read
+      or has other elements, or no route gives a graph that fits the coordinates.
 
   Example:
     >>> water = featurise("O", "OHH", np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0.0]]))
@@ -97,8 +97,14 @@ def featurise(smiles: str, elements: Sequence[str], positions: np.ndarray) -> Mo
   with rdBase.BlockLogs():
     smiles_graph = Chem.MolFromSmiles(smiles)
     if smiles_graph is None:
-      raise ValueError(f"cannot read the SMILES string {smiles!r}")
+      raise ValueError(f"cannot read the SMILES string {smiles[:80]!r}")
     with_hydrogens = Chem.AddHs(smiles_graph)
+    found = sorted(atom.GetSymbol() for atom in with_hydrogens.GetAtoms())
+    if found != sorted(elements):
+      raise ValueError(
+        f"the SMILES string {smiles[:80]!r} is not of the elements "
+        f"{''.join(elements)!r}"
+      )
     for name, route in _ROUTES.items():
       graph = route(with_hydrogens, elements, positions, distances <= longest)
       if graph is None or not _same_elements(graph, elements):

@@ -291,8 +291,8 @@ def _fingerprint(source: SceneSource) -> str:
       state = f"{status.st_size}\0{status.st_mtime_ns}"
     except OSError:
       state = "absent"
-    name = path.relative_to(source.path.parent).as_posix()
-    digest.update(f"{name}\0{state}\0".encode())
+    name = os.fsencode(path.relative_to(source.path.parent))
+    digest.update(b"%b\0%b\0" % (name, state.encode()))
   return digest.hexdigest()
 
 
@@ -308,6 +308,8 @@ def _sizes(folder: Path) -> dict[str, int]:
 def _read_manifest(folder: Path) -> _Manifest:
   manifest = _Manifest(**json.loads((folder / _MANIFEST).read_text()))
   rows, columns = manifest.size
+  if not isinstance(manifest.names, dict) or not {"train", "test"} <= {*manifest.names}:
+    raise ValueError("parts are missing")
   return manifest._replace(size=(rows, columns))
 
 
@@ -448,14 +450,20 @@ def _check_all(source: SceneSource, progress: bool) -> tuple[int, int]:
   """Checks all scenes and returns the size that they have.
 
   Raises:
-    ValueError: If something is wrong with any, sizes differ, or a part has nothing of a
-      task.
+    ValueError: If something is wrong with any, sizes differ, a part has nothing of a
+      task, or a process that checks them dies.
   """
   scenes = _in_order(source)
   results = _once.on_all_cores(_check, scenes)
   if progress:
     results = _once.shown(results, "Checking", len(scenes), "scenes")
-  checked = dict(zip((scene.name for scene in scenes), results, strict=True))
+  try:
+    checked = dict(zip((scene.name for scene in scenes), results, strict=True))
+  except RuntimeError as error:
+    raise ValueError(
+      f"{source.path}: while its files were checked, {error} Or is a file damaged in "
+      "such a way that its reader dies?"
+    ) from error
   problems = list(source.problems)
   for result in checked.values():
     problems += result.problems

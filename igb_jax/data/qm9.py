@@ -9,14 +9,19 @@ Reference: Ramakrishnan et al., "Quantum chemistry structures and properties of
 134 kilo molecules", Scientific Data 1, 2014.
 """
 
+import base64
+import collections
+import csv
 import dataclasses
 import functools
 import hashlib
+import importlib.metadata
 import importlib.util
+import itertools
 import json
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -93,6 +98,7 @@ class _Record:
   """A molecule as its source has it.
 
   Attributes:
+    file: Where it is from, for errors.
     index: QM9 index.
     smiles: SMILES string.
     elements: Symbols of the n atoms.
@@ -100,6 +106,7 @@ class _Record:
     targets: f64[11], units as in `QM9.targets`.
   """
 
+  file: str
   index: int
   smiles: str
   elements: tuple[str, ...]
@@ -404,7 +411,8 @@ def _featurise_block(records: Sequence[_Record]) -> _Block:
     try:
       molecules.append(featurise(record.smiles, record.elements, record.positions))
     except ValueError as error:
-      raise ValueError(f"molecule {record.index}: {error}") from error
+      where = f"{record.file}, molecule {record.index}"
+      raise ValueError(f"{where}: {error}") from error
   return {
     "index": np.array([record.index for record in records], np.int32),
     "num_atoms": np.array([len(m.nodes) for m in molecules], np.int32),
@@ -455,11 +463,39 @@ def _read_qm9pack(root: Path, limit: int | None) -> list[_Record]:
   for part in (1, 2, 3):
     left = None if limit is None else limit - len(records)
     if left != 0:
-      records += _read_csv(folder / f"qm9_part{part}.csv", left)
+      path = folder / f"qm9_part{part}.csv"
+      _check_installed(path)
+      records += _read_csv(path, left)
   expected = min(limit or NUM_MOLECULES, NUM_MOLECULES)
   if len(records) != expected:
     raise ValueError(f"expected {expected} molecules in {folder}, got {len(records)}")
+  ((index, times),) = collections.Counter(r.index for r in records).most_common(1)
+  if times > 1:
+    raise ValueError(f"molecule {index} comes {times} times in {folder}")
   return records
+
+
+def _check_installed(path: Path) -> None:
+  """Compares a file of qm9pack with the checksum in its list of files, if it has one.
+
+  Raises:
+    ValueError: If the file has changed since it was installed.
+    OSError: If it cannot be read.
+  """
+  try:
+    files = importlib.metadata.files("qm9pack") or ()
+  except importlib.metadata.PackageNotFoundError:
+    return
+  for file in files:
+    if file.name == path.name and file.hash and Path(str(file.locate())) == path:
+      with path.open("rb") as opened:
+        digest = hashlib.file_digest(opened, file.hash.mode).digest()
+      found = base64.urlsafe_b64encode(digest).decode().rstrip("=")
+      if found != file.hash.value:
+        raise ValueError(
+          f"{path}: has changed since it was installed; install it again: "
+          "pip install --force-reinstall --no-deps qm9pack"
+        )
 
 
 def _read_csv(path: Path, num_rows: int | None) -> list[_Record]:
@@ -469,60 +505,79 @@ def _read_csv(path: Path, num_rows: int | None) -> list[_Record]:
     FileNotFoundError: If there is no such file.
     ValueError: If it is damaged; names file, row (from 1) and field.
   """
-  import pandas as pd
-
-  texts = ["SMILES", "Elements", "XYZ_Ang"]
-  numbers = ["Index", "N_atoms", *_CSV_OF_TARGET.values()]
-  try:
-    table = pd.read_csv(
-      path, usecols=texts + numbers, dtype=str, keep_default_na=False, nrows=num_rows
-    )
-  except ValueError as error:
-    raise ValueError(f"{path.name}: {error}") from error
-  parsed = table[numbers].apply(pd.to_numeric, errors="coerce").to_numpy(np.float64)
-  if not np.isfinite(parsed).all():
-    row, column = np.argwhere(~np.isfinite(parsed))[0]
-    name = numbers[column]
-    raise ValueError(
-      f"{path.name}, row {row + 1}, {name}: not a number: {table[name][row]!r}"
-    )
   records = []
-  rows = zip(*(table[name] for name in texts), parsed, strict=True)
-  for row, (smiles, elements, positions, values) in enumerate(rows, start=1):
-    try:
-      records.append(_parse_row(smiles, elements, positions, values))
-    except ValueError as error:
-      raise ValueError(f"{path.name}, row {row}, {error}") from error
+  place = "header"
+  try:
+    with path.open(encoding="utf-8", newline="\n") as file:
+      rows = csv.reader(_whole(file), strict=True)
+      header = next(rows, [])
+      for name in (*_TEXTS, *_NUMBERS):
+        if (columns := header.count(name)) != 1:
+          raise ValueError(f"{name}: {columns} columns of this name, expected 1")
+      place = "row 1"
+      for row in itertools.islice(rows, num_rows):
+        if len(row) != len(header):
+          raise ValueError(f"{len(row)} fields, expected {len(header)}")
+        records.append(_parse_row(path.name, dict(zip(header, row, strict=True))))
+        place = f"row {len(records) + 1}"
+  except (ValueError, csv.Error) as error:
+    raise ValueError(f"{path.name}, {place}, {error}") from error
   return records
 
 
-def _parse_row(
-  smiles: str, elements: str, positions: str, values: np.ndarray
-) -> _Record:
+def _whole(lines: Iterator[str]) -> Iterator[str]:
+  """Refuses a last line that is cut off, whose last number would seem all right."""
+  for line in lines:
+    if not line.endswith("\n"):
+      raise ValueError("no line break at the end; is the file cut off?")
+    yield line
+
+
+def _parse_row(file: str, fields: Mapping[str, str]) -> _Record:
   """Makes a record of the fields of a row; ValueErrors begin with the field.
 
-  Args:
-    smiles: SMILES string.
-    elements: List of symbols.
-    positions: List of coordinate triples.
-    values: f64[13], QM9 index, number of atoms, and the targets in the units of
-      the file (energies in Hartree, none of them an atomisation energy).
+  Energies are in Hartree, none of them an atomisation energy.
   """
+  values = np.array([_parse_number(name, fields[name]) for name in _NUMBERS])
   index, num_atoms = values[:2]
-  symbols = parse_elements(elements)
-  coordinates = parse_positions(positions)
+  if index not in range(1, _LAST_INDEX + 1):
+    raise ValueError(f"Index: {index:g}, expected a whole number, 1 to {_LAST_INDEX}")
+  smiles = fields["SMILES"]
+  if len(smiles) > _LONGEST_SMILES:
+    raise ValueError(
+      f"SMILES: {len(smiles)} letters, expected {_LONGEST_SMILES} at most"
+    )
+  symbols = parse_elements(fields["Elements"])
+  coordinates = parse_positions(fields["XYZ_Ang"])
   for field, length in (("Elements", len(symbols)), ("XYZ_Ang", len(coordinates))):
     if length != num_atoms:
       raise ValueError(f"{field}: {length} atoms, but N_atoms is {num_atoms:g}")
+  if np.abs(coordinates).max() > _LARGEST:
+    raise ValueError(f"XYZ_Ang: a coordinate is larger than {_LARGEST:g}")
   counts = np.array([symbols.count(element) for element in ELEMENTS])
   energies = _energies_in_ev(values[2:] - _ATOM_ENERGIES @ counts)
-  return _Record(int(index), smiles, symbols, coordinates, energies)
+  return _Record(file, int(index), smiles, symbols, coordinates, energies)
 
 
+def _parse_number(name: str, text: str) -> float:
+  if not _NUMBER_ONLY.fullmatch(text):
+    raise ValueError(f"{name}: not a number: {text[:80]!r}")
+  value = float(text)
+  if abs(value) > _LARGEST:
+    raise ValueError(f"{name}: {value:g}, expected at most {_LARGEST:g}")
+  return value
+
+
+_TEXTS = ("SMILES", "Elements", "XYZ_Ang")
+_NUMBERS = ("Index", "N_atoms", *_CSV_OF_TARGET.values())
+_LAST_INDEX = 133_885
+_LONGEST_SMILES = 200  # More than any of QM9; what is longer takes RDKit long.
+_LARGEST = 1e6  # More than any number of QM9; float32 holds its square.
 _ELEMENT_LIST = re.compile(r"\['[HCNOF]'(,'[HCNOF]')*\]")
 # No two parts of it match the same digits, so that it fails in linear time.
 _NUMBER = r"-?[0-9]+(\.[0-9]*)?([eE][-+]?[0-9]+)?"
 _TRIPLE = rf"\[{_NUMBER},{_NUMBER},{_NUMBER}\]"
+_NUMBER_ONLY = re.compile(_NUMBER)
 _TRIPLE_LIST = re.compile(rf"\[{_TRIPLE}(,{_TRIPLE})*\]")
 
 
@@ -579,6 +634,7 @@ def _read_tfds(root: Path, limit: int | None) -> list[_Record]:
     targets = np.array([example[field] for field in fields], np.float64)
     records.append(
       _Record(
+        file="qm9/original",
         index=int(example["index"]),
         smiles=example["SMILES"].decode(),
         elements=tuple(symbols.get(charge, str(charge)) for charge in charges),

@@ -5,6 +5,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from igb_jax.data.augment import augment, resize
+from igb_jax.data.part import WHOLE, Part
 from igb_jax.data.scene import Scene
 
 
@@ -59,6 +60,7 @@ class EvaluationBatches:
     positions: np.ndarray,
     batch_size: int,
     resolution: tuple[int, int],
+    part: Part = WHOLE,
   ):
     """Makes the source; nothing is read yet.
 
@@ -67,11 +69,16 @@ class EvaluationBatches:
       positions: i64[N], which of them.
       batch_size: B.
       resolution: height and width.
+      part: of every batch.
+
+    Raises:
+      ValueError: a batch cannot be divided.
     """
     self._scenes = scenes
     self._positions = positions
     self._batch_size = batch_size
     self._resolution = resolution
+    self._rows = part.rows(batch_size)
 
   def __len__(self) -> int:
     """Number of batches."""
@@ -80,11 +87,14 @@ class EvaluationBatches:
   def __getitem__(self, index: int) -> SceneBatch:
     """Batch number `index`."""
     start = index * self._batch_size
+    batch = self._positions[start : start + self._batch_size]
+    own = batch[self._rows]
     scenes = [
       resize(self._scenes[int(position)], *self._resolution)
-      for position in self._positions[start : start + self._batch_size]
+      for position in (own if len(own) else batch[:1])
     ]
-    return SceneBatch.of(scenes, self._batch_size)
+    size = self._rows.stop - self._rows.start
+    return SceneBatch.of(scenes, size)._replace(mask=np.arange(size) < len(own))
 
 
 class TrainBatches:
@@ -107,6 +117,7 @@ class TrainBatches:
     seed: int,
     num_epochs: int,
     augmented: bool = True,
+    part: Part = WHOLE,
   ):
     """Makes the source; nothing is read yet.
 
@@ -118,9 +129,10 @@ class TrainBatches:
       seed: of order and augmentation.
       num_epochs: of the run.
       augmented: whether scenes are cropped and flipped.
+      part: of every batch.
 
     Raises:
-      ValueError: there are fewer scenes than a batch has.
+      ValueError: there are fewer scenes than a batch has, or a batch cannot be divided.
     """
     if len(positions) < batch_size:
       raise ValueError(
@@ -133,6 +145,7 @@ class TrainBatches:
     self._seed = seed
     self._num_epochs = num_epochs
     self._augmented = augmented
+    self._rows = part.rows(batch_size)
     self.steps_per_epoch = len(positions) // batch_size
 
   def __len__(self) -> int:
@@ -145,9 +158,9 @@ class TrainBatches:
     order = np.random.default_rng((self._seed, epoch)).permutation(self._positions)
     start = step * self._batch_size
     scenes = []
-    for place in range(start, start + self._batch_size):
+    for place in range(start + self._rows.start, start + self._rows.stop):
       scene = resize(self._scenes[int(order[place])], *self._resolution)
       if self._augmented:
         scene = augment(scene, np.random.default_rng((self._seed, epoch, place)))
       scenes.append(scene)
-    return SceneBatch.of(scenes, self._batch_size)
+    return SceneBatch.of(scenes, len(scenes))

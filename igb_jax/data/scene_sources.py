@@ -20,7 +20,10 @@ than 1.5 are unknown, all others are brought to length 1.
 import collections
 import dataclasses
 import functools
+import itertools
 import json
+import math
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol
@@ -47,7 +50,9 @@ _MAT_SIZE = (480, 640)
 _MAT_RESIZED = (288, 384)
 _MAX_DEPTH = 65.535  # metres, the most that 16 bits of millimetres hold.
 _LENGTHS = (0.5, 1.5)  # Vectors of other lengths say that there is no normal.
+_LEAST_DEPTH = 1e-6  # metres, if not unknown; bytes in the wrong order are less.
 _LEAST_SIDE = 8  # of an image, in pixels.
+_MOST_PIXELS = 2**24
 
 
 class RawScene(NamedTuple):
@@ -227,7 +232,7 @@ def _check_label(label: np.ndarray) -> np.ndarray:
     label = label[..., 0]
   if label.ndim != 2:
     raise ValueError(f"shape {label.shape}, expected height x width")
-  if not np.issubdtype(label.dtype, np.integer):
+  if label.dtype.kind not in "iu":
     _check_floats(label)
     if (label != np.rint(label)).any():
       raise ValueError("labels that are not whole numbers")
@@ -248,6 +253,11 @@ def _check_depth(depth: np.ndarray) -> np.ndarray:
     raise ValueError(f"shape {depth.shape}, expected height x width (x 1)")
   if (depth < 0).any():
     raise ValueError(f"negative depth ({depth.min():.4g})")
+  if ((depth > 0) & (depth < _LEAST_DEPTH)).any():
+    raise ValueError(
+      f"depth of {depth[depth > 0].min():.4g} m, expected 0 (unknown) or at least "
+      f"{_LEAST_DEPTH:g}"
+    )
   if (depth > _MAX_DEPTH).any():
     raise ValueError(
       f"depth of {depth.max():.4g} m, expected at most {_MAX_DEPTH}; is it in metres?"
@@ -322,7 +332,8 @@ class _FolderScene:
       for field, values in fields.items():
         if values.shape[:2] != size:
           problems.append(
-            f"{self.files[field]}: {_by(values.shape)}, but its image is {_by(size)}"
+            f"{self.files[field]}: {_by(values.shape)}, but its image is {_by(size)} "
+            f"({self.files['image']})"
           )
     if problems or not set(_FIELDS[:3]) <= set(fields):  # or files are missing.
       return Reading(None, tuple(problems))
@@ -337,31 +348,53 @@ def _by(shape: tuple[int, ...]) -> str:
 
 
 def _read_npy(path: Path, check: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+  _check_is_file(path)
   try:
-    values = np.load(path, allow_pickle=False)
+    with path.open("rb") as file:
+      version = np.lib.format.read_magic(file)
+      if version not in _NPY_HEADERS:
+        raise ValueError(f"version {version} of the format")
+      shape, _, dtype = _NPY_HEADERS[version](file)
+      # Compared before anything of the size that the header tells is allocated.
+      expected = file.tell() + math.prod(shape) * dtype.itemsize
+      size = os.fstat(file.fileno()).st_size
+      if size != expected:
+        raise ValueError(f"{size} bytes, {expected} by its header")
+      file.seek(0)
+      values = np.lib.format.read_array(file, allow_pickle=False)
   except Exception as error:  # there are many ways to be damaged
     raise ValueError(f"cannot be read ({error})") from error
-  if not isinstance(values, np.ndarray):
-    raise ValueError("is not an array")
   return check(values)
 
 
-def _decode(path: Path, modes: dict[str, str]) -> np.ndarray:
+_NPY_HEADERS = {
+  (1, 0): np.lib.format.read_array_header_1_0,
+  (2, 0): np.lib.format.read_array_header_2_0,
+}
+
+
+def _decode(
+  path: Path, modes: dict[str, str], formats: tuple[str, ...] = ("PNG",)
+) -> np.ndarray:
   """Reads an image file.
 
   Args:
     path: The file.
     modes: Pillow's modes that will do -> what to call them.
+    formats: Pillow's formats that will do; for others it may start programs.
 
   Raises:
-    ValueError: If it is damaged or has another mode.
+    ValueError: If it is damaged, too large, or has another format or mode.
   """
   from PIL import Image
 
+  _check_is_file(path)
   try:
-    with Image.open(path) as image:
+    with Image.open(path, formats=formats) as image:
+      if image.width * image.height > _MOST_PIXELS:
+        raise ValueError(f"{_by(image.size[::-1])}, at most {_MOST_PIXELS} pixels")
       image.verify()  # of a PNG the checksums and the end, which decoding does not
-    with Image.open(path) as image:
+    with Image.open(path, formats=formats) as image:
       mode = image.mode
       pixels = np.array(image)
   except Exception as error:  # there are many ways to be damaged
@@ -369,6 +402,12 @@ def _decode(path: Path, modes: dict[str, str]) -> np.ndarray:
   if mode not in modes:
     raise ValueError(f"mode {mode}, expected {next(iter(modes.values()))}")
   return pixels
+
+
+def _check_is_file(path: Path) -> None:
+  """Refuses pipes, which are waited for, and devices, which may have no end."""
+  if path.exists() and not path.is_file():
+    raise ValueError("is not a file")
 
 
 _COLOUR = {"RGB": "RGB, 8 bits each"}
@@ -401,7 +440,9 @@ _FIELD_READERS: dict[tuple[str, str], Callable[[Path], np.ndarray]] = {
   ("arrays", "label"): functools.partial(_read_npy, check=_check_label),
   ("arrays", "depth"): functools.partial(_read_npy, check=_check_depth),
   ("arrays", "normal"): functools.partial(_read_npy, check=_check_normal),
-  ("images", "image"): functools.partial(_decode, modes=_COLOUR),
+  ("images", "image"): functools.partial(
+    _decode, modes=_COLOUR, formats=("JPEG", "PNG")
+  ),
   ("images", "label"): _read_label_png,
   ("images", "depth"): _read_depth_png,
   ("images", "normal"): _read_normal_png,
@@ -527,6 +568,7 @@ def _names(folder: Path) -> str:
 
 # The official file. HDF5 has its axes in reverse, as MATLAB writes them.
 
+_LARGEST_CHUNK = 2**28  # bytes, all of which are read for any image of a chunk.
 _MAT_FIELDS = {
   "images": (np.uint8, (3, *_MAT_SIZE[::-1])),
   "depths": (np.float32, _MAT_SIZE[::-1]),
@@ -560,7 +602,7 @@ class _MatScene:
     try:
       with h5py.File(self.path, "r") as file:
         for key in _MAT_FIELDS:
-          fields[key] = np.asarray(file[key][self.index - 1]).T  # pyright: ignore[reportIndexIssue]
+          fields[key] = _read_image(_field(file, key), self.index - 1)
     except Exception as error:  # there are many ways to be damaged
       reason = f"{self.path.name}, image {self.index}: cannot be read ({error})"
       return Reading(None, (reason,))
@@ -574,6 +616,49 @@ class _MatScene:
     label, depth = _resize_nearest(fields["labels"]), _resize_nearest(fields["depths"])
     image = _resize_image(fields["images"])
     return Reading(RawScene(image, label, depth, None), ())
+
+
+def _field(file: Any, key: str) -> Any:
+  """A field of the open official file, an `h5py.Dataset`.
+
+  Raises:
+    ValueError: If there is none, or it is not as expected or not in this file alone.
+  """
+  import h5py
+
+  dtype, shape = _MAT_FIELDS[key]
+  link = file.get(key, getlink=True)
+  if link is not None and not isinstance(link, h5py.HardLink):
+    raise ValueError(f"{key} is a link, which is not followed")
+  field = file.get(key)
+  if not isinstance(field, h5py.Dataset):
+    raise ValueError(f"there is no {key} in it")
+  if field.dtype != dtype or field.shape[1:] != shape:
+    raise ValueError(
+      f"{key} is {field.dtype}{list(field.shape)}, expected "
+      f"{np.dtype(dtype)}[N, {', '.join(map(str, shape))}]"
+    )
+  if field.external or field.is_virtual:
+    raise ValueError(f"{key} lies in another file, which is not read")
+  if field.chunks and math.prod(field.chunks) * field.dtype.itemsize > _LARGEST_CHUNK:
+    raise ValueError(f"{key} has chunks of more than {_LARGEST_CHUNK} bytes")
+  return field
+
+
+def _read_image(field: Any, index: int) -> np.ndarray:
+  """Reads an image of a field, its axes in reverse.
+
+  Raises:
+    ValueError: If a part of it is not in the file, which HDF5 would read as zeros.
+  """
+  if field.chunks:
+    sides = zip(field.shape[1:], field.chunks[1:], strict=True)
+    starts = [range(0, length, side) for length, side in sides]
+    first = index - index % field.chunks[0]
+    for start in itertools.product([first], *starts):
+      if field.id.get_chunk_info_by_coord(start).byte_offset is None:
+        raise ValueError(f"there is no part {start} of {field.name[1:]}")
+  return np.asarray(field[index]).T
 
 
 def _crop(values: np.ndarray) -> np.ndarray:
@@ -634,18 +719,12 @@ def _look_at_mat(path: Path) -> tuple[int, list[str]]:
   counts = {}
   try:
     with h5py.File(path, "r") as file:
-      for key, (dtype, shape) in _MAT_FIELDS.items():
-        field = file.get(key)
-        if not isinstance(field, h5py.Dataset):
-          problems.append(f"{path.name}: there is no {key} in it")
-        elif field.dtype != dtype or field.shape[1:] != shape:
-          problems.append(
-            f"{path.name}: {key} is {field.dtype}{list(field.shape)}, expected "
-            f"{np.dtype(dtype)}[N, {', '.join(map(str, shape))}]"
-          )
-        else:
-          counts[key] = len(field)
-  except OSError as error:
+      for key in _MAT_FIELDS:
+        try:
+          counts[key] = len(_field(file, key))
+        except ValueError as error:
+          problems.append(f"{path.name}: {error}")
+  except Exception as error:  # there are many ways to be damaged
     return 0, [f"{path.name}: cannot be read ({error})"]
   if len(set(counts.values())) > 1:
     lengths = ", ".join(f"{count} {key}" for key, count in counts.items())

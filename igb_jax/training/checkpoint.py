@@ -1,69 +1,290 @@
-"""Checkpoints: the newest and the best epoch of a run, kept by orbax."""
+"""Checkpoints: where a run goes on after it was stopped, killed at any moment included.
 
+    checkpoints/<steps>/state/           the TrainState, by orbax
+    checkpoints/<steps>/progress/        JSON: the score, and what the loop must know
+    checkpoints/<steps>/checksums.json   SHA-256 of every file of the two
+
+`<steps>` counts the training steps before it. All three are written under another name,
+and the folder is renamed at the end, so that a checkpoint is there whole or not at all.
+The checksums tell what happens to one later: a file that is cut short, changed or gone.
+"""
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import re
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, cast
+from typing import Any, NamedTuple
 
 import jax
 import orbax.checkpoint as ocp
 
 from igb_jax.training.step import TrainState
 
+_CHECKSUMS = "checksums.json"
+_SECONDS = {"s": 1, "min": 60, "h": 3600}
+
+
+@dataclasses.dataclass(frozen=True)
+class CheckpointConfig:
+  """What a command line says of checkpoints; the base of an experiment's options."""
+
+  resume: bool = False
+  """Go on with the run in --out from its newest checkpoint; a new run if there is none.
+  The other options must be those of that run."""
+  checkpoint_every: str = "1epoch"
+  """Time from one checkpoint to the next: epochs (5epochs), or s, min or h (10min). An
+  epoch that is the best so far, and a run that is stopped, are saved besides."""
+  keep: int = 1
+  """Number of newest checkpoints that are kept beside that of the best epoch; two are
+  kept at least, so that there is one if the other is damaged."""
+
+
+class CheckpointError(RuntimeError):
+  """A checkpoint could not be written, or none can be read; those before it stay."""
+
+
+class Interval(NamedTuple):
+  """Time from one checkpoint to the next: one of the two.
+
+  Attributes:
+    epochs: number of epochs, or None.
+    seconds: of wall time, or None.
+  """
+
+  epochs: int | None = None
+  seconds: float | None = None
+
+
+EVERY_EPOCH = Interval(epochs=1)
+
+
+def parse_interval(text: str) -> Interval:
+  """Reads the option --checkpoint-every.
+
+  Args:
+    text: a number and a unit: epoch, epochs, s, min or h.
+
+  Raises:
+    ValueError: it is not of that form, or not positive.
+
+  Example:
+    >>> parse_interval("10min")
+    Interval(epochs=None, seconds=600.0)
+  """
+  match = re.fullmatch(r"([1-9]\d*) ?(epochs?|s|min|h)", text, re.ASCII)
+  if match is None:
+    raise ValueError(
+      "--checkpoint-every must be a positive whole number with a unit, such as 1epoch, "
+      f"5epochs, 30s, 10min or 1h, got {text!r}."
+    )
+  number, unit = int(match[1]), match[2]
+  if unit in _SECONDS:
+    return Interval(seconds=float(number * _SECONDS[unit]))
+  return Interval(epochs=number)
+
+
+def abstract(state: TrainState) -> TrainState:
+  """Shapes, dtypes and shardings of a state, by which another is restored.
+
+  Args:
+    state: the state; it may have been donated.
+  """
+  return jax.tree.map(ocp.utils.to_shape_dtype_struct, state)
+
 
 class Checkpoints:
   """The folder `checkpoints/` of a run; a context that ends when all is written.
 
-  Keeps the newest epoch and the one with the least validation score. Saving does not
-  wait for the disk.
+  Keeps the newest checkpoints and the one with the least validation score. Saving does
+  not wait for the disk.
+
+  Attributes:
+    damaged: number of steps -> what is wrong with that checkpoint, of those that were
+      found and cannot be used.
   """
 
-  def __init__(self, folder: Path):
-    """Opens the folder, which is created.
+  def __init__(self, folder: Path, *, every: Interval = EVERY_EPOCH, keep: int = 1):
+    """Opens the folder, which is created, and examines what it holds.
 
     Args:
       folder: where the checkpoints go.
+      every: time from one checkpoint to the next.
+      keep: how many of the newest are kept, at least 1.
     """
-    preserve = ocp.checkpoint_managers
+    self._folder = folder.absolute()
+    self._every = every
+    self._saved_at = time.monotonic()
+    self._saving = 0
+    self._scores: dict[int, float] = {}
+    self.damaged: dict[int, str] = {}
     options = ocp.CheckpointManagerOptions(
-      preservation_policy=preserve.AnyPreservationPolicy(
-        [
-          preserve.LatestN(1),
-          preserve.BestN(get_metric_fn=lambda metrics: -metrics["score"], n=1),
-        ]
-      ),
-      best_fn=lambda metrics: metrics["score"],
-      best_mode="min",
+      preservation_policy=_NewestAndBest(keep, self._scores),
+      cleanup_tmp_directories=True,  # what a killed run was writing
+      lightweight_initialize=True,  # a damaged checkpoint is no error here
+      async_options=ocp.AsyncOptions(post_finalization_callback=self._add_checksums),
     )
-    self._manager = ocp.CheckpointManager(folder.absolute(), options=options)
+    self._manager = ocp.CheckpointManager(self._folder, options=options)
+    for steps in self._manager.all_steps():
+      problem = _problem_of(self._folder / str(steps))
+      if problem:
+        self.damaged[steps] = problem
+        continue
+      content = self._manager.restore(
+        steps, args=ocp.args.Composite(progress=ocp.args.JsonRestore())
+      )
+      score = content["progress"]["score"]
+      if score is not None:
+        self._scores[steps] = score
 
-  def save(self, epoch: int, state: TrainState, score: float) -> None:
-    """Saves the state at the end of an epoch.
+  @property
+  def newest(self) -> int | None:
+    """Number of steps before the newest checkpoint, or None if nothing was saved."""
+    return self._manager.latest_step()
+
+  def is_due(self, epochs: int | None = None) -> bool:
+    """Whether it is time for another checkpoint.
 
     Args:
-      epoch: number of the epoch, from 0.
-      state: the state.
-      score: the validation score, lower is better.
+      epochs: how many have ended, where one just has; None within an epoch.
     """
-    self._manager.save(
-      epoch, args=ocp.args.StandardSave(state), metrics={"score": score}
-    )
+    if self._every.seconds is not None:
+      return time.monotonic() - self._saved_at >= self._every.seconds
+    return epochs is not None and epochs % (self._every.epochs or 1) == 0
 
-  def restore_best(self, state: TrainState) -> tuple[int, TrainState] | None:
-    """Restores the epoch with the least score.
+  def is_best(self, score: float) -> bool:
+    """Whether no checkpoint has a validation score as low as this one.
 
     Args:
-      state: any state of the same run, for its structure.
+      score: lower is better.
+    """
+    return score < min(self._scores.values(), default=float("inf"))
+
+  def save(
+    self,
+    steps: int,
+    state: TrainState,
+    progress: Mapping[str, Any],
+    score: float | None = None,
+  ) -> None:
+    """Saves a state, unless there is a checkpoint after as many steps.
+
+    Args:
+      steps: number of training steps before it.
+      state: the state.
+      progress: what must be known beside it, of what JSON can hold.
+      score: the validation score at the end of an epoch, lower is better; None within
+        an epoch.
+
+    Raises:
+      CheckpointError: this one or the one before could not be written.
+    """
+    if steps in self._manager.all_steps():
+      return
+    with self._writing():
+      self._manager.wait_until_finished()
+      self._saving = steps
+      if score is not None:
+        self._scores[steps] = score
+      self._manager.save(
+        steps,
+        args=ocp.args.Composite(
+          state=ocp.args.StandardSave(state),  # pyright: ignore[reportCallIssue]
+          progress=ocp.args.JsonSave({"score": score, "progress": progress}),
+        ),
+      )
+    self._saved_at = time.monotonic()
+
+  def restore_newest(
+    self, template: TrainState
+  ) -> tuple[TrainState, dict[str, Any]] | None:
+    """Restores the newest checkpoint that is intact, and removes the damaged ones.
+
+    Args:
+      template: any state of the same run, or its `abstract`; the restored one gets its
+        shardings.
 
     Returns:
-      The number of the epoch and its state, or None if nothing was saved.
+      The state and the progress, or None if nothing was saved.
+
+    Raises:
+      CheckpointError: there are checkpoints, and none can be read.
     """
-    self._manager.wait_until_finished()
-    epoch = self._manager.best_step()
-    if epoch is None:
+    intact = [step for step in self._manager.all_steps() if step not in self.damaged]
+    if intact:
+      restored = self._restore(max(intact), template)
+      for steps in self.damaged:
+        self._manager.delete(steps)
+      return restored
+    if self.damaged:
+      raise CheckpointError(
+        f"every checkpoint in {self._folder} is damaged: "
+        + "; ".join(f"{steps}: {what}" for steps, what in self.damaged.items())
+        + ". Bring one back from a copy, or begin anew with another --out."
+      )
+    return None
+
+  def restore_best(
+    self, template: TrainState
+  ) -> tuple[TrainState, dict[str, Any]] | None:
+    """Restores the checkpoint with the least score, once all are written.
+
+    Args:
+      template: any state of the same run, or its `abstract`; the restored one gets its
+        shardings.
+
+    Returns:
+      The state and the progress, or None if no epoch was saved.
+
+    Raises:
+      CheckpointError: it cannot be read, or the last one could not be written.
+    """
+    with self._writing():
+      self._manager.wait_until_finished()
+    if not self._scores:
       return None
-    template: Any = jax.tree.map(ocp.utils.to_shape_dtype_struct, state)
-    restored = self._manager.restore(epoch, args=ocp.args.StandardRestore(template))
-    return epoch, cast(TrainState, restored)
+    return self._restore(min(self._scores, key=self._scores.__getitem__), template)
+
+  def _restore(
+    self, steps: int, template: TrainState
+  ) -> tuple[TrainState, dict[str, Any]]:
+    try:
+      content = self._manager.restore(
+        steps,
+        args=ocp.args.Composite(
+          state=ocp.args.StandardRestore(abstract(template)),  # pyright: ignore[reportCallIssue]
+          progress=ocp.args.JsonRestore(),
+        ),
+      )
+    except Exception as error:  # whatever orbax, tensorstore or the disk raise
+      raise CheckpointError(
+        f"checkpoint {self._folder / str(steps)} could not be read: {_reason(error)}"
+      ) from error
+    return content["state"], content["progress"]["progress"]
+
+  def _add_checksums(self) -> None:
+    """Called by orbax after it wrote the files, before it renames the folder."""
+    if jax.process_index() != 0:
+      return
+    name = str(self._saving)
+    (folder,) = (
+      path for path in self._folder.iterdir() if path.name.partition(".")[0] == name
+    )
+    (folder / _CHECKSUMS).write_text(json.dumps(_checksums(folder)))
+
+  @contextlib.contextmanager
+  def _writing(self) -> Iterator[None]:
+    try:
+      yield
+    except Exception as error:  # whatever orbax, tensorstore or the disk raise
+      raise CheckpointError(
+        f"a checkpoint could not be written to {self._folder}: {_reason(error)}. The "
+        "ones before it are intact; make room, and resume."
+      ) from error
 
   def __enter__(self) -> "Checkpoints":
     """Returns itself."""
@@ -75,7 +296,73 @@ class Checkpoints:
     error: BaseException | None,
     traceback: TracebackType | None,
   ) -> None:
-    """Waits until all is on disk."""
-    del kind, error, traceback
-    self._manager.wait_until_finished()
-    self._manager.close()
+    """Waits until all is on disk.
+
+    Raises:
+      CheckpointError: the last checkpoint could not be written.
+    """
+    del kind, traceback
+    failures = []
+    for finish in (self._manager.wait_until_finished, self._manager.close):
+      try:
+        with self._writing():
+          finish()
+      except CheckpointError as failure:
+        failures.append(failure)
+    if failures and error is None:  # else that error says what happened first
+      raise failures[0]
+
+
+class _NewestAndBest(ocp.checkpoint_managers.PreservationPolicy):
+  """Keeps the newest checkpoints and the best one, and two at least."""
+
+  def __init__(self, keep: int, scores: Mapping[int, float]):
+    self._keep = keep
+    self._scores = scores
+
+  def should_preserve(
+    self,
+    checkpoints: Sequence[Any],
+    *,
+    context: ocp.checkpoint_managers.PreservationContext,
+  ) -> Sequence[bool]:
+    del context
+    steps = [checkpoint.step for checkpoint in checkpoints]
+    best = sorted(self._scores, key=self._scores.__getitem__)[:1]
+    kept = {*steps[-self._keep :], *best}
+    if len(kept) == 1:
+      kept = set(steps[-2:])
+    return [step in kept for step in steps]
+
+
+def _reason(error: Exception) -> str:
+  """What went wrong, without the specification that tensorstore puts behind it."""
+  return str(error).partition(" [")[0]
+
+
+def _checksums(folder: Path) -> dict[str, str]:
+  """Name of each file of the items of a checkpoint -> its SHA-256."""
+  sums = {}
+  for path in sorted(folder.glob("*/**/*")):
+    if path.is_file():
+      with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+      sums[path.relative_to(folder).as_posix()] = digest
+  return sums
+
+
+def _problem_of(folder: Path) -> str | None:
+  """What is wrong with a checkpoint, or None."""
+  try:
+    expected = json.loads((folder / _CHECKSUMS).read_text())
+    found = _checksums(folder)
+  except (OSError, ValueError) as error:
+    return f"{_CHECKSUMS} cannot be read ({error})"
+  if not isinstance(expected, dict):
+    return f"{_CHECKSUMS} has been changed"
+  for name in sorted({*expected, *found}):
+    if name not in found:
+      return f"{name} is missing"
+    if found[name] != expected.get(name):
+      return f"{name} has been changed"
+  return None

@@ -1,4 +1,4 @@
-"""Ctrl-C as a request: the loop ends at the next safe place, with what there is."""
+"""Signals as a request: the loop saves what there is when it safely can, and ends."""
 
 import signal
 from collections.abc import Iterator
@@ -9,29 +9,37 @@ class StopRequest:
   """Whether somebody asked the run to stop.
 
   Attributes:
-    requested: true from the first Ctrl-C on.
+    requested: true from the first Ctrl-C or SIGTERM on.
+    at_once: true from the first SIGTERM on, which leaves no time for a test.
   """
 
   requested: bool = False
+  at_once: bool = False
 
 
 @contextmanager
-def stop_on_interrupt() -> Iterator[StopRequest]:
-  """Turns the first Ctrl-C into a request; a second one raises KeyboardInterrupt.
+def stop_on_signal() -> Iterator[StopRequest]:
+  """Turns Ctrl-C and SIGTERM into a request; a second Ctrl-C raises KeyboardInterrupt.
 
   Yields:
     The request, to be looked at between steps.
   """
   request = StopRequest()
-  previous = signal.getsignal(signal.SIGINT)
+  signals = signal.SIGINT, signal.SIGTERM
+  previous = [signal.getsignal(number) for number in signals]
 
-  def handle(signum, frame):
-    del signum, frame
+  def handle(number, frame):
+    del frame
     request.requested = True
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    if number == signal.SIGTERM:
+      request.at_once = True
+    else:
+      signal.signal(signal.SIGINT, signal.default_int_handler)
 
-  signal.signal(signal.SIGINT, handle)
+  for number in signals:
+    signal.signal(number, handle)
   try:
     yield request
   finally:
-    signal.signal(signal.SIGINT, previous)
+    for number, handler in zip(signals, previous, strict=True):
+      signal.signal(number, handler)

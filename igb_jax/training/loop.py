@@ -5,6 +5,7 @@ host look at a few numbers. Nothing else leaves the device within an epoch.
 """
 
 import dataclasses
+import json
 import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -17,7 +18,7 @@ import optax
 from igb_jax.training.checkpoint import Checkpoints
 from igb_jax.training.interrupt import StopRequest
 from igb_jax.training.progress import TrainProgress
-from igb_jax.training.step import Batch, GradientSums, TrainState
+from igb_jax.training.step import Batch, EpochSums, GradientSums, TrainState
 
 _CHUNK_SECONDS = 0.5  # a chunk of steps that took less is doubled
 
@@ -64,7 +65,8 @@ class GradientRecord:
 
   Attributes:
     weights: the balancer's weights, f[K].
-    cosines: between the task gradients of the shared parameters, f[K, K].
+    cosines: between the task gradients of the shared parameters, f[K, K]; over the
+      steps whose Gramian has both tasks, 0 if there was none.
     conflict_share: share of pairs of tasks with a negative cosine.
     condition_number: geometric mean of the Gramian's, at most 1 / eps of float32.
     residual: of the solver.
@@ -88,7 +90,7 @@ class GradientRecord:
     """
     return cls(
       weights=np.asarray(sums.weights / steps),
-      cosines=np.asarray(sums.cosines / steps),
+      cosines=np.asarray(sums.cosines / np.maximum(sums.pairs, 1)),
       conflict_share=float(sums.conflicts / steps),
       condition_number=float(np.exp(sums.log_condition / steps)),
       residual=float(sums.residual / steps),
@@ -102,19 +104,24 @@ class EpochRecord:
 
   Attributes:
     epoch: its number, from 0.
-    num_steps: steps taken since the start of training.
-    losses: mean task losses over the epoch, f[K].
+    num_steps: steps taken since the start of training, with those that were skipped.
+    skipped_steps: steps of the epoch that were skipped since their numbers were not
+      finite; they enter no mean.
+    losses: mean task losses over the steps in which the task was present, f[K]; NaN if
+      there was none.
     weights: mean weights of the loss balancer over the epoch, f[K].
     gradient: of the gradient balancer, or None without one.
     learning_rate_scale: current / initial learning rate, during the epoch.
     validation: on the validation split at the end of the epoch.
-    train_seconds: time of the epoch's steps, in seconds.
+    train_seconds: time of the epoch's steps, in seconds; of those after it, where the
+      run was resumed within the epoch.
     data_seconds: part of it that was spent waiting for batches, in seconds.
     seconds_per_step: of each chunk of steps, the one that compiled left out.
   """
 
   epoch: int
   num_steps: int
+  skipped_steps: int
   losses: np.ndarray
   weights: np.ndarray
   gradient: GradientRecord | None
@@ -124,12 +131,62 @@ class EpochRecord:
   data_seconds: float
   seconds_per_step: list[float]
 
+  @classmethod
+  def from_json(cls, content: dict[str, Any]) -> "EpochRecord":
+    """The record that `Progress.to_json` made JSON.
+
+    Args:
+      content: its fields.
+    """
+    gradient = content["gradient"]
+    if gradient is not None:
+      arrays = {name: np.asarray(gradient[name]) for name in ("weights", "cosines")}
+      gradient = GradientRecord(**{**gradient, **arrays})
+    arrays = {name: np.asarray(content[name]) for name in ("losses", "weights")}
+    validation = Evaluation(**content["validation"])
+    rest = {"gradient": gradient, "validation": validation}
+    return cls(**{**content, **arrays, **rest})
+
+
+@dataclasses.dataclass(frozen=True)
+class Progress:
+  """How far a run is; with a `TrainState` all that decides how it goes on.
+
+  Attributes:
+    records: of the epochs that have ended.
+    steps: taken in the epoch after them.
+    seconds: that training has taken, those of earlier processes included.
+  """
+
+  records: Sequence[EpochRecord] = ()
+  steps: int = 0
+  seconds: float = 0.0
+
+  def to_json(self) -> dict[str, Any]:
+    """What JSON can hold; `from_json` has every number as it was."""
+    text = json.dumps(dataclasses.asdict(self), default=lambda array: array.tolist())
+    return json.loads(text)
+
+  @classmethod
+  def from_json(cls, content: dict[str, Any]) -> "Progress":
+    """The inverse of `to_json`.
+
+    Args:
+      content: what it returned.
+
+    Example:
+      >>> Progress.from_json(Progress(steps=3).to_json()).steps
+      3
+    """
+    records = [EpochRecord.from_json(record) for record in content["records"]]
+    return cls(**{**content, "records": records})
+
 
 def train(
   state: TrainState,
   *,
   step: Callable[[TrainState, Batch], TrainState],
-  batches_of_epoch: Callable[[int], Iterable[Batch]],
+  batches_of_epoch: Callable[[int, int], Iterable[Batch]],
   evaluate: Callable[[TrainState], Evaluation],
   plateau: optax.GradientTransformationExtraArgs,
   task_names: Sequence[str],
@@ -138,64 +195,108 @@ def train(
   progress: TrainProgress,
   stop: StopRequest,
   on_epoch: Callable[[EpochRecord], None],
-) -> TrainState:
+  start: Progress = Progress(),
+) -> tuple[TrainState, Progress]:
   """Trains for some epochs, or until a stop is asked for.
 
   Args:
     state: the state to start from; donated.
     step: the jitted step, from `make_train_step`.
-    batches_of_epoch: epoch number -> its batches.
+    batches_of_epoch: epoch number, number of a batch -> the epoch's batches from there.
     evaluate: state -> validation.
     plateau: what lowers the learning rate, given the validation score.
     task_names: names of the K tasks, for messages.
     num_epochs: of the run.
-    checkpoints: where the state goes at the end of each epoch.
+    checkpoints: where the state goes when it is time, when an epoch is the best so far,
+      and at the end.
     progress: the display.
-    stop: looked at between chunks of steps; an epoch that is cut short is not
-      validated, recorded or saved.
+    stop: looked at between chunks of steps; an epoch that is cut short is saved, but
+      not validated or recorded.
     on_epoch: called with the record of each epoch.
+    start: how far the run is with this state.
 
   Returns:
-    The final state.
+    The final state, and how far the run is with it.
 
   Raises:
     NonFiniteError: a loss, gradient or validation metric was not finite. What was
       saved stays.
+    CheckpointError: a checkpoint could not be written. Those before it stay.
   """
+  begin = time.perf_counter() - start.seconds
+  records = [*start.records]
+
+  def progress_after(steps: int = 0) -> Progress:
+    return Progress(tuple(records), steps, time.perf_counter() - begin)
+
+  def save(state: TrainState, reached: Progress, score: float | None = None) -> None:
+    steps = len(reached.records) * progress.steps_per_epoch + reached.steps
+    checkpoints.save(steps, state, reached.to_json(), score)
+
+  def pause(state: TrainState, steps: int) -> bool:
+    if stop.requested or checkpoints.is_due():
+      save(state, progress_after(steps))
+    return stop.requested
+
   lower_learning_rate = jax.jit(
     lambda plateau_state, score: plateau.update((), plateau_state, value=score)[1]
   )
-  for epoch in range(num_epochs):
-    if stop.requested:
-      return state
+  first_step = start.steps
+  for epoch in range(len(records), num_epochs):
+    if pause(state, first_step):
+      return state, progress_after(first_step)
     scale = float(jax.device_get(state.plateau.scale))
-    state = state._replace(sums=state.sums.zeros_like())
-    state, timing, complete = _run_epoch(
-      state, step, batches_of_epoch(epoch), epoch, task_names, progress, stop
+    if first_step == 0:
+      state = state._replace(sums=state.sums.zeros_like())
+    state, timing, steps = _run_epoch(
+      state,
+      step,
+      batches_of_epoch(epoch, first_step),
+      epoch,
+      first_step,
+      lambda state: _describe_failure(state, task_names, checkpoints.newest),
+      progress,
+      pause,
     )
-    if not complete:
-      return state
+    if steps < progress.steps_per_epoch:
+      return state, progress_after(steps)
+    first_step = 0
+    sums = jax.device_get(state.sums)
+    if sums.steps == 0:
+      raise NonFiniteError(
+        int(state.step),
+        [],
+        f"all {steps} steps of epoch {epoch + 1} were skipped, since their numbers "
+        f"were not finite. {_last_checkpoint(checkpoints.newest)} Try a lower learning "
+        "rate.",
+      )
     validation = evaluate(state)
     _check_evaluation(validation, int(state.step), epoch)
     score = jnp.asarray(validation.score, jnp.float32)
     state = state._replace(plateau=lower_learning_rate(state.plateau, score))
-    steps, losses, weights, gradient = jax.device_get(state.sums)
     record = EpochRecord(
       epoch=epoch,
       num_steps=int(state.step),
-      losses=losses / steps,
-      weights=weights / steps,
-      gradient=GradientRecord.of(gradient, steps) if gradient else None,
+      skipped_steps=int(sums.skipped),
+      losses=_mean_losses(sums),
+      weights=sums.weights / sums.steps,
+      gradient=GradientRecord.of(sums.gradient, sums.steps) if sums.gradient else None,
       learning_rate_scale=scale,
       validation=validation,
       train_seconds=timing.total,
       data_seconds=timing.data,
-      # the first chunk of the first epoch compiled the step
-      seconds_per_step=timing.per_step[epoch == 0 :],
+      # the first chunk of all compiled the step
+      seconds_per_step=timing.per_step[epoch == len(start.records) :],
     )
-    checkpoints.save(epoch, state, validation.score)
+    records.append(record)
+    if (
+      checkpoints.is_due(len(records))
+      or checkpoints.is_best(validation.score)
+      or len(records) == num_epochs
+    ):
+      save(state, progress_after(), validation.score)
     on_epoch(record)
-  return state
+  return state, progress_after()
 
 
 @dataclasses.dataclass
@@ -212,45 +313,49 @@ def _run_epoch(
   step: Callable[[TrainState, Batch], TrainState],
   batches: Iterable[Batch],
   epoch: int,
-  task_names: Sequence[str],
+  done: int,
+  describe_failure: Callable[[TrainState], NonFiniteError],
   progress: TrainProgress,
-  stop: StopRequest,
-) -> tuple[TrainState, _Timing, bool]:
-  """Takes the steps of an epoch; the last value says whether it took all."""
+  pause: Callable[[TrainState, int], bool],
+) -> tuple[TrainState, _Timing, int]:
+  """Takes the steps of an epoch after those done; the last value counts all that are.
+
+  Between chunks of steps `pause` gets the state and that number; true ends the epoch.
+  """
   timing = _Timing()
   iterator = iter(batches)
   chunk_size = 1
-  done = 0
-  while True:
+  while done < progress.steps_per_epoch:
     start = time.perf_counter()
-    count = 0
-    complete = False
-    while count < chunk_size and not complete:
+    count = min(chunk_size, progress.steps_per_epoch - done)
+    for _ in range(count):
       before = time.perf_counter()
-      batch: Any = next(iterator, None)
+      batch = next(iterator)
       timing.data += time.perf_counter() - before
-      if batch is None:
-        complete = True
-      else:
-        state = step(state, jax.device_put(batch))
-        count += 1
-    if count == 0:
-      return state, timing, True
+      state = step(state, batch)
     done += count
     sums, failed_step = jax.device_get((state.sums, state.failure.step))
     if failed_step >= 0:
-      raise _describe_failure(state, task_names)
+      raise describe_failure(state)
     seconds = time.perf_counter() - start
     timing.total += seconds
     timing.per_step.append(seconds / count)
-    weights = (sums.gradient or sums).weights
-    progress.steps(
-      epoch, done, sums.losses / sums.steps, weights / sums.steps, seconds / count
-    )
-    if complete or stop.requested:
-      return state, timing, complete or done == progress.steps_per_epoch
+    losses = _mean_losses(sums)
+    losses = losses[~np.isnan(losses)]
+    if len(losses):
+      weights = (sums.gradient or sums).weights / sums.steps
+      progress.steps(epoch, done, losses, weights, seconds / count)
+    if done < progress.steps_per_epoch and pause(state, done):
+      break
     if seconds < _CHUNK_SECONDS:
       chunk_size *= 2
+  return state, timing, done
+
+
+def _mean_losses(sums: EpochSums) -> np.ndarray:
+  """f[K], over the steps in which a task was present; NaN if there was none."""
+  means = sums.losses / np.maximum(sums.present, 1)
+  return np.where(sums.present > 0, means, np.nan)
 
 
 def _check_evaluation(evaluation: Evaluation, step: int, epoch: int) -> None:
@@ -267,7 +372,15 @@ def _check_evaluation(evaluation: Evaluation, step: int, epoch: int) -> None:
     )
 
 
-def _describe_failure(state: TrainState, task_names: Sequence[str]) -> NonFiniteError:
+def _last_checkpoint(steps: int | None) -> str:
+  if steps is None:
+    return "There is no checkpoint yet."
+  return f"The last checkpoint is that after {steps} steps."
+
+
+def _describe_failure(
+  state: TrainState, task_names: Sequence[str], saved: int | None
+) -> NonFiniteError:
   step, losses, weighted = jax.device_get(state.failure)
   tasks = [k for k in range(len(task_names)) if not np.isfinite(weighted[k])]
   if tasks:
@@ -275,11 +388,14 @@ def _describe_failure(state: TrainState, task_names: Sequence[str]) -> NonFinite
       f"{task_names[k]} (loss {losses[k]:g})" for k in tasks
     )
   else:
-    what = "the gradient is not finite, though every weighted loss is"
+    what = "the gradient (or a batch statistic) is not finite, though every loss is"
+  skipped = int(state.skips_in_a_row)
+  if skipped:
+    what += f" (and {skipped} in a row were skipped before)"
   return NonFiniteError(
     int(step),
     [task_names[k] for k in tasks],
-    f"training stopped at step {step}: {what}. The step was not applied. Try a lower "
-    "learning rate, or a balancer that does not take the logarithm of the losses if "
-    "a loss can be 0.",
+    f"training stopped at step {step}: {what}. The step was not applied. "
+    f"{_last_checkpoint(saved)} Try a lower learning rate, or a balancer that does not "
+    "take the logarithm of the losses if a loss can be 0.",
   )

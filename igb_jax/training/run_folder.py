@@ -2,9 +2,16 @@
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
+
+# Options that a resumed run may have otherwise: they do not decide what it computes.
+FREE_OPTIONS = frozenset(
+  {"out", "resume", "checkpoint_every", "keep", "epochs", "workers", "cache_dir"}
+  | {"devices", "mesh", "distributed", "coordinator", "num_processes", "process_id"}
+  | {"on_nonfinite", "max_skips"}
+)
 
 
 class RunFolder:
@@ -12,21 +19,28 @@ class RunFolder:
 
   Attributes:
     path: the folder.
+    writes: whether this process writes; of several only the first one does.
   """
 
-  def __init__(self, path: Path):
-    """Creates the folder.
+  def __init__(self, path: Path, *, resumed: bool = False, writes: bool = True):
+    """Creates the folder, unless a run is resumed in it.
 
     Args:
       path: where the run goes; created with its parents.
+      resumed: whether the folder may be that of a run, see `check_resumable`.
+      writes: whether this process writes; otherwise nothing is checked or changed.
 
     Raises:
       FileExistsError: the folder holds something already; nothing is overwritten.
       OSError: the folder cannot be created.
     """
-    self.check(path)
     self.path = path
-    (path / "plots").mkdir(parents=True)
+    self.writes = writes
+    if not writes:
+      return
+    if not resumed:
+      self.check(path)
+    (path / "plots").mkdir(parents=True, exist_ok=True)
 
   @staticmethod
   def check(path: Path) -> None:
@@ -40,7 +54,45 @@ class RunFolder:
     """
     if path.exists() and not (path.is_dir() and not any(path.iterdir())):
       raise FileExistsError(
-        f"{path} is not empty; choose another --out, or remove what is there."
+        f"{path} is not empty; choose another --out, remove what is there, or go on "
+        "with the run that is there by --resume."
+      )
+
+  @classmethod
+  def check_resumable(cls, path: Path, config: Mapping[str, Any]) -> None:
+    """Checks that a run may go on in a folder, or start in it, and changes nothing.
+
+    Args:
+      path: the folder.
+      config: of the run that is to go on, as `write_json` takes it.
+
+    Raises:
+      FileExistsError: it is no folder, or holds something else than a run.
+      ValueError: the run in it has other options than the free ones, or its config.json
+        is damaged.
+    """
+    started = path / "config.json"
+    if not started.exists():
+      begun = {"plots", "config.partial"}  # by a run killed before it wrote its options
+      if not (path.is_dir() and {each.name for each in path.iterdir()} <= begun):
+        cls.check(path)
+      return
+    try:
+      before = json.loads(started.read_text())
+    except ValueError as error:
+      raise ValueError(f"{started} is damaged: {error}") from error
+    if not isinstance(before, dict):
+      raise ValueError(f"{started} is damaged: it holds no JSON object.")
+    now = json.loads(_to_json(config))
+    differences = [
+      f"{name} was {json.dumps(before.get(name))} and is {json.dumps(now.get(name))}"
+      for name in dict.fromkeys([*before, *now])
+      if name not in FREE_OPTIONS and before.get(name) != now.get(name)
+    ]
+    if differences:
+      raise ValueError(
+        f"--resume: the run in {path} has other options: {'; '.join(differences)}. "
+        "Give it the same, or choose another --out."
       )
 
   @property
@@ -67,12 +119,18 @@ class RunFolder:
     Raises:
       ValueError: a number is not finite.
     """
-    path = self.path / name
-    partial = path.with_suffix(".partial")
-    text = json.dumps(content, indent=2, allow_nan=False, default=os.fspath)
-    partial.write_text(text + "\n")
-    os.replace(partial, path)
-    return path
+    return self._write(name, _to_json(content, indent=2) + "\n")
+
+  def write_metrics(self, lines: Iterable[Mapping[str, Any]]) -> None:
+    """Writes metrics.jsonl whole, or not at all.
+
+    Args:
+      lines: what JSON can hold; numbers that are not finite are refused.
+
+    Raises:
+      ValueError: a number is not finite.
+    """
+    self._write("metrics.jsonl", "".join(_to_json(line) + "\n" for line in lines))
 
   def append_metrics(self, line: Mapping[str, Any]) -> None:
     """Appends one line to metrics.jsonl.
@@ -83,5 +141,20 @@ class RunFolder:
     Raises:
       ValueError: a number is not finite.
     """
-    with (self.path / "metrics.jsonl").open("a") as file:
-      file.write(json.dumps(line, allow_nan=False) + "\n")
+    text = _to_json(line) + "\n"
+    if self.writes:
+      with (self.path / "metrics.jsonl").open("a") as file:
+        file.write(text)
+
+  def _write(self, name: str, text: str) -> Path:
+    path = self.path / name
+    if not self.writes:
+      return path
+    partial = path.with_suffix(".partial")
+    partial.write_text(text)
+    os.replace(partial, path)
+    return path
+
+
+def _to_json(content: Mapping[str, Any], **options: Any) -> str:
+  return json.dumps(content, allow_nan=False, default=os.fspath, **options)

@@ -5,12 +5,15 @@
           or K backward passes -> gradient balancer        -> gradient
           -> optax optimiser -> params
 
-Nothing leaves the device: losses and weights are summed in the state, and a step
-whose numbers are not finite changes nothing but `failure`, as do all that follow it.
+Nothing leaves the device: losses and weights are summed in the state. A step whose
+numbers are not finite is skipped: it changes nothing but the counts of steps and skips.
+Where too many in a row would be, it changes nothing but `failure`, as do all that
+follow it.
 """
 
+import dataclasses
 from collections.abc import Callable
-from typing import Any, NamedTuple, cast
+from typing import Any, Literal, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -26,6 +29,37 @@ Batch = Any
 Variables = Any
 LossesFn = Callable[[Params, Batch], jax.Array]
 StatefulLossesFn = Callable[[Params, Variables, Batch], tuple[jax.Array, Variables]]
+
+
+@dataclasses.dataclass(frozen=True)
+class NonFiniteConfig:
+  """What a command line says of bad numbers; the base of an experiment's options."""
+
+  on_nonfinite: Literal["stop", "skip"] = "stop"
+  """What happens at a loss or gradient that is not finite: the run stops, or the step
+  is skipped, which leaves parameters and all states as they were."""
+  max_skips: int = 10
+  """Steps in a row that are skipped at most; one more stops the run."""
+
+  @property
+  def tolerated_skips(self) -> int:
+    """What `make_train_step` takes as `max_skips`."""
+    return self.max_skips if self.on_nonfinite == "skip" else 0
+
+
+class Placement(NamedTuple):
+  """Where arrays are to be on many devices; by default wherever XLA puts them.
+
+  Attributes:
+    state: constrains a `TrainState`.
+    task_grads: constrains the task gradients, leaves [K, ...].
+  """
+
+  state: Callable[[Any], Any] = lambda state: state
+  task_grads: Callable[[Any], Any] = lambda task_grads: task_grads
+
+
+ANYWHERE = Placement()
 
 
 # Which parameters a gradient balancer in this step must take as shared.
@@ -44,6 +78,7 @@ class GradientSums(NamedTuple):
     log_condition: f32[], sum of log condition numbers of the Gramian.
     residual: f32[], sum of the solver's residuals.
     worst_residual: f32[], the largest of them.
+    pairs: i32[K, K], number of steps whose Gramian has both tasks.
   """
 
   weights: jax.Array
@@ -52,6 +87,7 @@ class GradientSums(NamedTuple):
   log_condition: jax.Array
   residual: jax.Array
   worst_residual: jax.Array
+  pairs: jax.Array
 
   @classmethod
   def zeros(cls, num_tasks: int) -> "GradientSums":
@@ -63,26 +99,32 @@ class GradientSums(NamedTuple):
       log_condition=jnp.zeros((), jnp.float32),
       residual=jnp.zeros((), jnp.float32),
       worst_residual=jnp.zeros((), jnp.float32),
+      pairs=jnp.zeros((num_tasks, num_tasks), jnp.int32),
     )
 
-  def plus(self, state: Any) -> "GradientSums":
+  def plus(self, state: Any, *, lacks_tasks: bool = False) -> "GradientSums":
     """Takes one more step in.
 
     Args:
       state: of the gradient balancer, after the step.
+      lacks_tasks: whether some may have been absent.
     """
     gramian: Gramian = state.gramian
-    num_tasks = len(gramian.norms)
-    num_pairs = max(num_tasks * (num_tasks - 1), 1)
+    # of an absent task the Gramian, which may be an earlier step's, has zeros
+    seen = gramian.nonzero if lacks_tasks else jnp.ones(len(gramian.norms), bool)
+    condition_number = gramian.condition_number(seen if lacks_tasks else None)
+    pairs = seen[:, None] & seen
+    num_pairs = jnp.maximum(pairs.sum() - seen.sum(), 1)
     residual = getattr(state, "residual", jnp.zeros((), jnp.float32))  # pcgrad: none
     return GradientSums(
       weights=self.weights + state.weights,
       cosines=self.cosines + gramian.cosines,
       conflicts=self.conflicts
       + jnp.sum(gramian.cosines < 0, dtype=jnp.float32) / num_pairs,
-      log_condition=self.log_condition + jnp.log(gramian.condition_number()),
+      log_condition=self.log_condition + jnp.log(condition_number),
       residual=self.residual + residual,
       worst_residual=jnp.maximum(self.worst_residual, residual),
+      pairs=self.pairs + pairs,
     )
 
 
@@ -90,13 +132,17 @@ class EpochSums(NamedTuple):
   """Sums over the steps of the current epoch.
 
   Attributes:
-    steps: i32[], number of steps.
-    losses: f32[K], sum of the losses.
+    steps: i32[], number of steps, without those that were skipped.
+    skipped: i32[], number of steps that were skipped.
+    present: i32[K], number of steps in which the task was present.
+    losses: f32[K], sum of the losses over those.
     weights: f32[K], sum of the loss balancer's weights.
     gradient: what a gradient balancer saw and did, or None without one.
   """
 
   steps: jax.Array
+  skipped: jax.Array
+  present: jax.Array
   losses: jax.Array
   weights: jax.Array
   gradient: GradientSums | None
@@ -107,7 +153,7 @@ class EpochSums(NamedTuple):
 
 
 class Failure(NamedTuple):
-  """The first step whose numbers were not finite.
+  """The step whose numbers were not finite and that was not to be skipped.
 
   Attributes:
     step: i32[], its number from 0, or -1 while there is none.
@@ -124,7 +170,8 @@ class TrainState(NamedTuple):
   """Everything that decides how training goes on, as one pytree.
 
   Attributes:
-    step: i32[], number of steps taken.
+    step: i32[], number of steps taken, with those that were skipped.
+    skips_in_a_row: i32[], how many of the latest steps were skipped.
     params: parameters of the net.
     variables: what else the net keeps and gradients do not reach, such as batch
       statistics; None if there is nothing.
@@ -135,10 +182,11 @@ class TrainState(NamedTuple):
       `optax.contrib.reduce_on_plateau` or `halve_every`; its field `scale` multiplies
       the updates.
     sums: of the current epoch.
-    failure: the first step that failed, if any.
+    failure: the step that ended the training, if any.
   """
 
   step: jax.Array
+  skips_in_a_row: jax.Array
   params: Params
   variables: Variables
   optimizer: optax.OptState
@@ -198,6 +246,7 @@ def init_state(
       gradient_state = gradient_state._replace(key=key_data(gradient_key, "the step"))
   return TrainState(
     step=jnp.zeros((), jnp.int32),
+    skips_in_a_row=jnp.zeros((), jnp.int32),
     params=jax.tree.map(jnp.copy, params),  # the step donates its own
     variables=jax.tree.map(jnp.copy, variables),
     optimizer=optimizer.init(params),
@@ -206,6 +255,8 @@ def init_state(
     plateau=plateau.init(params),
     sums=EpochSums(
       steps=jnp.zeros((), jnp.int32),
+      skipped=jnp.zeros((), jnp.int32),
+      present=jnp.zeros(num_tasks, jnp.int32),
       losses=jnp.zeros(num_tasks, jnp.float32),
       weights=jnp.zeros(num_tasks, jnp.float32),
       gradient=gradient_sums,
@@ -224,6 +275,9 @@ def make_train_step(
   optimizer: optax.GradientTransformation,
   *,
   stateful: bool = False,
+  present_of: Callable[[Batch], jax.Array] | None = None,
+  max_skips: int = 0,
+  placement: Placement = ANYWHERE,
 ) -> Callable[[TrainState, Batch], TrainState]:
   """Makes the jitted step; the state that it is given is donated.
 
@@ -235,6 +289,12 @@ def make_train_step(
       `shared=SHARED`; it sees the gradients of the weighted losses.
     optimizer: the optax optimiser, at the initial learning rate.
     stateful: whether the net keeps variables, such as batch statistics.
+    present_of: `batch -> bool[K]`, which tasks a batch has labels for; None where all
+      batches have all. The loss of another task may be anything, but where it is
+      computed from numbers that are not finite its derivative is NaN times 0.
+    max_skips: how many steps in a row whose numbers are not finite are skipped; one
+      more is a failure.
+    placement: where arrays are to be on many devices.
 
   Returns:
     `step(state, batch) -> state`.
@@ -245,6 +305,8 @@ def make_train_step(
   loss_balancer = _loss_part(balancer)
 
   def step(state: TrainState, batch: Batch) -> TrainState:
+    present = None if present_of is None else present_of(batch)
+
     def weighted_losses(params):
       variables = state.variables
       if stateful:
@@ -252,7 +314,10 @@ def make_train_step(
       else:
         losses = cast(Any, losses_of)(params, batch)
       weighted, balancer_state = loss_balancer.update(
-        losses, state.balancer, learning_rate_ratio=1 / state.plateau.scale
+        losses,
+        state.balancer,
+        present=present,
+        learning_rate_ratio=1 / state.plateau.scale,
       )
       return weighted, (losses.astype(jnp.float32), balancer_state, variables)
 
@@ -264,34 +329,51 @@ def make_train_step(
       (gradient,) = pull_back(jnp.ones_like(weighted))
     else:
       gradient, gradient_state = _balanced(
-        balancer.gradient.update, pull_back, weighted, gradient_state
+        balancer.gradient.update,
+        pull_back,
+        weighted,
+        gradient_state,
+        present,
+        placement.task_grads,
       )
-      gradient_sums = gradient_sums.plus(gradient_state)
+      gradient_sums = gradient_sums.plus(
+        gradient_state, lacks_tasks=present is not None
+      )
     updates, optimizer_state = optimizer.update(gradient, state.optimizer, state.params)
     updates = jax.tree.map(lambda update: state.plateau.scale * update, updates)
 
-    good = all_finite((weighted, gradient))
-    first = ~good & (state.failure.step < 0)
+    good = all_finite((weighted, gradient, variables))
+    running = state.failure.step < 0
+    skip = ~good & running & (state.skips_in_a_row < max_skips)
+    fail = ~good & running & ~skip
     failure = Failure(state.step, losses, weighted)
+    there = jnp.ones(len(losses), bool) if present is None else present
     proposed = TrainState(
       step=state.step + 1,
+      skips_in_a_row=jnp.zeros_like(state.skips_in_a_row),
       params=optax.apply_updates(state.params, updates),
       variables=variables,
       optimizer=optimizer_state,
       balancer=balancer_state,
       gradient_balancer=gradient_state,
       plateau=state.plateau,
-      sums=EpochSums(
+      sums=state.sums._replace(
         steps=state.sums.steps + 1,
-        losses=state.sums.losses + losses,
+        present=state.sums.present + there,
+        losses=state.sums.losses + jnp.where(there, losses, 0.0),
         weights=state.sums.weights + balancer_state.weights,
         gradient=gradient_sums,
       ),
       failure=state.failure,
     )
-    proceed = good & (state.failure.step < 0)
-    kept = optax.tree.where(proceed, proposed, state)
-    return kept._replace(failure=optax.tree.where(first, failure, state.failure))
+    kept = optax.tree.where(good & running, proposed, state)
+    kept = kept._replace(
+      step=kept.step + skip,
+      skips_in_a_row=kept.skips_in_a_row + skip,
+      sums=kept.sums._replace(skipped=kept.sums.skipped + skip),
+      failure=optax.tree.where(fail, failure, state.failure),
+    )
+    return placement.state(kept)
 
   return jax.jit(step, donate_argnums=0)
 
@@ -310,6 +392,8 @@ def _balanced(
   pull_back: Callable[[jax.Array], tuple[Any]],
   weighted: jax.Array,
   state: Any,
+  present: jax.Array | None,
+  place: Callable[[Any], Any],
 ) -> tuple[Any, Any]:
   """The balanced gradient, by K backward passes, or by one where the weights are held.
 
@@ -320,16 +404,18 @@ def _balanced(
 
   def every_task():
     task_grads = pull_back_each(lambda v: pull_back(v)[0]["shared"], weighted)
+    task_grads = place(task_grads)
     identity = jnp.eye(len(weighted), dtype=jnp.float32)
     stand_in: Any = {"shared": task_grads, "heads": identity}
-    combined, new = update(stand_in, state)
+    combined, new = update(stand_in, state, present=present)
     (gradient,) = pull_back(combined["heads"].astype(weighted.dtype))
     return {"shared": combined["shared"], "heads": gradient["heads"]}, new
 
   def held_weights():
-    (gradient,) = pull_back(state.weights.astype(weighted.dtype))
-    stand_in = {"shared": gradient["shared"], "heads": state.weights}
-    combined, new = update(stand_in, state, combined=True)
+    held = state.held if present is None else jnp.where(present, state.held, 0.0)
+    (gradient,) = pull_back(held.astype(weighted.dtype))
+    stand_in = {"shared": gradient["shared"], "heads": held}
+    combined, new = update(stand_in, state, present=present, combined=True)
     return {"shared": combined["shared"], "heads": gradient["heads"]}, new
 
   steps_left = getattr(state, "steps_left", None)

@@ -476,11 +476,11 @@ def test_bfloat16_gradients_are_solved_in_float32(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_a_gradient_that_is_not_finite_is_not_hidden(name):
   jacobian = sample("gaussian", 3)
+  _, before = solve(name, jacobian)
   jacobian[1, 5] = np.nan
-  result, state = solve(name, jacobian)
+  result, state = update(make(name, 3), jnp.asarray(jacobian, jnp.float32), before)
   assert not np.isfinite(result).all()
-  if name in SOLVED:
-    assert not np.isfinite(state.residual)
+  jax.tree.map(np.testing.assert_array_equal, state, before)
 
 
 # ------------------------------------------------------------ leaves that are shared
@@ -590,8 +590,9 @@ def test_nash_uses_its_weights_again_between_updates():
 def test_nash_weights_that_are_not_finite_serve_no_second_step():
   balancer = balancers.nash_mtl(3, update_every=10)
   bad = jax.tree.map(lambda leaf: leaf.at[0].set(jnp.nan), stacked(3))
-  _, state = update(balancer, bad, balancer.init(PARAMS))
-  assert not np.isfinite(state.weights).any()
+  result, state = update(balancer, bad, balancer.init(PARAMS))
+  assert not np.isfinite(result["heads"]).all()
+  assert state.steps_left == 0
   result, state = update(balancer, stacked(3), state)
   assert np.isfinite(state.weights).all()
   assert np.isfinite(result["heads"]).all()
@@ -796,7 +797,7 @@ def test_shared_is_checked_at_init(name, shared, error, message):
     *(
       (n, {"num_tasks": 2.0}, TypeError, "num_tasks must be an integer") for n in NAMES
     ),
-    ("cagrad", {"c": -0.1}, ValueError, "c must be finite and positive, got -0.1"),
+    ("cagrad", {"c": -0.1}, ValueError, "c must be finite and positive, or zero, got"),
     ("cagrad", {"c": "1"}, TypeError, "c must be a number"),
     ("nashmtl", {"max_norm": -1.0}, ValueError, "max_norm must be finite and positive"),
     ("nashmtl", {"update_every": 0}, ValueError, "update_every must be at least 1"),

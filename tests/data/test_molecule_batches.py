@@ -6,7 +6,7 @@ import pytest
 
 from igb_jax.data import graphs
 from igb_jax.data.loader import prefetch
-from igb_jax.data.molecule_batches import MoleculeBatches, shuffled
+from igb_jax.data.molecule_batches import MoleculeBatches, shuffled, without_labels
 
 
 def single_graph(data, position) -> jraph.GraphsTuple:
@@ -92,6 +92,32 @@ def test_shuffling_is_a_function_of_seed_and_epoch():
     assert sorted(order) == list(range(100))
     for other in orders[:index]:
       assert (order != other).any()
+
+
+def test_missing_targets_are_masked(molecules):
+  targets = 1 + np.arange(500 * 2, dtype=np.float32).reshape(500, 2)
+  targets[10:15, 1] = np.nan
+  groups = graphs.choose_groups(molecules.num_atoms, 8, num_groups=2)
+  whole, lacking = (
+    MoleculeBatches(molecules, np.arange(first, first + 20), targets, groups)
+    for first in (20, 0)
+  )
+  assert all(batch.known is None for batch in prefetch(whole))
+  known = np.concatenate([batch.known for batch in prefetch(lacking)])
+  found = np.concatenate([batch.targets for batch in prefetch(lacking)])
+  assert known.sum(axis=0).tolist() == [20, 15]  # and none at the four empty places
+  np.testing.assert_array_equal(found != 0, known == 1)
+  expected = np.where(np.isnan(targets[:20]), 0, targets[:20])
+  assert sorted(found[known == 1]) == sorted(expected[expected != 0])
+
+
+def test_labels_go_missing_as_a_function_of_the_seed():
+  targets = np.ones((4000, 5), np.float32)
+  first, again, other = (without_labels(targets, 0.2, seed=seed) for seed in (3, 3, 4))
+  np.testing.assert_array_equal(first, again)
+  assert (np.isnan(first) != np.isnan(other)).any()
+  np.testing.assert_allclose(np.isnan(first).mean(axis=0), 0.2, atol=0.03)
+  assert without_labels(targets, 0.0, seed=3).all()
 
 
 def test_refuses_no_molecules(molecules):

@@ -178,7 +178,7 @@ def with_x(positions, atom, value):
     ("O", "OHH", WATER * [[1], [0], [1]], "atoms 0 and 1 are at the same place"),
     ("C(", "OHH", WATER, r"cannot read the SMILES string 'C\('"),
     ("O", "OHH", 10 * WATER, "no bonds found for 'O' that fit the elements 'OHH'"),
-    ("C", "OHH", 10 * WATER, "no bonds found for 'C'"),
+    ("C", "OHH", 10 * WATER, "the SMILES string 'C' is not of the elements 'OHH'"),
   ],
 )
 def test_refuses(smiles, elements, positions, message):

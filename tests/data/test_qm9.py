@@ -369,14 +369,15 @@ def test_names_the_molecule(fake_package, tmp_path, field, value, message):
 def waters(number):
   positions = np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0]], np.float64)
   return [
-    qm9._Record(i, "O", ("O", "H", "H"), positions, np.zeros(11)) for i in range(number)
+    qm9._Record("a.csv", i, "O", ("O", "H", "H"), positions, np.zeros(11))
+    for i in range(number)
   ]
 
 
 def test_names_the_molecule_from_another_process():
   records = waters(1500)
   records[1200] = dataclasses.replace(records[1200], smiles="C(")
-  with pytest.raises(ValueError, match="molecule 1200: cannot read"):
+  with pytest.raises(ValueError, match=r"a\.csv, molecule 1200: cannot read"):
     qm9._featurise_all(records, progress=False)
 
 
@@ -398,7 +399,7 @@ def test_refuses_a_column_that_is_missing(fake_package, tmp_path):
   tables, write = fake_package
   tables[1][0][tables[1][0].index("LUMO_au")] = "other"
   write()
-  with pytest.raises(ValueError, match=r"qm9_part1\.csv: .*LUMO_au"):
+  with pytest.raises(ValueError, match=r"qm9_part1\.csv, header, LUMO_au: 0 columns"):
     qm9.load(tmp_path / "cache", limit=5)
 
 
@@ -413,7 +414,7 @@ def test_refuses_a_molecule_that_comes_twice(fake_package, tmp_path):
   tables, write = fake_package
   tables[1][2] = tables[1][1]
   write()
-  with pytest.raises(ValueError, match="molecule 1: index not larger"):
+  with pytest.raises(ValueError, match=r"molecule 1 comes 2 times in .*data"):
     qm9.load(tmp_path / "cache", limit=5)
 
 

@@ -161,7 +161,8 @@ def test_igbv2_learns_and_acts_within_a_run(qm9_dir, tmp_path, capsys):
   with Checkpoints(out / "checkpoints") as checkpoints:
     restored = checkpoints.restore_best(ready.init_state())
   assert restored is not None
-  epoch, state = restored
+  state, progress = restored
+  epoch = len(progress["records"]) - 1
   assert state.balancer.step == 5 * (epoch + 1)
   assert state.balancer.replay.size == max(0, 5 * (epoch - 1))
   assert (state.balancer.agent.actor_optimizer[0].count > 0) == (epoch >= 3)
@@ -185,7 +186,7 @@ def test_evaluation_equals_a_plain_loop_over_molecules(qm9_dir):
   positions = ready.split.test
   predictions = []
   for position in positions:
-    batch = ready._batches(np.array([position]))[0]
+    batch = ready._batches(np.array([position]), ready.targets)[0]
     output = ready.net.apply({"params": ready.initial_params}, batch.graphs)
     predictions.append(np.asarray(output)[batch.mask == 1][0])
   train = ready.data.targets[ready.split.train].astype(np.float64)

@@ -14,7 +14,6 @@ from experiments import nyuv2, qm9
 from igb_jax import balancers
 from igb_jax.training import loop
 from igb_jax.training.balancing import make_balancer
-from igb_jax.training.interrupt import StopRequest
 from igb_jax.training.progress import TrainProgress
 from igb_jax.training.step import init_state, make_train_step
 from tests.experiments.test_nyuv2 import small as small_scenes
@@ -34,7 +33,7 @@ def experiments(qm9_dir, tmp_path_factory):
   scenes = nyuv2.parse_config(small_scenes(out, "--dtype=bfloat16"))
   both = {"qm9": qm9.QM9Experiment(molecules), "nyuv2": nyuv2.NYUv2Experiment(scenes)}
   return {
-    name: (experiment, jax.device_put(next(iter(experiment.epoch_batches(0)))))
+    name: (experiment, next(iter(experiment.epoch_batches(0))))
     for name, experiment in both.items()
   }
 
@@ -55,7 +54,11 @@ def prepare(experiment, spec):
 
   variables = getattr(experiment, "initial_variables", None)
   step = make_train_step(
-    losses_of, balancer, experiment.optimizer, stateful=variables is not None
+    losses_of,
+    balancer,
+    experiment.optimizer,
+    stateful=variables is not None,
+    placement=experiment.devices.placement,
   )
   state = init_state(
     experiment.initial_params,
@@ -65,7 +68,7 @@ def prepare(experiment, spec):
     plateau=experiment.plateau,
     key=jax.random.key(0),
   )
-  return step, state, traces
+  return step, experiment.devices.put_state(state), traces
 
 
 @pytest.mark.parametrize("platform", ["cuda", "tpu"])
@@ -91,16 +94,17 @@ def test_an_epoch_neither_retraces_nor_moves_anything_unasked(experiments, name,
   state = step(state, batch)
   traced = len(traces)
   with jax.transfer_guard("disallow"):
-    state, timing, complete = loop._run_epoch(
+    state, timing, done = loop._run_epoch(
       state,
       step,
       experiment.epoch_batches(1),
       1,
-      experiment.task_names,
+      0,
+      lambda state: pytest.fail("a step was not finite"),
       progress,
-      StopRequest(),
+      lambda state, done: False,
     )
-  assert complete
+  assert done == experiment.steps_per_epoch
   assert len(timing.per_step) > 0
   assert state.step == 1 + experiment.steps_per_epoch
   assert len(traces) == traced

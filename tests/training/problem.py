@@ -26,6 +26,7 @@ def make(
   learning_rate: float = 0.1,
   patience: int = 2,
   scale: float = 1.0,
+  max_skips: int = 0,
   **hyperparameters,
 ):
   """The jitted step, the initial state and the plateau transformation."""
@@ -40,7 +41,9 @@ def make(
     key=jax.random.key(0),
   )
   return (
-    make_train_step(lambda p, b: scale * losses_of(p, b), balancer, optimizer),
+    make_train_step(
+      lambda p, b: scale * losses_of(p, b), balancer, optimizer, max_skips=max_skips
+    ),
     state,
     plateau,
   )

@@ -246,6 +246,50 @@ def test_a_step_with_bad_numbers_changes_nothing_but_the_failure(name, value):
   assert state.failure.step == 1
 
 
+@pytest.mark.parametrize(
+  ("name", "options"),
+  [*((name, {}) for name in NAMES), ("nashmtl", {"update_every": 3})],
+)
+def test_a_task_without_labels_has_no_part_in_the_gradient(name, options):
+  """Its head stays as it is, and the rest equals a step by hand on stacked rows."""
+  balancer = balancers.create(f"ew+{name}", num_tasks=3, shared=SHARED, **options)
+  optimizer = optax.sgd(0.05)
+  step = make_train_step(
+    losses_of, balancer, optimizer, present_of=lambda batch: ~jnp.isnan(batch)
+  )
+  state = init(balancer, initial_params())
+  state = state._replace(optimizer=optimizer.init(state.params))
+  update = balancer.gradient.update
+  params, gradient_state = initial_params(), state.gradient_balancer
+  gradient_state = jax.tree.map(jnp.copy, gradient_state)
+  for lacks in (None, 1, 1, 2, None):
+    batch = BATCH.copy()
+    if lacks is not None:
+      batch[lacks] = np.nan
+    task_grads = jax.jacrev(losses_of)(params, batch)
+    gradient, gradient_state = update(
+      task_grads, gradient_state, present=jnp.asarray(~np.isnan(batch))
+    )
+    params = jax.tree.map(lambda p, g: p - 0.05 * g, params, gradient)
+    heads = np.array(state.params["heads"]["w"])
+    state = step(state, batch)
+    if lacks is not None:
+      np.testing.assert_array_equal(
+        state.params["heads"]["w"][:, lacks], heads[:, lacks]
+      )
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, 1e-3, 1e-4), state.params, params
+  )
+  assert state.failure.step == -1
+  sums = jax.device_get(state.sums)
+  assert sums.present.tolist() == [5, 3, 4]
+  if not options:  # else the Gramian of a step may be an earlier one's
+    assert sums.gradient.pairs.tolist() == [[5, 3, 4], [3, 3, 2], [4, 2, 4]]
+  record = loop.GradientRecord.of(sums.gradient, 5)
+  np.testing.assert_allclose(np.diagonal(record.cosines), 1, 1e-5)
+  assert 1 <= record.condition_number < 1e6  # of the tasks that were there
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_one_trace_and_nothing_leaves_the_device(name):
   step, state = make(f"igbv2+{name}")

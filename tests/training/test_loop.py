@@ -1,6 +1,8 @@
 """The training loop: epochs, plateau, checkpoints, failures, stopping."""
 
 import io
+import itertools
+import json
 import os
 import re
 import signal
@@ -11,7 +13,7 @@ import pytest
 from rich.console import Console
 
 from igb_jax.training import interrupt, loop
-from igb_jax.training.checkpoint import Checkpoints
+from igb_jax.training.checkpoint import EVERY_EPOCH, Checkpoints, Interval
 from igb_jax.training.progress import TrainProgress
 
 from . import problem
@@ -30,6 +32,8 @@ class Run:
     self.output = io.StringIO()
     self.stop = interrupt.StopRequest()
     self.batches_of_epoch = lambda epoch: problem.batches()
+    self.keep = 1
+    self.every = EVERY_EPOCH
 
   def evaluate(self, state):
     params = state.params
@@ -37,13 +41,15 @@ class Run:
     self.params.append(np.array(params["x"]))
     return loop.Evaluation(metrics={"error": score}, score=score)
 
-  def train(self, num_epochs):
+  def train(self, num_epochs, start=None):
     console = Console(file=self.output, width=200)
-    with Checkpoints(self.folder) as checkpoints:
-      final = loop.train(
+    with Checkpoints(self.folder, every=self.every, keep=self.keep) as checkpoints:
+      final, self.reached = loop.train(
         self.state,
         step=self.step,
-        batches_of_epoch=lambda epoch: self.batches_of_epoch(epoch),
+        batches_of_epoch=lambda epoch, start: itertools.islice(
+          self.batches_of_epoch(epoch), start, None
+        ),
         evaluate=self.evaluate,
         plateau=self.plateau,
         task_names=problem.NAMES,
@@ -52,6 +58,7 @@ class Run:
         progress=TrainProgress(console, num_epochs, 4),
         stop=self.stop,
         on_epoch=self.records.append,
+        start=start or loop.Progress(),
       )
       self.best = checkpoints.restore_best(self.template)
     return final
@@ -82,10 +89,10 @@ def test_the_sums_start_anew_each_epoch(tmp_path):
 def test_keeps_the_best_epoch_and_the_newest(tmp_path):
   run = Run(tmp_path / "c", scores=[5.0, -3.0, 2.0, 4.0])
   final = run.train(4)
-  epoch, best = run.best
-  assert epoch == 1
+  best, progress = run.best
+  assert len(progress["records"]) == 2
   assert best.step == 8
-  assert sorted(path.name for path in (tmp_path / "c").iterdir()) == ["1", "3"]
+  assert sorted(path.name for path in (tmp_path / "c").iterdir()) == ["16", "8"]
   assert (best.params["x"] != final.params["x"]).all()
   assert jax.tree.structure(best) == jax.tree.structure(final)
 
@@ -93,14 +100,14 @@ def test_keeps_the_best_epoch_and_the_newest(tmp_path):
 def test_restores_exactly_what_was_saved(tmp_path):
   run = Run(tmp_path / "c", spec="dwa", scores=[3.0, 2.0, 1.0])
   final = run.train(3)
-  _, best = run.best
+  best, _ = run.best
   jax.tree.map(np.testing.assert_array_equal, best, final)
 
 
 def test_later_steps_do_not_reach_into_what_was_saved(tmp_path):
   run = Run(tmp_path / "c", scores=[3.0, 1.0, 2.0, 5.0, 4.0])
   run.train(5)
-  np.testing.assert_array_equal(run.best[1].params["x"], run.params[1])
+  np.testing.assert_array_equal(run.best[0].params["x"], run.params[1])
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
@@ -115,7 +122,7 @@ def test_a_validation_that_is_not_finite_stops_and_keeps_the_best(bad, tmp_path)
   with Checkpoints(tmp_path / "c") as checkpoints:
     restored = checkpoints.restore_best(run.template)
   assert restored is not None
-  assert restored[0] == 1
+  assert restored[0].step == 8
 
 
 def test_nothing_was_saved(tmp_path):
@@ -147,11 +154,10 @@ def test_stops_at_a_loss_that_is_not_finite_and_keeps_what_was_saved(tmp_path):
   with Checkpoints(tmp_path / "c") as checkpoints:
     restored = checkpoints.restore_best(run.template)
   assert restored is not None
-  assert restored[0] == 0
-  assert restored[1].step == 4
+  assert restored[0].step == 4
 
 
-def test_a_request_to_stop_ends_the_epoch_unrecorded(tmp_path):
+def test_a_request_to_stop_saves_the_epoch_unrecorded(tmp_path):
   run = Run(tmp_path / "c", scores=[1.0, 2.0, 3.0])
 
   def batches(epoch):
@@ -164,7 +170,11 @@ def test_a_request_to_stop_ends_the_epoch_unrecorded(tmp_path):
   state = run.train(3)
   assert len(run.records) == 1
   assert 5 <= state.step < 8
-  assert run.best[0] == 0
+  assert run.best[0].step == 4
+  with Checkpoints(tmp_path / "c") as checkpoints:
+    restored, progress = checkpoints.restore_newest(run.template)
+  assert restored.step == state.step
+  assert loop.Progress.from_json(progress).steps == state.step - 4
 
 
 def test_a_request_at_the_last_step_of_an_epoch_keeps_the_epoch(tmp_path):
@@ -189,15 +199,107 @@ def test_a_request_between_epochs_stops_before_the_next(tmp_path):
   assert run.best is None
 
 
+@pytest.mark.parametrize("spec", ["dwa", "rlw", "igbv1"])
+@pytest.mark.parametrize("stop_at", [(0, 1), (1, 0), (1, 2), (2, 3)])
+def test_a_run_that_goes_on_equals_one_that_never_stopped(stop_at, spec, tmp_path):
+  whole = Run(tmp_path / "whole", spec=spec)
+  expected = whole.train(4)
+  stopped = Run(tmp_path / "c", spec=spec)
+
+  def batches(epoch):
+    for index, batch in enumerate(problem.batches()):
+      if (epoch, index) == stop_at:
+        stopped.stop.requested = True
+      yield batch
+
+  stopped.batches_of_epoch = batches
+  stopped.train(4)
+  assert len(stopped.records) < 4
+  again = Run(tmp_path / "c", spec=spec)
+  with Checkpoints(again.folder) as checkpoints:
+    again.state, content = checkpoints.restore_newest(again.template)
+  start = loop.Progress.from_json(content)
+  assert start.seconds > 0
+  state = again.train(4, start)
+  jax.tree.map(np.testing.assert_array_equal, state, expected)
+  assert [record.epoch for record in stopped.records + again.records] == [0, 1, 2, 3]
+  for found, record in zip(again.reached.records, whole.records, strict=True):
+    for field in ("num_steps", "learning_rate_scale", "validation"):
+      assert getattr(found, field) == getattr(record, field)
+    np.testing.assert_array_equal(found.losses, record.losses)
+    np.testing.assert_array_equal(found.weights, record.weights)
+  assert again.reached.seconds > start.seconds
+
+
+def test_saves_when_it_is_time_and_whatever_is_best(tmp_path):
+  run = Run(tmp_path / "c", scores=[5.0, 4.0, 6.0, 7.0, 8.0])
+  run.keep, run.every = 9, Interval(epochs=2)
+  run.train(5)
+  saved = {int(path.name) for path in (tmp_path / "c").iterdir()}
+  assert saved == {4, 8, 16, 20}  # first, best, every other epoch, last
+
+
+def test_saves_within_an_epoch_when_it_is_time(tmp_path, monkeypatch):
+  monkeypatch.setattr(loop, "_CHUNK_SECONDS", float("inf"))
+  run = Run(tmp_path / "c", scores=[5.0, 6.0])
+  run.keep, run.every = 9, Interval(seconds=0.0)
+  run.train(2)
+  saved = {int(path.name) for path in (tmp_path / "c").iterdir()}
+  assert saved == {0, 1, 3, 4, 5, 7, 8}  # between chunks of 1, 2 and 1 steps
+
+
+def test_a_record_survives_json(tmp_path):
+  gradient = loop.GradientRecord(
+    weights=np.array([0.1, 0.7], np.float32),
+    cosines=np.array([[1, -0.3], [-0.3, 1]], np.float32),
+    conflict_share=1 / 3,
+    condition_number=3.3,
+    residual=1e-7,
+    worst_residual=2e-7,
+  )
+  record = loop.EpochRecord(
+    epoch=2,
+    num_steps=12,
+    skipped_steps=1,
+    losses=np.array([1 / 3, 2e-30]),
+    weights=np.array([0.1, 1.9], np.float32),
+    gradient=gradient,
+    learning_rate_scale=0.7,
+    validation=loop.Evaluation(metrics={"mu": 0.1, "alpha": 0.3}, score=-1.5),
+    train_seconds=1.0,
+    data_seconds=0.1,
+    seconds_per_step=[0.2, 0.3],
+  )
+  content = loop.Progress((record,), 3, 1.5).to_json()
+  progress = loop.Progress.from_json(json.loads(json.dumps(content)))
+  assert progress.to_json() == content
+  assert (progress.steps, progress.seconds) == (3, 1.5)
+  found = progress.records[0]
+  assert list(found.validation.metrics) == ["mu", "alpha"]
+  np.testing.assert_array_equal(found.losses, record.losses)
+  np.testing.assert_array_equal(found.gradient.cosines, gradient.cosines)
+
+
 def test_first_interrupt_asks_and_the_second_raises():
   before = signal.getsignal(signal.SIGINT)
-  with interrupt.stop_on_interrupt() as stop:
+  with interrupt.stop_on_signal() as stop:
     assert not stop.requested
     os.kill(os.getpid(), signal.SIGINT)
     assert stop.requested
+    assert not stop.at_once
     with pytest.raises(KeyboardInterrupt):
       os.kill(os.getpid(), signal.SIGINT)
   assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_sigterm_leaves_no_time():
+  before = signal.getsignal(signal.SIGTERM)
+  with interrupt.stop_on_signal() as stop:
+    for _ in range(2):
+      os.kill(os.getpid(), signal.SIGTERM)
+      assert stop.requested
+      assert stop.at_once
+  assert signal.getsignal(signal.SIGTERM) is before
 
 
 @pytest.mark.parametrize("terminal", [True, False])

@@ -132,6 +132,110 @@ def test_a_gradient_that_is_not_finite_is_a_failure_too():
   assert state.params["x"].tolist() == [0, 0]
 
 
+def assert_equal_but_for_skips(state, before):
+  """Everything but the counts of steps and of skips."""
+  uncounted = [
+    each._replace(
+      step=0, skips_in_a_row=0, failure=0, sums=each.sums._replace(skipped=0)
+    )
+    for each in (state, before)
+  ]
+  jax.tree.map(np.testing.assert_array_equal, *uncounted)
+
+
+@pytest.mark.parametrize("spec", ["ew", "si", "dwa", "uw", "igbv1"])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_step_that_is_skipped_changes_nothing_but_the_counts(spec, value):
+  step, state, _ = problem.make(spec, max_skips=2)
+  expected = problem.make(spec)[1]
+  for batch in problem.batches(5, bad=2, value=value):
+    before = problem.copy(state)
+    state = step(state, batch)
+    if np.isfinite(batch).all():
+      expected = step(expected, batch)
+      assert state.skips_in_a_row == 0
+    else:
+      assert_equal_but_for_skips(state, before)
+      assert state.skips_in_a_row == 1
+  assert_equal_but_for_skips(state, expected)
+  assert state.failure.step == -1
+  assert (state.step, state.sums.steps, state.sums.skipped) == (5, 4, 1)
+
+
+def test_too_many_skips_in_a_row_are_a_failure():
+  step, state, _ = problem.make("ew", max_skips=2)
+  (good,) = problem.batches(1)
+  (bad,) = problem.batches(1, bad=0)
+  for batch in (bad, bad, good, bad, bad):
+    state = step(state, batch)
+  assert state.failure.step == -1
+  assert state.skips_in_a_row == 2
+  before = problem.copy(state)
+  state = step(state, bad)
+  assert state.failure.step == 5
+  state = step(state, good)  # nothing goes on after it
+  jax.tree.map(
+    np.testing.assert_array_equal,
+    state._replace(failure=None),
+    before._replace(failure=None),
+  )
+
+
+def test_batch_statistics_that_are_not_finite_are_not_kept():
+  def losses_of(params, variables, batch):
+    return problem.losses_of(params, batch), {"mean": batch.sum() / batch[0]}
+
+  balancer = balancers.Balancer(balancers.equal(3), None)
+  state = init_state(
+    {"x": jnp.zeros(2)},
+    variables={"mean": jnp.float32(7)},
+    balancer=balancer,
+    optimizer=optax.sgd(0.1),
+    plateau=optax.contrib.reduce_on_plateau(),
+    key=jax.random.key(0),
+  )
+  step = make_train_step(
+    losses_of, balancer, optax.sgd(0.1), stateful=True, max_skips=1
+  )
+  state = step(state, jnp.array([0.0, 1.0, 1.0]))
+  assert state.variables["mean"] == 7
+  assert state.sums.skipped == 1
+  state = step(state, jnp.ones(3))
+  assert state.variables["mean"] == 3
+
+
+@pytest.mark.parametrize("spec", ["ew", "si", "dwa", "uw", "igbv1", "igbv2"])
+def test_a_batch_without_a_tasks_labels_trains_the_others(spec):
+  """Absent task two, whose loss is NaN; its parameters get nothing."""
+
+  def losses_of(params, batch):
+    return jnp.mean((params["x"] - problem.TARGETS) ** 2, axis=1) + batch
+
+  balancer = balancers.create(spec, num_tasks=3, steps_per_epoch=2)
+  optimizer = optax.sgd(0.1)
+  state = init_state(
+    {"x": jnp.zeros((3, 2))},  # a row a task
+    balancer=balancer,
+    optimizer=optimizer,
+    plateau=optax.contrib.reduce_on_plateau(),
+    key=jax.random.key(0),
+  )
+  step = make_train_step(
+    losses_of, balancer, optimizer, present_of=lambda batch: ~jnp.isnan(batch)
+  )
+  whole, lacking = np.float32([0.1] * 3), np.float32([0.1, np.nan, 0.1])
+  for batch in (whole, lacking, whole, lacking, lacking, lacking):
+    before = problem.copy(state)
+    state = step(state, batch)
+    changed = (state.params["x"] != before.params["x"]).all(axis=1)
+    assert changed.tolist() == [True, not np.isnan(batch[1]), True]
+    assert (state.balancer.weights[1] == 0) == np.isnan(batch[1])
+  assert state.failure.step == -1
+  assert state.sums.present.tolist() == [6, 2, 6]
+  assert np.isfinite(state.sums.losses).all()
+  assert step._cache_size() == 1  # pyright: ignore[reportFunctionMemberAccess]
+
+
 def test_a_large_but_finite_gradient_is_no_failure():
   step, state, _ = problem.make("ew", scale=1e20)
   (batch,) = problem.batches(1)

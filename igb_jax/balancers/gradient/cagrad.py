@@ -38,7 +38,8 @@ class CAGradState(NamedTuple):
   """State of `cagrad`.
 
   Attributes:
-    weights: f32[K], of the gradients in the result, for the shared leaves.
+    weights: f32[K], of the gradients in the result, for the shared leaves; 0 for a
+      task that was absent.
     residual: f32[], see `igb_jax.balancers.solvers.trust_region`.
     gramian: of the latest shared gradients.
   """
@@ -78,7 +79,7 @@ def cagrad(
     ['1.633', '1.724']
   """
   num_tasks = check_count("num_tasks", num_tasks)
-  c = 0.0 if c == 0 else check_positive("c", c)
+  c = check_positive("c", c, or_zero=True)
 
   def init(params: optax.Params) -> CAGradState:
     shared_leaves(shared, params)
@@ -91,19 +92,20 @@ def cagrad(
   def update(
     task_grads: optax.Updates,
     state: optax.OptState,
-    params: optax.Params | None = None,
+    params: optax.Params | None,
+    present: jax.Array | None,
     **extra: Any,
   ) -> tuple[optax.Updates, CAGradState]:
     del state, params, extra
-    grads = TaskGrads.of(task_grads, num_tasks, shared)
+    grads = TaskGrads.of(task_grads, num_tasks, shared, present)
     gramian = grads.gramian()
     weights, residual = jnp.zeros(num_tasks, jnp.float32), jnp.zeros((), jnp.float32)
     if c > 0:
-      mean = Mean.of(grads.shared, gramian)
-      weights, residual = trust_region(gramian, mean, c)
-    weights = (1 + num_tasks * weights) / (1 + c**2)
+      mean = Mean.of(grads.shared, gramian, present)
+      weights, residual = trust_region(gramian, mean, c, present)
+    weights = (1 + grads.num_present * weights) / (1 + c**2)
     return grads.sum(weights, jnp.ones_like(weights)), CAGradState(
       weights, residual, gramian
     )
 
-  return transformation(init, update)
+  return transformation(num_tasks, init, update)

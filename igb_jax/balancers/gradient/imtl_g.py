@@ -36,6 +36,7 @@ class IMTLGState(NamedTuple):
 
   Attributes:
     weights: f32[K], a; they sum to 1 (to less where they would grow without bound).
+      A task that was absent has 0.
     residual: f32[], largest minus smallest <d, u_k>, relative to sum_k |a_k| |g_k|.
     gramian: of the latest shared gradients.
   """
@@ -89,19 +90,20 @@ def imtl_g(
   def update(
     task_grads: optax.Updates,
     state: optax.OptState,
-    params: optax.Params | None = None,
+    params: optax.Params | None,
+    present: jax.Array | None,
     **extra: Any,
   ) -> tuple[optax.Updates, IMTLGState]:
     del state, params, extra
-    grads = TaskGrads.of(task_grads, num_tasks, shared)
+    grads = TaskGrads.of(task_grads, num_tasks, shared, present)
     gramian = grads.gramian()
-    weights, residual = _equal_projections(gramian)
+    weights, residual = _equal_projections(gramian, present)
     return grads.sum(weights, weights), IMTLGState(weights, residual, gramian)
 
-  return transformation(init, update)
+  return transformation(num_tasks, init, update)
 
 
-def _equal_projections(gramian: Gramian) -> Solution:
+def _equal_projections(gramian: Gramian, present: jax.Array | None) -> Solution:
   """The weights a, and by how much the projections differ."""
   nonzero = gramian.nonzero
   y = solve(gramian.cosines, jnp.ones_like(gramian.norms), nonzero, refinements=2)
@@ -115,7 +117,7 @@ def _equal_projections(gramian: Gramian) -> Solution:
   spread = jnp.max(projections, where=nonzero, initial=-jnp.inf) - jnp.min(
     projections, where=nonzero, initial=jnp.inf
   )
-  zero = ~nonzero
+  zero = ~nonzero if present is None else ~nonzero & present
   share = zero.astype(jnp.float32) / jnp.maximum(zero.sum(), 1)
   return Solution(
     weights=jnp.where(zero.any(), share, weights),

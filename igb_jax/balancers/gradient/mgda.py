@@ -32,7 +32,7 @@ class MGDAState(NamedTuple):
   """State of `mgda`.
 
   Attributes:
-    weights: f32[K], K w; they sum to K.
+    weights: f32[K], K w; they sum to K, which counts the tasks that were present.
     residual: f32[], see `igb_jax.balancers.solvers.min_norm`.
     gramian: of the latest shared gradients.
   """
@@ -85,14 +85,15 @@ def mgda(
   def update(
     task_grads: optax.Updates,
     state: optax.OptState,
-    params: optax.Params | None = None,
+    params: optax.Params | None,
+    present: jax.Array | None,
     **extra: Any,
   ) -> tuple[optax.Updates, MGDAState]:
     del state, params, extra
-    grads = TaskGrads.of(task_grads, num_tasks, shared)
+    grads = TaskGrads.of(task_grads, num_tasks, shared, present)
     gramian = grads.gramian()
-    solution = min_norm(gramian)
-    weights = num_tasks * solution.weights
+    solution = min_norm(gramian, present)
+    weights = grads.num_present * solution.weights
     return grads.sum(weights, weights), MGDAState(weights, solution.residual, gramian)
 
-  return transformation(init, update)
+  return transformation(num_tasks, init, update)

@@ -32,16 +32,19 @@ class NashMTLState(NamedTuple):
   """State of `nash_mtl`.
 
   Attributes:
-    weights: f32[K], a, before clipping.
+    weights: f32[K], a, before clipping; 0 for a task that was absent.
     residual: f32[], see `igb_jax.balancers.solvers.nash`.
     gramian: of the shared gradients of the latest update of the weights.
-    steps_left: i32[], steps that will use the weights as they are before they are
-      updated again; None where `update_every` is 1.
+    held: f32[K], the weights that the next steps use too; None where `update_every` is
+      1.
+    steps_left: i32[], steps that will use them before they are updated again; None
+      where `update_every` is 1.
   """
 
   weights: jax.Array
   residual: jax.Array
   gramian: Gramian
+  held: jax.Array | None
   steps_left: jax.Array | None
 
 
@@ -55,13 +58,15 @@ def nash_mtl(
   """Follows the Nash bargaining solution of the task gradients.
 
   Between updates of the weights their sum needs no task gradients: a step may then take
-  one gradient of sum_k weights_k loss_k and pass it with the extra argument
+  one gradient of sum_k held_k loss_k and pass it with the extra argument
   `combined=True`. It is only clipped.
 
       if state.steps_left == 0:  update(task_grads, state)
       else:                      update(gradient, state, combined=True)
 
-  (`combined` is a Python bool; the choice between the two is `jax.lax.cond`'s.)
+  (`combined` is a Python bool; the choice between the two is `jax.lax.cond`'s.) A task
+  that is absent at an update of the weights has the weight 0 until the next; one that
+  is absent in between is left out of the sum.
 
   Args:
     num_tasks: K, the number of tasks.
@@ -101,6 +106,7 @@ def nash_mtl(
       weights=jnp.ones(num_tasks, jnp.float32),
       residual=jnp.zeros((), jnp.float32),
       gramian=Gramian.zeros(num_tasks),
+      held=None if update_every == 1 else jnp.ones(num_tasks, jnp.float32),
       steps_left=None if update_every == 1 else jnp.zeros((), jnp.int32),
     )
 
@@ -118,7 +124,8 @@ def nash_mtl(
   def update(
     task_grads: optax.Updates,
     state: NashMTLState,
-    params: optax.Params | None = None,
+    params: optax.Params | None,
+    present: jax.Array | None,
     *,
     combined: bool = False,
     **extra: Any,
@@ -138,17 +145,16 @@ def nash_mtl(
         )
       return clip(task_grads), _one_step_less(state)
 
-    grads = TaskGrads.of(task_grads, num_tasks, shared)
+    grads = TaskGrads.of(task_grads, num_tasks, shared, present)
 
     def bargain() -> NashMTLState:
       gramian = grads.gramian()
       weights, residual = nash(gramian)
-      steps_left = None
+      held = steps_left = None
       if update_every > 1:
-        # weights that are not finite serve no second step
-        usable = jnp.isfinite(weights).all()
-        steps_left = jnp.where(usable, update_every - 1, 0).astype(jnp.int32)
-      return NashMTLState(weights, residual, gramian, steps_left)
+        held = weights if present is None else jnp.where(present, weights, 0.0)
+        steps_left = jnp.full((), update_every - 1, jnp.int32)
+      return NashMTLState(weights, residual, gramian, held, steps_left)
 
     if state.steps_left is None:
       state = bargain()
@@ -157,9 +163,12 @@ def nash_mtl(
       state = jax.lax.cond(state.steps_left == 0, bargain, lambda: waiting)
     return clip(grads.sum(state.weights, state.weights)), state
 
-  return transformation(init, update)
+  return transformation(num_tasks, init, update)
 
 
 def _one_step_less(state: NashMTLState) -> NashMTLState:
+  assert state.held is not None
   assert state.steps_left is not None
-  return state._replace(steps_left=jnp.maximum(state.steps_left - 1, 0))
+  return state._replace(
+    weights=state.held, steps_left=jnp.maximum(state.steps_left - 1, 0)
+  )

@@ -31,7 +31,8 @@ class PCGradState(NamedTuple):
 
   Attributes:
     key: u32[2], data of the threefry key of the next orders.
-    weights: f32[K], of the gradients in the result, for the shared leaves.
+    weights: f32[K], of the gradients in the result, for the shared leaves; 0 for a
+      task that was absent.
     gramian: of the latest shared gradients.
   """
 
@@ -83,11 +84,12 @@ def pcgrad(
   def update(
     task_grads: optax.Updates,
     state: PCGradState,
-    params: optax.Params | None = None,
+    params: optax.Params | None,
+    present: jax.Array | None,
     **extra: Any,
   ) -> tuple[optax.Updates, PCGradState]:
     del params, extra
-    grads = TaskGrads.of(task_grads, num_tasks, shared)
+    grads = TaskGrads.of(task_grads, num_tasks, shared, present)
     gramian = grads.gramian()
     data, order_key = split_key_data(state.key)
     orders = jax.vmap(lambda key: jax.random.permutation(key, num_tasks))(
@@ -98,7 +100,7 @@ def pcgrad(
       data, weights, gramian
     )
 
-  return transformation(init, update)
+  return transformation(num_tasks, init, update)
 
 
 def _check_key(key: jax.Array | int) -> jax.Array:

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from igb_jax.balancers.common import all_finite, check_present
 from igb_jax.balancers.solvers import Gramian
 
 _BOOLS = (bool, jnp.dtype(bool).type)  # Python's and NumPy's
@@ -61,32 +62,42 @@ class TaskGrads(NamedTuple):
   """Gradients of K tasks, taken apart.
 
   Attributes:
-    leaves: float[K, ...] each.
+    leaves: float[K, ...] each; zero for tasks that are absent.
     is_shared: which of them the tasks share.
     structure: of the tree that they make.
+    present: bool[K], or None where all tasks are present.
   """
 
   leaves: list[jax.Array]
   is_shared: list[bool]
   structure: Any
+  present: jax.Array | None
 
   @classmethod
-  def of(cls, task_grads: Any, num_tasks: int, shared: Shared) -> "TaskGrads":
+  def of(
+    cls,
+    task_grads: Any,
+    num_tasks: int,
+    shared: Shared,
+    present: jax.Array | None = None,
+  ) -> "TaskGrads":
     """Takes a tree of stacked gradients apart, and checks it while tracing.
 
     Args:
       task_grads: a pytree with leaves float[K, ...].
       num_tasks: K.
       shared: see `Shared`.
+      present: bool[K], all by default.
 
     Raises:
       TypeError: a leaf is not floating-point.
       ValueError: a leaf has no leading axis K.
     """
     with_path, structure = jax.tree_util.tree_flatten_with_path(task_grads)
-    for path, leaf in with_path:
+    leaves = [jnp.asarray(leaf) for _, leaf in with_path]
+    for (path, _), leaf in zip(with_path, leaves, strict=True):
       where = f"task_grads{jax.tree_util.keystr(path)}"
-      shape, dtype = jnp.shape(leaf), jnp.result_type(leaf)
+      shape, dtype = leaf.shape, leaf.dtype
       if shape[:1] != (num_tasks,):
         raise ValueError(
           f"{where} must have the leading axis {num_tasks}, one gradient a task, got "
@@ -94,8 +105,17 @@ class TaskGrads(NamedTuple):
         )
       if not jnp.issubdtype(dtype, jnp.floating):
         raise TypeError(f"{where} must hold floating-point numbers, got {dtype}.")
-    leaves = [jnp.asarray(leaf) for _, leaf in with_path]
-    return cls(leaves, shared_leaves(shared, task_grads), structure)
+    if present is not None:  # selected, not multiplied: what is absent may be NaN
+      leaves = [
+        jnp.where(present.reshape(-1, *[1] * (leaf.ndim - 1)), leaf, 0)
+        for leaf in leaves
+      ]
+    return cls(leaves, shared_leaves(shared, task_grads), structure, present)
+
+  @property
+  def num_present(self) -> int | jax.Array:
+    """Number of tasks that are present."""
+    return len(self.leaves[0]) if self.present is None else self.present.sum()
 
   @property
   def shared(self) -> list[jax.Array]:
@@ -112,11 +132,13 @@ class TaskGrads(NamedTuple):
 
     Args:
       weights: f32[K], of the shared leaves.
-      others: f32[K], of those that are not shared.
+      others: f32[K], of those that are not shared. Weights of absent tasks count as 0.
 
     Returns:
       A pytree with leaves [...].
     """
+    if self.present is not None:
+      weights, others = (jnp.where(self.present, w, 0.0) for w in (weights, others))
 
     def weighted_sum(leaf: jax.Array, is_shared: bool) -> jax.Array:
       total = jnp.tensordot(
@@ -133,14 +155,37 @@ class TaskGrads(NamedTuple):
 
 
 def transformation(
-  init: Callable[..., Any], update: Callable[..., tuple[Any, Any]]
+  num_tasks: int,
+  init: Callable[..., Any],
+  update: Callable[..., tuple[Any, Any]],
 ) -> optax.GradientTransformationExtraArgs:
   """An optax transformation whose `update` takes stacked gradients.
 
-  It keeps the contract of `optax.experimental.aggregating.Aggregator`.
+  It keeps the contract of `optax.experimental.aggregating.Aggregator`, and takes
+  `present` as every balancer does, see `igb_jax.balancers.types`. Gradients that are
+  not finite make the result not finite and leave the state as it was.
 
   Args:
+    num_tasks: K.
     init: `init(params) -> state`, of parameters that are not stacked.
-    update: `update(task_grads, state, params=None, **extra) -> (gradient, state)`.
+    update: `update(task_grads, state, params, present, **extra) -> (gradient, state)`
+      with present bool[K], or None for all.
   """
-  return optax.GradientTransformationExtraArgs(init, update)
+
+  def guarded_update(
+    task_grads: optax.Updates,
+    state: Any,
+    params: optax.Params | None = None,
+    *,
+    present: jax.typing.ArrayLike | None = None,
+    **extra: Any,
+  ) -> tuple[optax.Updates, Any]:
+    if present is None:
+      gradient, new = update(task_grads, state, params, None, **extra)
+      return gradient, optax.tree.where(all_finite(new), new, state)
+    present = check_present(present, num_tasks)
+    gradient, new = update(task_grads, state, params, present, **extra)
+    new = optax.tree.where(all_finite(new) & present.any(), new, state)
+    return gradient, new._replace(weights=jnp.where(present, new.weights, 0.0))
+
+  return optax.GradientTransformationExtraArgs(init, guarded_update)  # pyright: ignore[reportArgumentType]

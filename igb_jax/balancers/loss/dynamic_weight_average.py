@@ -19,13 +19,13 @@ import jax.numpy as jnp
 
 from igb_jax.balancers.common import (
   check_count,
-  check_losses,
   check_positive,
   increment,
   is_valid,
   log_losses,
   softmax_weights,
 )
+from igb_jax.balancers.loss.masked import loss_balancer
 from igb_jax.balancers.types import LossBalancer
 
 
@@ -35,7 +35,8 @@ class DynamicWeightAverageState(NamedTuple):
   Attributes:
     step: i32[], number of updates so far.
     window: f32[2 window, K], the latest valid losses of every task, newest last.
-    weights: f32[K], weights of the latest update; they sum to K.
+    weights: f32[K], weights of the latest update; they sum to K, or to the number of
+      tasks that were present.
   """
 
   step: jax.Array
@@ -90,11 +91,13 @@ def dynamic_weight_average(
     )
 
   def update(
-    losses: jax.typing.ArrayLike, state: DynamicWeightAverageState, **extra: Any
+    losses: jax.Array,
+    state: DynamicWeightAverageState,
+    present: jax.Array | None,
+    **extra: Any,
   ) -> tuple[jax.Array, DynamicWeightAverageState]:
     del extra
-    losses = check_losses(losses, num_tasks)
-    valid = is_valid(losses)
+    valid = is_valid(losses, present)
     history = jax.lax.stop_gradient(
       jnp.where(valid, jnp.vstack([state.window[1:], losses]), state.window)
     )
@@ -102,7 +105,7 @@ def dynamic_weight_average(
     older, newer = (history.reshape(2, window, num_tasks) / window).sum(axis=1)
     weights = jnp.where(
       state.step > window,
-      softmax_weights(newer / older / temperature),
+      softmax_weights(newer / older / temperature, present),
       1.0,
     )
     weighted = weights * (log_losses(losses) if log else losses)
@@ -110,4 +113,4 @@ def dynamic_weight_average(
       step=increment(state.step), window=history, weights=weights
     )
 
-  return LossBalancer(init, update)
+  return loss_balancer(num_tasks, init, update)

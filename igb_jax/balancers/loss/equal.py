@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from igb_jax.balancers.common import check_count, check_losses
+from igb_jax.balancers.common import check_count
+from igb_jax.balancers.loss.masked import loss_balancer
 from igb_jax.balancers.types import LossBalancer
 
 
@@ -18,7 +19,7 @@ class EqualState(NamedTuple):
   """State of `equal`.
 
   Attributes:
-    weights: f32[K], ones.
+    weights: f32[K], ones; 0 for a task that was absent.
   """
 
   weights: jax.Array
@@ -51,9 +52,9 @@ def equal(num_tasks: int) -> LossBalancer:
     return EqualState(weights=jnp.ones(num_tasks, jnp.float32))
 
   def update(
-    losses: jax.typing.ArrayLike, state: EqualState, **extra: Any
+    losses: jax.Array, state: EqualState, present: jax.Array | None, **extra: Any
   ) -> tuple[jax.Array, EqualState]:
-    del extra
-    return check_losses(losses, num_tasks), state
+    del state, present, extra
+    return losses, init()
 
-  return LossBalancer(init, update)
+  return loss_balancer(num_tasks, init, update)

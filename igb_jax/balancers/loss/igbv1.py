@@ -16,13 +16,13 @@ import jax.numpy as jnp
 
 from igb_jax.balancers.common import (
   check_count,
-  check_losses,
   increment,
   is_valid,
   log_losses,
   softmax_weights,
   update_mean,
 )
+from igb_jax.balancers.loss.masked import loss_balancer
 from igb_jax.balancers.types import LossBalancer
 
 
@@ -89,12 +89,11 @@ def igbv1(num_tasks: int, steps_per_epoch: int, *, base_epoch: int = 1) -> LossB
     )
 
   def update(
-    losses: jax.typing.ArrayLike, state: IGBv1State, **extra: Any
+    losses: jax.Array, state: IGBv1State, present: jax.Array | None, **extra: Any
   ) -> tuple[jax.Array, IGBv1State]:
     del extra
-    losses = check_losses(losses, num_tasks)
     constant = jax.lax.stop_gradient(losses)
-    valid = is_valid(constant)
+    valid = is_valid(constant, present)
 
     in_base_epoch = (state.step >= base_start) & (state.step < base_end)
     base_losses, base_count = update_mean(
@@ -109,4 +108,4 @@ def igbv1(num_tasks: int, steps_per_epoch: int, *, base_epoch: int = 1) -> LossB
       weights=weights,
     )
 
-  return LossBalancer(init, update)
+  return loss_balancer(num_tasks, init, update)

@@ -12,6 +12,10 @@ State L (the losses), action w = K softmax(u), weighted loss_k = w_k log(L_k). S
    updates of the agent, each on int(128 k) transitions drawn with replacement;
 3. w_t is random (as RLW) before the start epoch, then the actor's action at L_t.
 
+A step that lacks a task makes no transition, nor does the one after it. The actor then
+sees the latest loss of the absent task, and its action is restricted to the others: a
+softmax over them, which sums to their number.
+
 Reference: Dai et al., "Improvable Gap Balancing for Multi-Task Learning", UAI 2023,
 section 3.3, Algorithm 2 and equation 4. `igb_jax.balancers.sac` has the agent. The
 published code for QM9 reads the learning rate anew each epoch, so that its alpha is
@@ -30,7 +34,6 @@ from igb_jax.balancers import sac
 from igb_jax.balancers.common import (
   all_finite,
   check_count,
-  check_losses,
   check_positive,
   increment,
   is_valid,
@@ -40,6 +43,7 @@ from igb_jax.balancers.common import (
   split_key_data,
   update_mean,
 )
+from igb_jax.balancers.loss.masked import loss_balancer
 from igb_jax.balancers.types import LossBalancer
 
 
@@ -51,15 +55,17 @@ class IGBv2State(NamedTuple):
     key: u32[2], data of the threefry key of the next step.
     base_count: i32[K], valid losses seen in the base epoch.
     base_losses: f32[K], their mean so far; L_base once the base epoch has ended.
-    previous_losses: f32[K], the latest losses that were all finite.
+    previous_losses: f32[K], every task's loss at the latest step at which it was
+      present and all losses were finite.
     previous_finite: bool[], whether those are the losses of the step before.
     agent: the agent's state.
     replay: the ring buffer of transitions.
-    num_nonfinite: i32[], steps whose losses were not all finite; they reach neither
-      buffer nor agent.
+    num_nonfinite: i32[], steps whose losses, of the tasks present, were not all finite;
+      they reach neither buffer nor agent.
     num_rejected: i32[], updates of the agent that were undone since their result was
       not finite.
-    weights: f32[K], weights of the latest update; they sum to K.
+    weights: f32[K], weights of the latest update; they sum to K, or to the number of
+      tasks that were present.
   """
 
   step: jax.Array
@@ -204,15 +210,15 @@ def igbv2(
   learn_if = _conditional(learn)
 
   def update(
-    losses: jax.typing.ArrayLike,
+    losses: jax.Array,
     state: IGBv2State,
+    present: jax.Array | None,
     *,
     learning_rate_ratio: jax.typing.ArrayLike = 1.0,
     deterministic: jax.typing.ArrayLike = False,
     **extra: Any,
   ) -> tuple[jax.Array, IGBv2State]:
     del extra
-    losses = check_losses(losses, num_tasks)
     if isinstance(learning_rate_ratio, numbers.Real):
       check_positive("learning_rate_ratio", learning_rate_ratio)
     ratio = jax.lax.stop_gradient(jnp.asarray(learning_rate_ratio, jnp.float32))
@@ -228,25 +234,29 @@ def igbv2(
       state.base_losses,
       state.base_count,
       constant,
-      (state.step >= base_start) & ~has_base & is_valid(constant),
+      (state.step >= base_start) & ~has_base & is_valid(constant, present),
     )
     decline = jnp.where(
       base_count > 0, (state.previous_losses - constant) / base_losses, jnp.inf
     )
     reward = ratio * jnp.min(decline)
     transition = sac.Transitions(state.previous_losses, state.weights, reward, constant)
-    complete = has_base & finite & state.previous_finite & jnp.isfinite(reward)
+    known = finite if present is None else finite & present
+    all_known = known.all()
+    complete = has_base & all_known & state.previous_finite & jnp.isfinite(reward)
     replay = sac.add(state.replay, transition, complete)
 
     due = (state.step >= warmup_epochs * steps_per_epoch) & (replay.size > 0)
     due &= state.step % update_every == 0
     agent_state, num_rejected = learn_if(due, state.agent, replay, learn_key)
 
-    safe_losses = jnp.where(finite, constant, state.previous_losses)
+    safe_losses = jnp.where(known, constant, state.previous_losses)
     noise = jax.random.normal(action_key, (num_tasks,), jnp.float32)
     action = agent.act(agent_state, safe_losses, jnp.where(deterministic, 0.0, noise))
+    if present is not None:
+      action = softmax_weights(jnp.log(action), present)
     by_chance = softmax_weights(
-      jax.random.normal(random_key, (num_tasks,), jnp.float32)
+      jax.random.normal(random_key, (num_tasks,), jnp.float32), present
     )
     explores = state.step < start_epoch * steps_per_epoch
     weights = jnp.where(explores, by_chance, action)
@@ -257,7 +267,7 @@ def igbv2(
       base_count=base_count,
       base_losses=base_losses,
       previous_losses=safe_losses,
-      previous_finite=finite,
+      previous_finite=all_known,
       agent=agent_state,
       replay=replay,
       num_nonfinite=state.num_nonfinite + ~finite,
@@ -265,7 +275,7 @@ def igbv2(
       weights=weights,
     )
 
-  return LossBalancer(init, update)
+  return loss_balancer(num_tasks, init, update)
 
 
 def _skip(state, replay, key):

@@ -14,12 +14,12 @@ import jax.numpy as jnp
 
 from igb_jax.balancers.common import (
   check_count,
-  check_losses,
   key_data,
   log_losses,
   softmax_weights,
   split_key_data,
 )
+from igb_jax.balancers.loss.masked import loss_balancer
 from igb_jax.balancers.types import LossBalancer
 
 
@@ -28,7 +28,8 @@ class RandomLossWeightingState(NamedTuple):
 
   Attributes:
     key: u32[2], data of the threefry key of the next draw.
-    weights: f32[K], weights of the latest update; they sum to K.
+    weights: f32[K], weights of the latest update; they sum to K, or to the number of
+      tasks that were present.
   """
 
   key: jax.Array
@@ -69,14 +70,16 @@ def random_loss_weighting(num_tasks: int, *, log: bool = False) -> LossBalancer:
     )
 
   def update(
-    losses: jax.typing.ArrayLike, state: RandomLossWeightingState, **extra: Any
+    losses: jax.Array,
+    state: RandomLossWeightingState,
+    present: jax.Array | None,
+    **extra: Any,
   ) -> tuple[jax.Array, RandomLossWeightingState]:
     del extra
-    losses = check_losses(losses, num_tasks)
     carry, key = split_key_data(state.key)
     logits = jax.random.normal(key, (num_tasks,), jnp.float32)
-    weights = softmax_weights(logits)
+    weights = softmax_weights(logits, present)
     weighted = weights * (log_losses(losses) if log else losses)
     return weighted, RandomLossWeightingState(key=carry, weights=weights)
 
-  return LossBalancer(init, update)
+  return loss_balancer(num_tasks, init, update)

@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from igb_jax.balancers.common import check_count, check_losses, log_losses
+from igb_jax.balancers.common import check_count, log_losses
+from igb_jax.balancers.loss.masked import loss_balancer
 from igb_jax.balancers.types import LossBalancer
 
 
@@ -21,7 +22,7 @@ class ScaleInvariantState(NamedTuple):
   """State of `scale_invariant`.
 
   Attributes:
-    weights: f32[K], ones.
+    weights: f32[K], ones; 0 for a task that was absent.
   """
 
   weights: jax.Array
@@ -56,9 +57,12 @@ def scale_invariant(num_tasks: int) -> LossBalancer:
     return ScaleInvariantState(weights=jnp.ones(num_tasks, jnp.float32))
 
   def update(
-    losses: jax.typing.ArrayLike, state: ScaleInvariantState, **extra: Any
+    losses: jax.Array,
+    state: ScaleInvariantState,
+    present: jax.Array | None,
+    **extra: Any,
   ) -> tuple[jax.Array, ScaleInvariantState]:
-    del extra
-    return log_losses(check_losses(losses, num_tasks)), state
+    del state, present, extra
+    return log_losses(losses), init()
 
-  return LossBalancer(init, update)
+  return loss_balancer(num_tasks, init, update)

@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from igb_jax.balancers.common import check_count, check_losses
+from igb_jax.balancers.common import check_count
+from igb_jax.balancers.loss.masked import loss_balancer
 from igb_jax.balancers.types import LossBalancer
 
 
@@ -18,7 +19,7 @@ class SingleTaskState(NamedTuple):
   """State of `single_task`.
 
   Attributes:
-    weights: f32[K], one for the task, zero for the others.
+    weights: f32[K], one for the task, unless it was absent; zero for the others.
   """
 
   weights: jax.Array
@@ -59,10 +60,9 @@ def single_task(num_tasks: int, task: int) -> LossBalancer:
     return SingleTaskState(weights=jax.nn.one_hot(task, num_tasks, dtype=jnp.float32))
 
   def update(
-    losses: jax.typing.ArrayLike, state: SingleTaskState, **extra: Any
+    losses: jax.Array, state: SingleTaskState, present: jax.Array | None, **extra: Any
   ) -> tuple[jax.Array, SingleTaskState]:
-    del extra
-    losses = check_losses(losses, num_tasks)
-    return jnp.where(jnp.arange(num_tasks) == task, losses, 0.0), state
+    del state, present, extra
+    return jnp.where(jnp.arange(num_tasks) == task, losses, 0.0), init()
 
-  return LossBalancer(init, update)
+  return loss_balancer(num_tasks, init, update)

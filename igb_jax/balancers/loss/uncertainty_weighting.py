@@ -19,10 +19,10 @@ import optax
 
 from igb_jax.balancers.common import (
   check_count,
-  check_losses,
   check_positive,
   log_losses,
 )
+from igb_jax.balancers.loss.masked import loss_balancer
 from igb_jax.balancers.types import LossBalancer
 
 # e^80 is near the end of float32. Only a loss that stays at 0 (1 in the log form) gets
@@ -50,8 +50,8 @@ def uncertainty_weighting(
   """Uncertainty weighting: a learnt log variance a task.
 
   The weights are used first, then updated. A loss that cannot be used (not positive
-  in the log form, not finite in either) leaves the variance of its task and that
-  task's Adam as they were.
+  in the log form, not finite in either) or is absent leaves the variance of its task
+  and that task's Adam as they were.
 
   Args:
     num_tasks: K, the number of tasks.
@@ -88,10 +88,12 @@ def uncertainty_weighting(
     )
 
   def update(
-    losses: jax.typing.ArrayLike, state: UncertaintyWeightingState, **extra: Any
+    losses: jax.Array,
+    state: UncertaintyWeightingState,
+    present: jax.Array | None,
+    **extra: Any,
   ) -> tuple[jax.Array, UncertaintyWeightingState]:
     del extra
-    losses = check_losses(losses, num_tasks)
     values = log_losses(losses) if log else losses
     s = state.log_variance
     weights = jnp.exp(-s)
@@ -99,6 +101,8 @@ def uncertainty_weighting(
 
     gradient = jax.lax.stop_gradient(1 - weights * values) / 2
     usable = jnp.isfinite(gradient**2)  # Adam squares it
+    if present is not None:
+      usable &= present
     step, adam = jax.vmap(optimizer.update)(gradient, state.adam)
     s, adam = optax.tree.where(
       usable, (optax.apply_updates(s, step), adam), (s, state.adam)
@@ -108,4 +112,4 @@ def uncertainty_weighting(
       log_variance=s, adam=adam, weights=weights
     )
 
-  return LossBalancer(init, update)
+  return loss_balancer(num_tasks, init, update)

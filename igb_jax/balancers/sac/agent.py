@@ -159,8 +159,10 @@ def agent(
   check_positive("initial_alpha", initial_alpha)
   if check_positive("tau", tau) > 1:
     raise ValueError(f"tau must be at most 1, got {tau}.")
-  if gamma != 0 and check_positive("gamma", gamma) >= 1:
+  if check_positive("gamma", gamma, or_zero=True) >= 1:
     raise ValueError(f"gamma must be below 1, got {gamma}.")
+  if not isinstance(hidden_sizes, Sequence):
+    raise TypeError(f"hidden_sizes must be a sequence of integers, got {hidden_sizes}.")
   hidden_sizes = tuple(check_count("hidden_sizes", size) for size in hidden_sizes)
   actor: Any = Actor(num_tasks, hidden_sizes)
   critic: Any = TwinCritic(hidden_sizes)

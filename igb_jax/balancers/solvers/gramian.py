@@ -19,6 +19,25 @@ from igb_jax.balancers.solvers.linear import dot
 _TINY = float(jnp.finfo(jnp.float32).tiny)
 
 
+# Leaves keep their shape: one that is divided over devices would have to be gathered
+# before it is flattened.
+
+
+def _inner(leaf: jax.Array) -> tuple[int, ...]:
+  return tuple(range(1, leaf.ndim))
+
+
+def _beside(values: jax.Array, leaf: jax.Array) -> jax.Array:
+  """[K] as [K, 1, ...], to go with a leaf."""
+  return values.reshape(-1, *[1] * (leaf.ndim - 1))
+
+
+def _contract(left: jax.Array, right: jax.Array) -> jax.Array:
+  """Inner products [K, L] of two leaves, [K, ...] and [L, ...]."""
+  axes = _inner(left), _inner(right)
+  return jnp.tensordot(left, right, axes, precision=jax.lax.Precision.HIGHEST)
+
+
 class Gramian(NamedTuple):
   """Inner products of K task gradients.
 
@@ -64,15 +83,17 @@ class Gramian(NamedTuple):
       >>> print(gramian.norms, gramian.cosines[0, 1])
       [3.0000000e-12 1.4142135e+12] 0.70710677
     """
-    rows = [leaf.reshape(len(leaf), -1).astype(jnp.float32) for leaf in leaves]
-    largest = jnp.stack([jnp.max(jnp.abs(row), 1, initial=0.0) for row in rows]).max(0)
+    leaves = [leaf.astype(jnp.float32) for leaf in leaves]
+    largest = jnp.stack(
+      [jnp.max(jnp.abs(leaf), _inner(leaf), initial=0.0) for leaf in leaves]
+    ).max(axis=0)
     # a gradient below the smallest normal number counts as zero
     zero = largest < _TINY
-    divisor = jnp.where(zero, 1.0, largest)[:, None]
+    divisor = jnp.where(zero, 1.0, largest)
     products = jnp.zeros((len(largest), len(largest)), jnp.float32)
-    for row in rows:
-      scaled = jnp.where(zero[:, None], 0.0, row / divisor)
-      products += dot(scaled, scaled.T)
+    for leaf in leaves:
+      scaled = jnp.where(_beside(zero, leaf), 0.0, leaf / _beside(divisor, leaf))
+      products += _contract(scaled, scaled)
     lengths = jnp.sqrt(jnp.diagonal(products))
     units = jnp.where(lengths == 0, 0.0, 1 / lengths)
     cosines = products * units[:, None] * units
@@ -89,13 +110,20 @@ class Gramian(NamedTuple):
     """
     return dot(self.cosines, weights)
 
-  def condition_number(self) -> jax.Array:
+  def condition_number(self, present: jax.Array | None = None) -> jax.Array:
     """f32[]: largest over smallest eigenvalue of G, at most 1 / eps of float32.
 
     Eigenvalues that are lost in the rounding of the largest count as eps times that.
+
+    Args:
+      present: bool[K], all by default; the gradients of the others must be zero, and
+        are not counted.
     """
     scales = self.norms / jnp.maximum(self.norms.max(), _TINY)
-    values = jnp.linalg.eigvalsh(scales[:, None] * self.cosines * scales)
+    scaled = scales[:, None] * self.cosines * scales
+    if present is not None:  # 1, the largest on the diagonal, is between the extremes
+      scaled += jnp.diag(~present).astype(jnp.float32)
+    values = jnp.linalg.eigvalsh(scaled)
     smallest = values[0] / jnp.maximum(values[-1], _TINY)
     return 1 / jnp.maximum(smallest, jnp.finfo(jnp.float32).eps)
 
@@ -112,7 +140,9 @@ class Mean(NamedTuple):
   cosines: jax.Array
 
   @classmethod
-  def of(cls, leaves: list[Any], gramian: Gramian) -> "Mean":
+  def of(
+    cls, leaves: list[Any], gramian: Gramian, present: jax.Array | None = None
+  ) -> "Mean":
     """The mean of stacked gradients, from the gradients themselves.
 
     Where they nearly cancel, what is left of them is lost in the Gramian's rounding.
@@ -120,17 +150,19 @@ class Mean(NamedTuple):
     Args:
       leaves: arrays float[K, ...], the leaves of the stacked task gradients.
       gramian: theirs.
+      present: bool[K], all by default; the gradients of the others must be zero, and
+        are not counted.
     """
-    rows = [leaf.reshape(len(leaf), -1).astype(jnp.float32) for leaf in leaves]
     norms = jnp.where(gramian.nonzero, gramian.norms, 1.0)
-    in_mean = jnp.where(gramian.nonzero, norms / gramian.norms.max(), 0.0) / len(norms)
+    count = len(norms) if present is None else present.sum()
+    in_mean = jnp.where(gramian.nonzero, norms / gramian.norms.max(), 0.0) / count
     square = jnp.zeros((), jnp.float32)
     products = jnp.zeros(len(norms), jnp.float32)
-    for row in rows:
-      units = row / norms[:, None]
-      mean = dot(in_mean, units)
-      square += dot(mean, mean)
-      products += dot(units, mean)
+    for leaf in leaves:
+      units = leaf.astype(jnp.float32) / _beside(norms, leaf)
+      mean = jnp.tensordot(in_mean, units, 1, precision=jax.lax.Precision.HIGHEST)
+      square += jnp.vdot(mean, mean, precision=jax.lax.Precision.HIGHEST)
+      products += _contract(units, mean[None])[:, 0]
     norm = jnp.sqrt(square)
     return cls(
       norm, jnp.where(norm > 0, products / jnp.where(norm > 0, norm, 1.0), 0.0)

@@ -18,12 +18,14 @@ from igb_jax.balancers.solvers.gramian import Gramian, Solution, better_of
 from igb_jax.balancers.solvers.linear import dot, solve
 
 
-def min_norm(gramian: Gramian) -> Solution:
+def min_norm(gramian: Gramian, present: jax.Array | None = None) -> Solution:
   """The weights of the shortest vector in the convex hull.
 
   Args:
     gramian: of the K gradients. Zero gradients share the weight evenly: the shortest
       vector is then zero.
+    present: bool[K], all by default; the gradients of the others must be zero, and
+      have no part in the hull.
 
   Returns:
     Weights that are not negative and sum to 1. The residual is the largest
@@ -50,7 +52,7 @@ def min_norm(gramian: Gramian) -> Solution:
   y, residual = better_of(judged(y), judged(refined))
 
   weights = y * q
-  zero = ~nonzero
+  zero = ~nonzero if present is None else ~nonzero & present
   share = zero.astype(jnp.float32) / jnp.maximum(zero.sum(), 1)
   return Solution(
     weights=jnp.where(zero.any(), share, weights / weights.sum()),

@@ -33,7 +33,9 @@ class _Newton(NamedTuple):
   steps: jax.Array
 
 
-def trust_region(gramian: Gramian, mean: Mean, c: float) -> Solution:
+def trust_region(
+  gramian: Gramian, mean: Mean, c: float, present: jax.Array | None = None
+) -> Solution:
   """The sum z of the problem above, with z_k the weight of g_k beyond that in g_0.
 
   Args:
@@ -41,6 +43,8 @@ def trust_region(gramian: Gramian, mean: Mean, c: float) -> Solution:
     mean: of the K gradients. One that is only rounding, below 1e-6 of the largest
       gradient, counts as zero, and so does z.
     c: radius of the ball, in units of the norm of the mean gradient; above 0.
+    present: bool[K], all by default; the gradients of the others must be zero, and
+      demand nothing.
 
   Returns:
     Weights z that are not negative: d = sum_k (1 / K + z_k) g_k. The residual is the
@@ -57,6 +61,7 @@ def trust_region(gramian: Gramian, mean: Mean, c: float) -> Solution:
     0.9472 1.0000
   """
   nonzero = gramian.nonzero
+  all_nonzero = (nonzero if present is None else nonzero | ~present).all()
   # the unit of length is |g_0|; y_k = z_k |g_k|
   largest = gramian.norms.max()
   has_mean = ~(mean.norm <= _SMALLEST_MEAN)
@@ -64,7 +69,7 @@ def trust_region(gramian: Gramian, mean: Mean, c: float) -> Solution:
   # the unit of t is |g_0| times the smallest norm
   smallest = jnp.min(gramian.norms, where=nonzero, initial=jnp.inf)
   demand = jnp.where(nonzero, smallest / gramian.norms, 0.0)
-  highest = jnp.where(nonzero.all(), 1 + c, 0.0).astype(jnp.float32)
+  highest = jnp.where(all_nonzero, 1 + c, 0.0).astype(jnp.float32)
 
   def q_at(level: jax.Array) -> jax.Array:
     return jnp.where(nonzero, level * demand - mean.cosines, 0.0)
@@ -102,7 +107,7 @@ def trust_region(gramian: Gramian, mean: Mean, c: float) -> Solution:
     failures = [
       jnp.max(-slack, where=nonzero, initial=0.0) / size,
       jnp.abs(dot(y, slack)) / size**2,
-      jnp.where(nonzero.all(), gap, 0.0),
+      jnp.where(all_nonzero, gap, 0.0),
     ]
     return Solution(y, residual=jnp.stack(failures).max())
 

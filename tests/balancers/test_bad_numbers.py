@@ -1,0 +1,120 @@
+"""No balancer's state is ever poisoned: bad numbers at random steps, over all names."""
+
+import functools
+
+import hypothesis
+import hypothesis.strategies as st
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from igb_jax import balancers
+from igb_jax.balancers.common import all_finite
+
+NUM_TASKS, NUM_STEPS, NUM_PARAMETERS = 3, 40, 8
+NAMES = balancers.names()
+VALUES = [np.nan, np.inf, -np.inf, 0.0, -1.0, 1e30, -1e30, 1e-30]
+OPTIONS = {
+  "stl": {"task": 0},
+  # so small that a few steps reach every part of them
+  "dwa": {"window": 2},
+  "dwalog": {"window": 2},
+  "igbv2": {
+    "buffer_size": 12, "update_every": 3, "num_updates": 2, "batch_size": 4,
+    "hidden_sizes": (8,), "warmup_epochs": 2, "start_epoch": 3,
+  },
+  "nashmtl": {"update_every": 3},
+}  # fmt: skip
+
+# what is injected: (step, task, value), several of them
+injections = st.lists(
+  st.tuples(
+    st.integers(0, NUM_STEPS - 1),
+    st.integers(0, NUM_TASKS - 1),
+    st.sampled_from(VALUES),
+  ),
+  min_size=1,
+  max_size=12,
+)
+
+
+@functools.cache
+def runner(name: str):
+  """A jitted run over inputs [T, K, ...] and masks; whether each step held."""
+  balancer = balancers.create(
+    name, num_tasks=NUM_TASKS, steps_per_epoch=4, **OPTIONS.get(name, {})
+  )
+
+  @jax.jit
+  def run(inputs, masks):
+    if balancer.loss is not None:
+      state = balancer.loss.init(jax.random.key(0))
+    else:
+      assert balancer.gradient is not None
+      state = balancer.gradient.init(jnp.zeros(NUM_PARAMETERS))
+    update = (balancer.loss or balancer.gradient).update  # pyright: ignore
+
+    def step(state, step_inputs):
+      values, present = step_inputs
+      result, state = update(values, state, present=present)
+      return state, (result, all_finite(state))
+
+    return jax.lax.scan(step, state, (inputs, masks))[1]
+
+  return run
+
+
+def clean(name: str) -> np.ndarray:
+  """Inputs of a run without anything bad."""
+  generator = np.random.default_rng(0)
+  if NAMES[name] == "loss":
+    values = np.exp(generator.normal(size=(NUM_STEPS, NUM_TASKS)))
+  else:
+    values = generator.normal(size=(NUM_STEPS, NUM_TASKS, NUM_PARAMETERS))
+  return values.astype(np.float32)
+
+
+def check(name: str, bad: list[tuple[int, int, float]], lacks_tasks: bool) -> None:
+  inputs = clean(name)
+  masks = np.ones((NUM_STEPS, NUM_TASKS), bool)
+  for step, task, value in bad:
+    inputs[step, task] = value
+    masks[step, task] = not (lacks_tasks and np.isnan(value))
+  results, state_is_finite = runner(name)(inputs, masks)
+  assert np.asarray(state_is_finite).all()
+  good = sorted(set(range(NUM_STEPS)) - {step for step, _, _ in bad})
+  assert np.isfinite(np.asarray(results)[good]).all()  # it goes on
+
+
+@hypothesis.settings(deadline=None, max_examples=40)
+@hypothesis.given(
+  name=st.sampled_from(sorted(NAMES)), bad=injections, lacks=st.booleans()
+)
+def test_bad_numbers_never_poison_a_state(name, bad, lacks):
+  check(name, bad, lacks)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_bad_numbers_never_poison_a_state_in_many_runs(name):
+  @hypothesis.settings(deadline=None, max_examples=500)
+  @hypothesis.given(bad=injections, lacks=st.booleans())
+  def run(bad, lacks):
+    check(name, bad, lacks)
+
+  run()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_kind_of_bad_number_at_once(name):
+  check(name, [(7 + 3 * index, index % 3, v) for index, v in enumerate(VALUES)], False)
+
+
+@pytest.mark.parametrize("name", [n for n, kind in NAMES.items() if kind == "gradient"])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_gradient_that_is_not_finite_is_not_hidden(name, value):
+  inputs = clean(name)
+  inputs[5, 1] = value
+  results, _ = runner(name)(inputs, np.ones((NUM_STEPS, NUM_TASKS), bool))
+  assert not np.isfinite(results[5]).all()

@@ -1,0 +1,145 @@
+"""Both experiments on eight devices against one; `test_devices.py` runs this file.
+
+JAX must be told of virtual devices before it starts, hence a process of its own.
+"""
+
+import jax
+import numpy as np
+import pytest
+
+from experiments import nyuv2, qm9
+from igb_jax import balancers, value_and_task_grads
+from tests.experiments.test_nyuv2 import small as small_scenes
+from tests.experiments.test_qm9 import small as small_molecules
+
+NUM_STEPS = 20
+MESHES = {"one": "--devices=1", "data": "--devices=8", "model": "--mesh=data=4,model=2"}
+SPECS = [
+  "igbv2+nashmtl",
+  pytest.param("igbv1+pcgrad", marks=pytest.mark.slow),
+  *(pytest.param(name, marks=pytest.mark.slow) for name in balancers.names()),
+]
+
+
+@pytest.fixture(scope="module")
+def make(qm9_dir, tmp_path_factory):
+  """Makes an experiment by name, with a balancer and a mesh."""
+
+  def make(name, spec, mesh):
+    out = tmp_path_factory.mktemp("out") / "run"
+    options = [f"--balancer={spec}", MESHES[mesh]]
+    if spec == "stl":
+      options.append("--balancer-options=task=0")
+    if name == "qm9":
+      # an epoch is one step, so that base losses and agents come into play
+      options += ["--train-size=48", "--dim=64", "--learning-rate=1e-4"]
+      return qm9.QM9Experiment(
+        qm9.parse_config(small_molecules(qm9_dir, out, *options))
+      )
+    # At 1e-4 a change of one unit in the last place of the parameters, on one device,
+    # changes the losses of SegNet by 1e-3 to 1e-2 within 12 steps.
+    options += ["--batch-size=8", "--rooms", "8", "2", "2", "--epochs=20"]
+    options += ["--width=0.25", "--learning-rate=1e-5"]
+    return nyuv2.NYUv2Experiment(nyuv2.parse_config(small_scenes(out, *options)))
+
+  return make
+
+
+def trajectory(experiment) -> tuple[np.ndarray, np.ndarray, int]:
+  """Losses and weights of every step, f32[T, K], and how often the step compiled."""
+  state = experiment.init_state()
+  losses, weights = [], []
+  for epoch in range(NUM_STEPS):
+    (batch,) = experiment.epoch_batches(epoch)
+    before = jax.device_get(state.sums)
+    state = experiment.step(state, batch)
+    after = jax.device_get(state.sums)
+    losses.append(after.losses - before.losses)
+    sums = (after.gradient or after, before.gradient or before)
+    weights.append(sums[0].weights - sums[1].weights)
+  experiment.close()
+  assert int(state.step) == NUM_STEPS
+  return np.array(losses), np.array(weights), experiment.step._cache_size()
+
+
+@pytest.mark.parametrize("spec", SPECS)
+@pytest.mark.parametrize("name", ["qm9", "nyuv2"])
+def test_the_trajectory_is_that_of_one_device(make, name, spec):
+  expected_losses, expected_weights, _ = trajectory(make(name, spec, "one"))
+  assert not np.allclose(expected_losses[0], expected_losses[-1], 1e-3)  # it trains
+  for mesh in ("data", "model"):
+    losses, weights, num_compiled = trajectory(make(name, spec, mesh))
+    np.testing.assert_allclose(losses, expected_losses, 1e-4)
+    np.testing.assert_allclose(weights, expected_weights, 1e-3, 1e-5)
+    assert num_compiled == 1
+
+
+def test_the_gramian_is_of_the_global_gradients(make):
+  experiment = make("qm9", "ew+nashmtl", "data")
+  state = experiment.init_state()
+  params = jax.device_get(state.params)
+  (batch,) = experiment.epoch_batches(0)
+  found = jax.device_get(experiment.step(state, batch)).gradient_balancer.gramian
+
+  def gramian(batch) -> np.ndarray:
+    _, grads = value_and_task_grads(experiment.losses_of)(params, batch)
+    leaves = [np.asarray(leaf, np.float64) for leaf in jax.tree.leaves(grads["shared"])]
+    rows = np.concatenate([leaf.reshape(len(leaf), -1) for leaf in leaves], axis=1)
+    return rows @ rows.T
+
+  batch = jax.device_get(batch)
+  whole = gramian(batch)
+  locals_ = [
+    gramian(
+      jax.tree.map(
+        lambda leaf, d=d: leaf[d * len(leaf) // 8 :][: len(leaf) // 8], batch
+      )
+    )
+    for d in range(8)
+  ]
+  norms = np.sqrt(np.diag(whole))
+  np.testing.assert_allclose(found.norms, norms, 1e-4)
+  np.testing.assert_allclose(found.cosines, whole / np.outer(norms, norms), 0, 1e-4)
+  of_locals = np.sqrt(np.diag(np.mean(locals_, axis=0)))
+  assert (of_locals > 1.05 * norms).any()  # what an average of local ones would be
+
+
+def test_large_parameters_and_task_gradients_are_divided(make):
+  experiment = make("qm9", "ew+mgda", "model")
+  state = experiment.init_state()
+  divided = [
+    leaf
+    for leaf in jax.tree.leaves((state.params, state.optimizer))
+    if not leaf.sharding.is_fully_replicated
+  ]
+  assert len(divided) > 6
+  for leaf in divided:
+    (shard, *_) = leaf.addressable_shards
+    assert shard.data.size == leaf.size // 2
+  (batch,) = experiment.epoch_batches(0)
+  text = experiment.step.lower(state, batch).compile().as_text()
+  # the largest, the kernel of the messages [64, 128, 64], for all 11 tasks: never whole
+  assert "f32[11,64,64,64]" in text or "f32[11,32,128,64]" in text
+  assert "f32[11,64,128,64]" not in text
+  after = experiment.step(state, batch)
+  assert jax.tree.map(
+    lambda leaf: leaf.sharding, after
+  ) == experiment.devices.shardings(after)
+
+
+@pytest.mark.parametrize(
+  ("options", "message"),
+  [
+    (["--devices=9"], "--devices asks for 9 devices, but there are 8"),
+    (["--mesh=data=8,model=2"], "--mesh asks for 16 devices, but there are 8"),
+    (["--mesh=data=2", "--devices=4"], "has 2 places for --devices=4"),
+    (["--mesh=data=4,model=0"], "must be like data=4,model=2"),
+    (["--mesh=rows=4"], "has the axes data and model, each once"),
+    (["--mesh=data=2,data=2"], "each once"),
+    (["--batch-size=44"], "--batch-size=44 cannot be divided over 8 devices"),
+  ],
+)
+def test_errors(qm9_dir, tmp_path, options, message):
+  config = qm9.parse_config(small_molecules(qm9_dir, tmp_path / "run", *options))
+  with pytest.raises(ValueError, match=message):
+    qm9.QM9Experiment(config)
