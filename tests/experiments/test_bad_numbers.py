@@ -18,9 +18,9 @@ from tests.experiments.test_qm9 import small as small_molecules
   ("share", "balancer"),
   [
     (0.2, "igbv1"),
-    (0.9, "igbv1+nashmtl"),  # in most batches of 8 some task has no label
-    pytest.param(0.9, "uw+mgda", marks=pytest.mark.slow),
-    pytest.param(0.9, "igbv2", marks=pytest.mark.slow),
+    (0.6, "igbv1+nashmtl"),  # in most batches of 4 some task has no label
+    pytest.param(0.6, "uw+mgda", marks=pytest.mark.slow),
+    pytest.param(0.6, "igbv2", marks=pytest.mark.slow),
   ],
 )
 def test_qm9_trains_without_some_labels(share, balancer, qm9_dir, tmp_path):
@@ -28,16 +28,16 @@ def test_qm9_trains_without_some_labels(share, balancer, qm9_dir, tmp_path):
   arguments = small_molecules(
     qm9_dir, out, f"--missing-labels={share}", f"--balancer={balancer}"
   )
-  if share == 0.9:
-    arguments += ["--batch-size=8"]
+  if share == 0.6:
+    arguments += ["--batch-size=4", "--epochs=8"]
   assert exit_code(qm9.main, arguments) == 0
   lines = read_metrics(out)
-  assert [line["skipped_steps"] for line in lines] == [0, 0, 0]
+  assert not any(line["skipped_steps"] for line in lines)
   first, last = (
     np.mean(list(line["losses"].values())) for line in lines[:: len(lines) - 1]
   )
   assert last < first
-  if share == 0.9:
+  if share == 0.6:
     assert sum(lines[0]["weights"].values()) < 10.5  # an absent task has none
   assert json.loads((out / "summary.json").read_text())["skipped_steps"] == 0
 

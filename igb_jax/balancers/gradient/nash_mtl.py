@@ -141,7 +141,7 @@ def nash_mtl(
       if params is not None and shapes[0] != shapes[1]:
         raise ValueError(
           "nash_mtl got combined=True with gradients that have not the shapes of the "
-          "parameters; pass one gradient of sum_k weights_k loss_k, not K."
+          "parameters; pass one gradient of sum_k held_k loss_k, not K."
         )
       return clip(task_grads), _one_step_less(state)
 
