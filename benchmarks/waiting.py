@@ -53,7 +53,7 @@ def main() -> None:
       subprocess.run(command, check=True, capture_output=True)
       lines = (Path(folder) / "run" / "metrics.jsonl").read_text().splitlines()
     last = json.loads(lines[-1])
-    total, waiting = last["train_seconds"], last["data_seconds"]
+    total, waiting = last["steps_seconds"], last["data_seconds"]
     print(f"| {name} | {total:.1f} | {waiting:.2f} | {waiting / total:.1%} |")
 
 

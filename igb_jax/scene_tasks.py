@@ -57,9 +57,7 @@ def losses(prediction: Any, scenes: Any) -> jax.Array:
     >>> print(losses(prediction, scenes))
     [2.5649493 0.5       0.       ]
   """
-  has_label = scenes.label >= 0
-  has_depth = scenes.depth > 0
-  has_normal = jnp.any(scenes.normal != 0, axis=-1)
+  has_label, has_depth, has_normal = _known(scenes)
   classes = jnp.maximum(scenes.label, 0)[..., None]
   log_probability = jnp.take_along_axis(prediction.segmentation, classes, axis=-1)
   cosine = jnp.sum(prediction.normal * scenes.normal, axis=-1)
@@ -89,9 +87,12 @@ def present(scenes: Any) -> jax.Array:
     >>> print(present(scenes))
     [False  True False]
   """
-  return jnp.stack(
-    [(scenes.label >= 0).any(), (scenes.depth > 0).any(), (scenes.normal != 0).any()]
-  )
+  return jnp.stack([known.any() for known in _known(scenes)])
+
+
+def _known(scenes: Any) -> tuple[jax.Array, jax.Array, jax.Array]:
+  """Which pixels have a label, a depth and a normal: bool[B, H, W] each."""
+  return scenes.label >= 0, scenes.depth > 0, jnp.any(scenes.normal != 0, axis=-1)
 
 
 def _mean(values: jax.Array, where: jax.Array) -> jax.Array:
@@ -183,12 +184,11 @@ class SceneMetrics(NamedTuple):
     """
     there = mask[:, None, None]
     num_classes = self.confusion.shape[0]
-    has_label = (scenes.label >= 0) & there
+    has_label, has_depth, _ = (known & there for known in _known(scenes))
     predicted = jnp.argmax(prediction.segmentation, axis=-1)
     cell = jnp.where(has_label, scenes.label * num_classes + predicted, num_classes**2)
     confusion = jnp.bincount(cell.ravel(), length=num_classes**2 + 1)[:-1]
 
-    has_depth = (scenes.depth > 0) & there
     error = jnp.where(has_depth, jnp.abs(prediction.depth - scenes.depth), 0.0)
     relative = error / jnp.where(has_depth, scenes.depth, 1.0)
 

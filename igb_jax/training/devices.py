@@ -62,6 +62,11 @@ def initialize(config: DeviceConfig) -> None:
   """
   address = config.coordinator or os.environ.get("JAX_COORDINATOR_ADDRESS")
   if not (config.distributed or address):
+    if config.num_processes is not None or config.process_id is not None:
+      raise ValueError(
+        "--num-processes and --process-id need --coordinator, the address of the first "
+        "process; without it each process would train by itself."
+      )
     return
   jax.distributed.initialize(
     address,

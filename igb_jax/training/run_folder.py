@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-# Options that a resumed run may have otherwise: they do not decide what it computes.
+# Options that a resumed run may have otherwise: they do not decide what it computes, as
+# long as its numbers are finite.
 FREE_OPTIONS = frozenset(
   {"out", "resume", "checkpoint_every", "keep", "epochs", "workers", "cache_dir"}
   | {"devices", "mesh", "distributed", "coordinator", "num_processes", "process_id"}

@@ -15,6 +15,7 @@ import orbax.checkpoint as ocp
 import pytest
 
 from igb_jax import balancers
+from tests.small_balancers import small_loss_balancer
 
 GOLDEN = np.load(Path(__file__).parents[1] / "golden" / "loss.npz")
 STEPS_PER_EPOCH = 4
@@ -27,18 +28,7 @@ SCALES = [1e-12, 1e-6, 1.0, 1e6, 1e12]
 
 
 def make(name: str, num_tasks: int) -> balancers.LossBalancer:
-  extra = {
-    "stl": {"task": num_tasks - 1},
-    # so small that a few steps reach every part of them
-    "dwa": {"window": 2},
-    "dwalog": {"window": 2},
-    "igbv2": {"buffer_size": 20, "update_every": 4, "num_updates": 2, "batch_size": 8},
-  }.get(name, {})
-  balancer = balancers.create(
-    name, num_tasks=num_tasks, steps_per_epoch=STEPS_PER_EPOCH, **extra
-  ).loss
-  assert balancer is not None
-  return balancer
+  return small_loss_balancer(name, num_tasks, STEPS_PER_EPOCH)
 
 
 @functools.partial(jax.jit, static_argnums=0)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from igb_jax import balancers
+from tests.small_balancers import small_loss_balancer
 
 STEPS_PER_EPOCH = 4
 NAMES = balancers.names()
@@ -21,21 +22,7 @@ MASK = np.array([True, False, True])
 
 @functools.cache  # so that tests share what they compile
 def make_loss(name: str, num_tasks: int = 3) -> balancers.LossBalancer:
-  options = {
-    "stl": {"task": num_tasks - 1},
-    # so small that a few steps reach every part of them
-    "dwa": {"window": 2},
-    "dwalog": {"window": 2},
-    "igbv2": {
-      "buffer_size": 20, "update_every": 4, "num_updates": 2, "batch_size": 8,
-      "hidden_sizes": (8,),
-    },
-  }.get(name, {})  # fmt: skip
-  balancer = balancers.create(
-    name, num_tasks=num_tasks, steps_per_epoch=STEPS_PER_EPOCH, **options
-  ).loss
-  assert balancer is not None
-  return balancer
+  return small_loss_balancer(name, num_tasks, STEPS_PER_EPOCH, hidden_sizes=(8,))
 
 
 @functools.partial(jax.jit, static_argnums=0)

@@ -6,10 +6,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
-from tests.experiments.running import read_metrics
+from experiments import qm9
+from igb_jax.training.devices import initialize
+from tests.experiments.running import exit_code, read_metrics
 from tests.experiments.test_qm9 import small
 
 EIGHT = Path(__file__).with_name("eight_devices.py")
@@ -78,3 +81,33 @@ def test_two_processes_equal_one(qm9_dir, tmp_path):
     np.testing.assert_allclose(
       ours["gradient_weights"], expected["gradient_weights"], 1e-3
     )
+
+
+@pytest.mark.parametrize("option", ["--num-processes=2", "--process-id=0"])
+def test_processes_that_cannot_find_each_other(qm9_dir, tmp_path, capsys, option):
+  assert exit_code(qm9.main, small(qm9_dir, tmp_path / "run", option)) == 2
+  assert "need --coordinator" in capsys.readouterr().err
+
+
+def test_the_environments_numbers_must_be_numbers(qm9_dir, tmp_path, monkeypatch):
+  monkeypatch.setenv("JAX_COORDINATOR_ADDRESS", "127.0.0.1:1")
+  monkeypatch.setenv("JAX_NUM_PROCESSES", "two")
+  config = qm9.parse_config(small(qm9_dir, tmp_path / "run"))
+  with pytest.raises(ValueError, match="JAX_NUM_PROCESSES must be a number, got 'two'"):
+    initialize(config)
+
+
+@pytest.mark.parametrize(
+  ("options", "message"),
+  [
+    ([], "several processes need one --out"),
+    (["--out=RUN", "--checkpoint-every=10min"], "the clocks of several differ"),
+  ],
+)
+def test_what_several_processes_cannot_have(
+  tmp_path, monkeypatch, capsys, options, message
+):
+  monkeypatch.setattr(jax, "process_count", lambda: 2)
+  options = [option.replace("RUN", str(tmp_path / "run")) for option in options]
+  assert exit_code(qm9.main, options) == 2
+  assert message in " ".join(capsys.readouterr().err.split())

@@ -1,6 +1,7 @@
 """Checkpoints on disk: what is kept, what is damaged, and a disk that is full."""
 
 import errno
+import gc
 import os
 import shutil
 import subprocess
@@ -23,6 +24,19 @@ from igb_jax.training.checkpoint import (
 from . import problem
 
 TEMPLATE = problem.make("rlw")[1]
+
+# Where a checkpoint cannot be read or written orbax leaves coroutines behind.
+pytestmark = [
+  pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+  pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning"),
+]
+
+
+@pytest.fixture(autouse=True)
+def collect_garbage():
+  """Finds them here, and not in whatever test comes later."""
+  yield
+  gc.collect()
 
 
 def state_after(steps: int):
