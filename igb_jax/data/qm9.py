@@ -540,7 +540,7 @@ def _parse_row(file: str, fields: Mapping[str, str]) -> _Record:
   """
   values = np.array([_parse_number(name, fields[name]) for name in _NUMBERS])
   index, num_atoms = values[:2]
-  if index not in range(1, _LAST_INDEX + 1):
+  if not (1 <= index <= _LAST_INDEX and index.is_integer()):
     raise ValueError(f"Index: {index:g}, expected a whole number, 1 to {_LAST_INDEX}")
   smiles = fields["SMILES"]
   if len(smiles) > _LONGEST_SMILES:

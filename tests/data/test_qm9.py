@@ -336,6 +336,9 @@ def test_finds_qm9pack_without_importing_it(fake_package, tmp_path):
     ("HOMO_au", "", "HOMO_au: not a number: ''"),
     ("ZPVE_au", "abc", "ZPVE_au: not a number: 'abc'"),
     ("Index", "inf", "Index: not a number: 'inf'"),
+    ("Index", "0", "Index: 0, expected a whole number, 1 to 133885"),
+    ("Index", "133886", "Index: 133886, expected a whole number, 1 to 133885"),
+    ("Index", "1.5", "Index: 1.5, expected a whole number, 1 to 133885"),
   ],
 )
 def test_names_file_row_and_field(fake_package, tmp_path, field, value, message):
