@@ -12,6 +12,7 @@ last ten epochs on all 654 test images). Without NYUv2 the scenes are generated 
 whose numbers compare with nobody's.
 """
 
+import copy
 import dataclasses
 import json
 import sys
@@ -40,12 +41,14 @@ from igb_jax.metrics import delta_m
 from igb_jax.nets.mtan import MTAN
 from igb_jax.nets.segnet import SegNet
 from igb_jax.training import command_line, run
-from igb_jax.training.balancing import make_balancer
+from igb_jax.training.balancing import judged_metrics, make_balancer
 from igb_jax.training.checkpoint import CheckpointConfig
 from igb_jax.training.devices import DeviceConfig, Devices, initialize
+from igb_jax.training.experiment import Metric
 from igb_jax.training.loop import Evaluation
 from igb_jax.training.scene_plots import plot_predictions
 from igb_jax.training.schedule import halve_every
+from igb_jax.training.seeds import SeedsConfig
 from igb_jax.training.step import (
   NonFiniteConfig,
   Params,
@@ -64,7 +67,7 @@ NUM_SHOWN = 6
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(DeviceConfig, CheckpointConfig, NonFiniteConfig):
+class Config(DeviceConfig, CheckpointConfig, NonFiniteConfig, SeedsConfig):
   """Trains one network on segmentation, depth and normals of indoor scenes."""
 
   preset: Literal["quick", "paper", "mtan"] = "quick"
@@ -77,8 +80,6 @@ class Config(DeviceConfig, CheckpointConfig, NonFiniteConfig):
   out: Path | None = None
   """Folder of the run's files; by default runs/ and a name made of data set, balancer,
   seed and time."""
-  seed: int = 0
-  """Seed of the initial parameters, the batches, augmentation and the balancer."""
   epochs: int = 10
   """Number of passes over the training scenes."""
   batch_size: int = 8
@@ -269,6 +270,13 @@ def _read_metrics(path: Path) -> dict[str, float]:
   }
 
 
+_TASK_OF_METRIC = {
+  metric: task
+  for task, metrics in scene_tasks.METRICS_OF_TASK.items()
+  for metric in metrics
+}
+
+
 class NYUv2Experiment:
   """The scenes, the net and the balancer of one run, ready to train.
 
@@ -318,7 +326,7 @@ class NYUv2Experiment:
     is_standard = config.split == "standard"
     self.averaged_epochs = AVERAGED_EPOCHS if is_standard else None
     self.metrics = tuple(
-      run.Metric(name, unit, single_task, higher)
+      Metric(name, unit, single_task, higher, task=_TASK_OF_METRIC[name])
       for name, unit, single_task, higher in zip(
         scene_tasks.METRICS,
         scene_tasks.UNITS,
@@ -327,19 +335,8 @@ class NYUv2Experiment:
         strict=True,
       )
     )
-    self._train = TrainBatches(
-      self.scenes,
-      self.split.train,
-      config.batch_size,
-      config.resolution,
-      seed=config.seed,
-      num_epochs=config.epochs,
-      augmented=config.augment,
-      part=self.devices.part,
-    )
+    self._train = self._train_batches(config.seed)
     self.steps_per_epoch = self._train.steps_per_epoch
-    self._iterator: Generator[SceneBatch] | None = None
-    self._next_batch = 0  # of the iterator, counted from the start of training
 
     self.net = NETS[config.model](width=config.width, dtype=jnp.dtype(config.dtype))
     self.balancer = self._make_balancer(self.steps_per_epoch)
@@ -358,12 +355,48 @@ class NYUv2Experiment:
     whole = self.devices.whole
     self._take_in = jax.jit(self._take_in_batch, donate_argnums=2, out_shardings=whole)
     self._predict = jax.jit(self._predict_batch, out_shardings=whole)
-    params_key, self._balancer_key = jax.random.split(jax.random.key(config.seed))
     images = jnp.zeros((1, *config.resolution, 3))
-    init = jax.jit(lambda key: self.net.init(key, images, train=False))
-    variables = dict(init(params_key))
+    self._init = jax.jit(lambda key: self.net.init(key, images, train=False))
+    self._judged = judged_metrics(
+      self.metrics,
+      config.balancer,
+      config.balancer_options,
+      task_names=self.task_names,
+    )
+    self._set_seed(config.seed)
+
+  def _train_batches(self, seed: int) -> TrainBatches:
+    config = self.config
+    return TrainBatches(
+      self.scenes,
+      self.split.train,
+      config.batch_size,
+      config.resolution,
+      seed=seed,
+      num_epochs=config.epochs,
+      augmented=config.augment,
+      part=self.devices.part,
+    )
+
+  def _set_seed(self, seed: int) -> None:
+    self.config = dataclasses.replace(self.config, seed=seed)
+    self._train = self._train_batches(seed)
+    self._iterator: Generator[SceneBatch] | None = None
+    self._next_batch = 0  # of the iterator, counted from the start of training
+    params_key, self._balancer_key = jax.random.split(jax.random.key(seed))
+    variables = dict(self._init(params_key))
     self.initial_params = variables.pop("params")
     self.initial_variables = variables
+
+  def for_seed(self, seed: int) -> "NYUv2Experiment":
+    """The same with another seed; it shares scenes, net and compiled functions.
+
+    Args:
+      seed: the other one.
+    """
+    other = copy.copy(self)
+    other._set_seed(seed)
+    return other
 
   def _what_differs(self, data: nyuv2.NYUv2) -> str | None:
     config = self.config
@@ -435,6 +468,8 @@ class NYUv2Experiment:
   ) -> Evaluation:
     """The metrics over all pixels of a split, and delta_m.
 
+    With "stl" delta_m is that of the task alone.
+
     Args:
       state: whose parameters and batch statistics are evaluated.
       split: which scenes; where there are none for validation, those for testing.
@@ -447,7 +482,11 @@ class NYUv2Experiment:
       batch = self.devices.put_batch(batch)
       total = self._take_in((state.params, state.variables), batch, total)
     metrics = total.compute()
-    score = delta_m(list(metrics.values()), self._base, scene_tasks.HIGHER_IS_BETTER)
+    score = delta_m(
+      np.array(list(metrics.values()))[self._judged],
+      np.array(self._base)[self._judged],
+      np.array(scene_tasks.HIGHER_IS_BETTER)[self._judged],
+    )
     return Evaluation(metrics=metrics, score=score)
 
   def close(self) -> None:

@@ -10,6 +10,7 @@ where delta_m on the validation molecules no longer falls, and the epoch with th
 validation delta_m tested.
 """
 
+import copy
 import dataclasses
 import sys
 from collections.abc import Iterator, Sequence
@@ -35,10 +36,12 @@ from igb_jax.data.molecule_batches import (
 from igb_jax.metrics import delta_m
 from igb_jax.nets.mpnn import MPNN
 from igb_jax.training import command_line, run
-from igb_jax.training.balancing import make_balancer
+from igb_jax.training.balancing import judged_metrics, make_balancer
 from igb_jax.training.checkpoint import CheckpointConfig
 from igb_jax.training.devices import DeviceConfig, Devices, initialize
+from igb_jax.training.experiment import Metric
 from igb_jax.training.loop import Evaluation
+from igb_jax.training.seeds import SeedsConfig
 from igb_jax.training.step import (
   NonFiniteConfig,
   Params,
@@ -56,7 +59,7 @@ SINGLE_TASK_ERRORS = (
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(DeviceConfig, CheckpointConfig, NonFiniteConfig):
+class Config(DeviceConfig, CheckpointConfig, NonFiniteConfig, SeedsConfig):
   """Trains one graph network on eleven properties of QM9's molecules."""
 
   preset: Literal["quick", "paper"] = "quick"
@@ -70,8 +73,6 @@ class Config(DeviceConfig, CheckpointConfig, NonFiniteConfig):
   out: Path | None = None
   """Folder of the run's files; by default runs/ and a name made of data set, balancer,
   seed and time."""
-  seed: int = 0
-  """Seed of the initial parameters, the order of the batches and the balancer."""
   epochs: int = 8
   """Number of passes over the training molecules."""
   batch_size: int = 40
@@ -171,15 +172,7 @@ def check_config(config: Config) -> None:
     raise ValueError(
       f"--missing-labels must be at least 0 and below 1, got {config.missing_labels}."
     )
-  if not 0 < config.min_learning_rate <= config.learning_rate < float("inf"):
-    raise ValueError(
-      "--learning-rate and --min-learning-rate must be positive, the first not below "
-      f"the second, got {config.learning_rate} and {config.min_learning_rate}."
-    )
-  if not 0 < config.plateau_factor < 1:
-    raise ValueError(
-      f"--plateau-factor must be between 0 and 1, got {config.plateau_factor}."
-    )
+  command_line.check_plateau(config)
 
 
 def losses_of(net: MPNN, params: Params, batch: MoleculeBatch) -> jax.Array:
@@ -219,7 +212,7 @@ class QM9Experiment:
   averaged_epochs = None
   task_names = qm9.TARGETS
   metrics = tuple(
-    run.Metric(name, qm9.UNITS[name], single_task=error)
+    Metric(name, qm9.UNITS[name], single_task=error, task=name)
     for name, error in zip(qm9.TARGETS, SINGLE_TASK_ERRORS, strict=True)
   )
 
@@ -295,9 +288,30 @@ class QM9Experiment:
     self._absolute_errors = jax.jit(
       self._absolute_errors_of, out_shardings=self.devices.whole
     )
-    params_key, self._balancer_key = jax.random.split(jax.random.key(config.seed))
-    init = jax.jit(self.net.init)
-    self.initial_params = init(params_key, self.train_batches(0)[0].graphs)["params"]
+    self._init = jax.jit(self.net.init)
+    self._judged = judged_metrics(
+      self.metrics,
+      config.balancer,
+      config.balancer_options,
+      task_names=self.task_names,
+    )
+    self._set_seed(config.seed)
+
+  def _set_seed(self, seed: int) -> None:
+    self.config = dataclasses.replace(self.config, seed=seed)
+    params_key, self._balancer_key = jax.random.split(jax.random.key(seed))
+    shown = self.train_batches(0)[0].graphs
+    self.initial_params = self._init(params_key, shown)["params"]
+
+  def for_seed(self, seed: int) -> "QM9Experiment":
+    """The same with another seed; it shares data, net and compiled functions.
+
+    Args:
+      seed: the other one.
+    """
+    other = copy.copy(self)
+    other._set_seed(seed)
+    return other
 
   def _make_balancer(self, steps_per_epoch: int) -> balancers.Balancer:
     return make_balancer(
@@ -354,6 +368,8 @@ class QM9Experiment:
   ) -> Evaluation:
     """Mean absolute errors over a split, in the reported units, and delta_m.
 
+    With "stl" delta_m is that of the task alone.
+
     Args:
       state: whose parameters are evaluated.
       split: which molecules.
@@ -366,7 +382,7 @@ class QM9Experiment:
     errors = standardised * self.target_std * qm9.REPORT_SCALE
     return Evaluation(
       metrics=dict(zip(qm9.TARGETS, errors.tolist(), strict=True)),
-      score=delta_m(errors, SINGLE_TASK_ERRORS),
+      score=delta_m(errors[self._judged], np.array(SINGLE_TASK_ERRORS)[self._judged]),
     )
 
   def _batches(self, positions: np.ndarray, targets: np.ndarray) -> MoleculeBatches:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from igb_jax import balancers
+from igb_jax.training.experiment import Metric
 from igb_jax.training.step import SHARED
 
 
@@ -37,6 +38,53 @@ def make_balancer(
     >>> balancer.loss.init().weights.shape
     (2,)
   """
+  hyperparameters = _hyperparameters(options, task_names)
+  num_tasks = len(task_names)
+  balancer = balancers.create(
+    spec,
+    num_tasks=num_tasks,
+    steps_per_epoch=steps_per_epoch,
+    shared=SHARED,
+    **hyperparameters,
+  )
+  if balancer.loss is None:
+    balancer = balancer._replace(loss=balancers.equal(num_tasks))
+  return balancer
+
+
+def judged_metrics(
+  metrics: Sequence[Metric],
+  spec: str,
+  options: Sequence[str],
+  *,
+  task_names: Sequence[str],
+) -> list[int]:
+  """Which metrics a run is judged by: all, or with "stl" those of the task it trains.
+
+  Args:
+    metrics: of the experiment.
+    spec: as for `make_balancer`.
+    options: as for `make_balancer`.
+    task_names: of the K tasks.
+
+  Returns:
+    Their places.
+
+  Example:
+    >>> metrics = [Metric("error", "K", 1.0, task=name) for name in ("a", "b")]
+    >>> judged_metrics(metrics, "stl", ["task=b"], task_names=["a", "b"])
+    [1]
+  """
+  every = list(range(len(metrics)))
+  if "stl" not in spec.split("+"):
+    return every
+  task = task_names[_hyperparameters(options, task_names)["task"]]
+  return [index for index in every if metrics[index].task == task]
+
+
+def _hyperparameters(
+  options: Sequence[str], task_names: Sequence[str]
+) -> dict[str, Any]:
   hyperparameters: dict[str, Any] = {}
   for option in options:
     name, equals, value = option.partition("=")
@@ -55,14 +103,4 @@ def make_balancer(
           f"--balancer-options {option!r}: {value!r} is no number, truth value (true, "
           f"false) or task ({', '.join(task_names)})."
         ) from None
-  num_tasks = len(task_names)
-  balancer = balancers.create(
-    spec,
-    num_tasks=num_tasks,
-    steps_per_epoch=steps_per_epoch,
-    shared=SHARED,
-    **hyperparameters,
-  )
-  if balancer.loss is None:
-    balancer = balancer._replace(loss=balancers.equal(num_tasks))
-  return balancer
+  return hyperparameters

@@ -2,7 +2,7 @@
 
 from argparse import ArgumentParser
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import tyro
 
@@ -80,3 +80,42 @@ def check_at_least(config: Any, minima: Mapping[str, int]) -> None:
     value = getattr(config, name)
     if value is not None and value < minimum:
       raise ValueError(f"{option_of(name)} must be at least {minimum}, got {value}.")
+
+
+class PlateauConfig(Protocol):
+  """The fields of a configuration that say how the learning rate is lowered."""
+
+  @property
+  def learning_rate(self) -> float:
+    """The initial one."""
+    ...
+
+  @property
+  def min_learning_rate(self) -> float:
+    """Below which it is not lowered further."""
+    ...
+
+  @property
+  def plateau_factor(self) -> float:
+    """What it is multiplied by where validation stalls."""
+    ...
+
+
+def check_plateau(config: PlateauConfig) -> None:
+  """Checks how the learning rate is to be lowered.
+
+  Args:
+    config: the configuration.
+
+  Raises:
+    ValueError: a number is out of its range; the message names the option.
+  """
+  if not 0 < config.min_learning_rate <= config.learning_rate < float("inf"):
+    raise ValueError(
+      "--learning-rate and --min-learning-rate must be positive, the first not below "
+      f"the second, got {config.learning_rate} and {config.min_learning_rate}."
+    )
+  if not 0 < config.plateau_factor < 1:
+    raise ValueError(
+      f"--plateau-factor must be between 0 and 1, got {config.plateau_factor}."
+    )

@@ -18,7 +18,13 @@ import optax
 from igb_jax.training.checkpoint import Checkpoints
 from igb_jax.training.interrupt import StopRequest
 from igb_jax.training.progress import TrainProgress
-from igb_jax.training.step import Batch, EpochSums, GradientSums, TrainState
+from igb_jax.training.step import (
+  Batch,
+  EpochSums,
+  Failure,
+  GradientSums,
+  TrainState,
+)
 
 _CHUNK_SECONDS = 0.5  # a chunk of steps that took less is doubled
 
@@ -98,6 +104,21 @@ class GradientRecord:
     )
 
 
+@dataclasses.dataclass
+class Timing:
+  """Seconds of an epoch.
+
+  Attributes:
+    total: in all.
+    data: of it, waiting for data.
+    per_step: of a step, in each chunk of steps.
+  """
+
+  total: float = 0.0
+  data: float = 0.0
+  per_step: list[float] = dataclasses.field(default_factory=list)
+
+
 @dataclasses.dataclass(frozen=True)
 class EpochRecord:
   """What is known of an epoch at its end.
@@ -130,6 +151,43 @@ class EpochRecord:
   train_seconds: float
   data_seconds: float
   seconds_per_step: list[float]
+
+  @classmethod
+  def of(
+    cls,
+    epoch: int,
+    num_steps: int,
+    sums: Any,
+    learning_rate_scale: float,
+    validation: Evaluation,
+    timing: Timing,
+    *,
+    compiled: bool,
+  ) -> "EpochRecord":
+    """From what is on the host at the end of an epoch.
+
+    Args:
+      epoch: its number, from 0.
+      num_steps: steps taken since the start of training.
+      sums: `EpochSums` of the epoch, with NumPy leaves; not all steps were skipped.
+      learning_rate_scale: current / initial learning rate, during the epoch.
+      validation: at the end of the epoch.
+      timing: of its steps.
+      compiled: whether the first chunk of all compiled the step.
+    """
+    return cls(
+      epoch=epoch,
+      num_steps=num_steps,
+      skipped_steps=int(sums.skipped),
+      losses=_mean_losses(sums),
+      weights=sums.weights / sums.steps,
+      gradient=GradientRecord.of(sums.gradient, sums.steps) if sums.gradient else None,
+      learning_rate_scale=learning_rate_scale,
+      validation=validation,
+      train_seconds=timing.total,
+      data_seconds=timing.data,
+      seconds_per_step=timing.per_step[compiled:],
+    )
 
   @classmethod
   def from_json(cls, content: dict[str, Any]) -> "EpochRecord":
@@ -241,6 +299,12 @@ def train(
   lower_learning_rate = jax.jit(
     lambda plateau_state, score: plateau.update((), plateau_state, value=score)[1]
   )
+
+  def check(state: TrainState, failed_step: np.ndarray) -> None:
+    if failed_step >= 0:
+      failure, skipped = jax.device_get((state.failure, state.skips_in_a_row))
+      raise describe_failure(failure, skipped, task_names, checkpoints.newest)
+
   first_step = start.steps
   for epoch in range(len(records), num_epochs):
     if pause(state, first_step):
@@ -248,45 +312,22 @@ def train(
     scale = float(jax.device_get(state.plateau.scale))
     if first_step == 0:
       state = state._replace(sums=state.sums.zeros_like())
-    state, timing, steps = _run_epoch(
-      state,
-      step,
-      batches_of_epoch(epoch, first_step),
-      epoch,
-      first_step,
-      lambda state: _describe_failure(state, task_names, checkpoints.newest),
-      progress,
-      pause,
+    batches = batches_of_epoch(epoch, first_step)
+    state, timing, steps = run_epoch(
+      state, step, batches, epoch, first_step, check, progress, pause
     )
     if steps < progress.steps_per_epoch:
       return state, progress_after(steps)
     first_step = 0
-    sums = jax.device_get(state.sums)
-    if sums.steps == 0:
-      raise NonFiniteError(
-        int(state.step),
-        [],
-        f"all {steps} steps of epoch {epoch + 1} were skipped, since their numbers "
-        f"were not finite. {_last_checkpoint(checkpoints.newest)} Try a lower learning "
-        "rate.",
-      )
+    num_steps, sums = jax.device_get((state.step, state.sums))
+    check_sums(sums, int(num_steps), epoch, checkpoints.newest)
     validation = evaluate(state)
-    _check_evaluation(validation, int(state.step), epoch)
+    check_evaluation(validation, int(num_steps), epoch)
     score = jnp.asarray(validation.score, jnp.float32)
     state = state._replace(plateau=lower_learning_rate(state.plateau, score))
-    record = EpochRecord(
-      epoch=epoch,
-      num_steps=int(state.step),
-      skipped_steps=int(sums.skipped),
-      losses=_mean_losses(sums),
-      weights=sums.weights / sums.steps,
-      gradient=GradientRecord.of(sums.gradient, sums.steps) if sums.gradient else None,
-      learning_rate_scale=scale,
-      validation=validation,
-      train_seconds=timing.total,
-      data_seconds=timing.data,
-      # the first chunk of all compiled the step
-      seconds_per_step=timing.per_step[epoch == len(start.records) :],
+    is_first = epoch == len(start.records)
+    record = EpochRecord.of(
+      epoch, int(num_steps), sums, scale, validation, timing, compiled=is_first
     )
     records.append(record)
     if (
@@ -299,30 +340,34 @@ def train(
   return state, progress_after()
 
 
-@dataclasses.dataclass
-class _Timing:
-  """Seconds of an epoch: in all, waiting for data, and a step in each chunk."""
-
-  total: float = 0.0
-  data: float = 0.0
-  per_step: list[float] = dataclasses.field(default_factory=list)
-
-
-def _run_epoch(
+def run_epoch(
   state: TrainState,
   step: Callable[[TrainState, Batch], TrainState],
   batches: Iterable[Batch],
   epoch: int,
   done: int,
-  describe_failure: Callable[[TrainState], NonFiniteError],
+  check: Callable[[TrainState, np.ndarray], None],
   progress: TrainProgress,
   pause: Callable[[TrainState, int], bool],
-) -> tuple[TrainState, _Timing, int]:
-  """Takes the steps of an epoch after those done; the last value counts all that are.
+) -> tuple[TrainState, Timing, int]:
+  """Takes the steps of an epoch after those done.
 
-  Between chunks of steps `pause` gets the state and that number; true ends the epoch.
+  Args:
+    state: before them; donated.
+    step: the jitted step.
+    batches: of the steps that are to be taken.
+    epoch: its number, from 0.
+    done: how many of its steps have been taken before.
+    check: called between chunks of steps with the state and the number of the step that
+      failed, or -1; raises what ends the run.
+    progress: the display.
+    pause: called between chunks with the state and the number of steps that are done;
+      true ends the epoch.
+
+  Returns:
+    The state, the time it took, and how many of the epoch's steps are done.
   """
-  timing = _Timing()
+  timing = Timing()
   iterator = iter(batches)
   chunk_size = 1
   while done < progress.steps_per_epoch:
@@ -335,15 +380,14 @@ def _run_epoch(
       state = step(state, batch)
     done += count
     sums, failed_step = jax.device_get((state.sums, state.failure.step))
-    if failed_step >= 0:
-      raise describe_failure(state)
+    check(state, failed_step)
     seconds = time.perf_counter() - start
     timing.total += seconds
     timing.per_step.append(seconds / count)
     losses = _mean_losses(sums)
     losses = losses[~np.isnan(losses)]
     if len(losses):
-      weights = (sums.gradient or sums).weights / sums.steps
+      weights = (sums.gradient or sums).weights / np.maximum(sums.steps, 1)[..., None]
       progress.steps(epoch, done, losses, weights, seconds / count)
     if done < progress.steps_per_epoch and pause(state, done):
       break
@@ -358,7 +402,38 @@ def _mean_losses(sums: EpochSums) -> np.ndarray:
   return np.where(sums.present > 0, means, np.nan)
 
 
-def _check_evaluation(evaluation: Evaluation, step: int, epoch: int) -> None:
+def check_sums(sums: EpochSums, step: int, epoch: int, saved: int | None) -> None:
+  """Checks that an epoch had a step that was not skipped.
+
+  Args:
+    sums: of the epoch.
+    step: number of steps taken since the start of training.
+    epoch: its number, from 0.
+    saved: number of steps before the newest checkpoint, or None.
+
+  Raises:
+    NonFiniteError: it had none.
+  """
+  if sums.steps == 0:
+    raise NonFiniteError(
+      step,
+      [],
+      f"all {sums.skipped} steps of epoch {epoch + 1} were skipped, since their "
+      f"numbers were not finite. {_last_checkpoint(saved)} Try a lower learning rate.",
+    )
+
+
+def check_evaluation(evaluation: Evaluation, step: int, epoch: int) -> None:
+  """Checks that a validation is finite.
+
+  Args:
+    evaluation: at the end of an epoch.
+    step: number of steps taken since the start of training.
+    epoch: its number, from 0.
+
+  Raises:
+    NonFiniteError: a metric or the score is not.
+  """
   values = {**evaluation.metrics, "the score": evaluation.score}
   bad = [
     f"{name} = {value}" for name, value in values.items() if not np.isfinite(value)
@@ -372,16 +447,18 @@ def _check_evaluation(evaluation: Evaluation, step: int, epoch: int) -> None:
     )
 
 
-def _last_checkpoint(steps: int | None) -> str:
-  if steps is None:
-    return "There is no checkpoint yet."
-  return f"The last checkpoint is that after {steps} steps."
-
-
-def _describe_failure(
-  state: TrainState, task_names: Sequence[str], saved: int | None
+def describe_failure(
+  failure: Failure, skipped: int, task_names: Sequence[str], saved: int | None
 ) -> NonFiniteError:
-  step, losses, weighted = jax.device_get(state.failure)
+  """The error that says at which step and in which tasks the numbers were not finite.
+
+  Args:
+    failure: of the step, with NumPy leaves.
+    skipped: how many steps in a row had been skipped before it.
+    task_names: of the K tasks.
+    saved: number of steps before the newest checkpoint, or None.
+  """
+  step, losses, weighted = failure
   tasks = [k for k in range(len(task_names)) if not np.isfinite(weighted[k])]
   if tasks:
     what = "the weighted loss is not finite for " + ", ".join(
@@ -389,7 +466,6 @@ def _describe_failure(
     )
   else:
     what = "the gradient (or a batch statistic) is not finite, though every loss is"
-  skipped = int(state.skips_in_a_row)
   if skipped:
     what += f" (and {skipped} in a row were skipped before)"
   return NonFiniteError(
@@ -399,3 +475,9 @@ def _describe_failure(
     f"{_last_checkpoint(saved)} Try a lower learning rate, or a balancer that does not "
     "take the logarithm of the losses if a loss can be 0.",
   )
+
+
+def _last_checkpoint(steps: int | None) -> str:
+  if steps is None:
+    return "There is no checkpoint yet."
+  return f"The last checkpoint is that after {steps} steps."

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -84,12 +84,7 @@ class RunFolder:
       raise ValueError(f"{started} is damaged: {error}") from error
     if not isinstance(before, dict):
       raise ValueError(f"{started} is damaged: it holds no JSON object.")
-    now = json.loads(_to_json(config))
-    differences = [
-      f"{name} was {json.dumps(before.get(name))} and is {json.dumps(now.get(name))}"
-      for name in dict.fromkeys([*before, *now])
-      if name not in FREE_OPTIONS and before.get(name) != now.get(name)
-    ]
+    differences = differing_options(before, config)
     if differences:
       raise ValueError(
         f"--resume: the run in {path} has other options: {'; '.join(differences)}. "
@@ -155,6 +150,28 @@ class RunFolder:
     partial.write_text(text)
     os.replace(partial, path)
     return path
+
+
+def differing_options(
+  before: Mapping[str, Any], now: Mapping[str, Any], free: Container[str] = FREE_OPTIONS
+) -> list[str]:
+  """What is other in the options of two runs, for a message.
+
+  Args:
+    before: options as they were read from JSON.
+    now: options that are given, as `RunFolder.write_json` takes them.
+    free: names of those that may differ.
+
+  Example:
+    >>> differing_options({"seed": 1, "keep": 1}, {"seed": 2, "keep": 3})
+    ['seed was 1 and is 2']
+  """
+  now = json.loads(_to_json(now))
+  return [
+    f"{name} was {json.dumps(before.get(name))} and is {json.dumps(now.get(name))}"
+    for name in dict.fromkeys([*before, *now])
+    if name not in free and before.get(name) != now.get(name)
+  ]
 
 
 def _to_json(content: Mapping[str, Any], **options: Any) -> str:

@@ -1,0 +1,219 @@
+"""What a run writes of what it found: lines of metrics.jsonl, summary.json, plots."""
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import jax
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from igb_jax.training.experiment import Experiment, RunConfig
+from igb_jax.training.loop import EpochRecord, Evaluation, GradientRecord, Progress
+from igb_jax.training.plots import plot_run
+from igb_jax.training.run_folder import RunFolder
+from igb_jax.training.step import TrainState
+
+
+def say(console: Console, text: str) -> None:
+  """Prints a line as it is, however long.
+
+  Args:
+    console: where to.
+    text: the line.
+  """
+  console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def metrics_line(experiment: Experiment, record: EpochRecord) -> dict[str, Any]:
+  """An epoch's line of metrics.jsonl.
+
+  Args:
+    experiment: that was run.
+    record: of the epoch.
+  """
+  names = experiment.task_names
+  return {
+    "epoch": record.epoch,
+    "num_steps": record.num_steps,
+    "skipped_steps": record.skipped_steps,
+    "losses": {
+      name: None if np.isnan(loss) else float(loss)  # a task without a label
+      for name, loss in zip(names, record.losses, strict=True)
+    },
+    "weights": dict(zip(names, record.weights.tolist(), strict=True)),
+    "learning_rate_scale": record.learning_rate_scale,
+    "validation": record.validation.metrics,
+    "validation_delta_m": record.validation.score,
+    "steps_seconds": record.train_seconds,
+    "data_seconds": record.data_seconds,
+    "seconds_per_step": _median(record.seconds_per_step),
+    **_gradient_facts(record.gradient),
+    **experiment.epoch_facts(record.epoch),
+  }
+
+
+def write_results(
+  experiment: Experiment,
+  config: RunConfig,
+  folder: RunFolder,
+  *,
+  reached: Progress,
+  final: TrainState,
+  best: TrainState,
+  best_epoch: int,
+  console: Console,
+  facts: Mapping[str, Any] = MappingProxyType({}),
+) -> bool:
+  """Tests a run, writes summary.json and the plots, and shows the table.
+
+  Args:
+    experiment: that was run.
+    config: of the run.
+    folder: of the run.
+    reached: how far it came, at least one epoch.
+    final: the state at the end.
+    best: the state after the epoch with the best validation.
+    best_epoch: the number of that epoch, from 0.
+    console: where the table and the names of the files are shown.
+    facts: what else belongs in summary.json.
+
+  Returns:
+    Whether the run took all of its epochs.
+
+  Raises:
+    OSError: a file could not be written.
+  """
+  records = reached.records
+  if experiment.averaged_epochs is None:
+    test = experiment.evaluate(best, "test")
+    tested = f"of epoch {best_epoch + 1}, the best in validation"
+  else:
+    latest = [record.validation for record in records[-experiment.averaged_epochs :]]
+    test = _mean(latest)
+    tested = f"as the mean over the last {len(latest)} epochs"
+  shown_state = best if experiment.averaged_epochs is None else final
+
+  last = records[-1]
+  complete = len(records) == config.epochs
+  summary = folder.write_json(
+    "summary.json",
+    {
+      "dataset": experiment.dataset,
+      "data": experiment.description,
+      "balancer": config.balancer,
+      "balancer_options": list(config.balancer_options),
+      "seed": config.seed,
+      "epochs": len(records),
+      "complete": complete,
+      "best_epoch": best_epoch,
+      "num_steps": last.num_steps,
+      "skipped_steps": sum(record.skipped_steps for record in records),
+      "device": jax.devices()[0].device_kind,
+      "train_seconds": reached.seconds,
+      "seconds_per_step": _median(
+        [seconds for record in records for seconds in record.seconds_per_step]
+      ),
+      "data_wait_share": sum(record.data_seconds for record in records)
+      / sum(record.train_seconds for record in records),
+      "delta_m": test.score,
+      "test": test.metrics,
+      "tested": tested,
+      "single_task_base": experiment.base,
+      "notice": experiment.notice,
+      **experiment.run_facts(),
+      "tasks": list(experiment.task_names),
+      "weights": last.weights.tolist(),
+      **_gradient_facts(last.gradient),
+      **facts,
+    },
+  )
+  with tempfile.TemporaryDirectory() as discarded:  # every process must take part
+    plot_folder = folder.plots if folder.writes else Path(discarded)
+    plots = plot_run(
+      plot_folder,
+      task_names=experiment.task_names,
+      losses=np.stack([record.losses for record in records]),
+      weights=np.stack([record.weights for record in records]),
+      gradients=[record.gradient for record in records if record.gradient],
+      title=f"{experiment.dataset}, {config.balancer}, seed {config.seed}",
+    )
+    plots += experiment.plot(plot_folder, shown_state)
+  _print_table(console, experiment, test, f"{experiment.dataset}: test {tested}")
+  if experiment.notice:
+    say(console, experiment.notice)
+  say(
+    console,
+    f"{judged_split(experiment)} delta_m {records[0].validation.score:.1f}% after the "
+    f"first epoch, {records[best_epoch].validation.score:.1f}% after epoch "
+    f"{best_epoch + 1}, the best.",
+  )
+  say(console, "files:")
+  names = ["config.json", "metrics.jsonl"]
+  for path in (*(folder.path / name for name in names), summary, *plots):
+    say(console, f"  {path}")
+  return complete
+
+
+def judged_split(experiment: Experiment) -> str:
+  """The split that each epoch is judged by; where the last are averaged, the test's.
+
+  Args:
+    experiment: that is run.
+  """
+  return "validation" if experiment.averaged_epochs is None else "test"
+
+
+def _median(seconds: Sequence[float]) -> float | None:
+  return float(np.median(seconds)) if seconds else None
+
+
+def _gradient_facts(record: GradientRecord | None) -> dict[str, Any]:
+  """In the order of the tasks."""
+  if record is None:
+    return {}
+  return {
+    "gradient_weights": record.weights.tolist(),
+    "gradient_cosines": record.cosines.tolist(),
+    "conflict_share": record.conflict_share,
+    "gramian_condition_number": record.condition_number,
+    "solver_residual": record.residual,
+    "solver_worst_residual": record.worst_residual,
+  }
+
+
+def _mean(evaluations: Sequence[Evaluation]) -> Evaluation:
+  names = evaluations[0].metrics
+  return Evaluation(
+    metrics={
+      name: float(np.mean([each.metrics[name] for each in evaluations]))
+      for name in names
+    },
+    score=float(np.mean([each.score for each in evaluations])),
+  )
+
+
+def _print_table(
+  console: Console, experiment: Experiment, test: Evaluation, title: str
+) -> None:
+  table = Table(title=title)
+  table.add_column("metric")
+  table.add_column("unit")
+  for name in ("test", f"single-task ({experiment.base})", "change"):
+    table.add_column(name, justify="right")
+  for metric in experiment.metrics:
+    value = test.metrics[metric.name]
+    change = 100 * (value - metric.single_task) / metric.single_task
+    table.add_row(
+      metric.name,
+      metric.unit,
+      f"{value:.4g}",
+      f"{metric.single_task:.4g}",
+      f"{change:+.0f}%",
+    )
+  table.add_section()
+  table.add_row("delta_m", "%", f"{test.score:.1f}", "0", "")
+  console.print(table)
