@@ -78,16 +78,11 @@ class RunFolder:
       if not (path.is_dir() and {each.name for each in path.iterdir()} <= begun):
         cls.check(path)
       return
-    try:
-      before = json.loads(started.read_text())
-    except ValueError as error:
-      raise ValueError(f"{started} is damaged: {error}") from error
-    if not isinstance(before, dict):
-      raise ValueError(f"{started} is damaged: it holds no JSON object.")
+    before = read_object(started)
     differences = differing_options(before, config)
     if differences:
       raise ValueError(
-        f"--resume: the run in {path} has other options: {'; '.join(differences)}. "
+        f"--resume: the run of {started} has other options: {'; '.join(differences)}. "
         "Give it the same, or choose another --out."
       )
 
@@ -150,6 +145,25 @@ class RunFolder:
     partial.write_text(text)
     os.replace(partial, path)
     return path
+
+
+def read_object(path: Path) -> dict[str, Any]:
+  """Reads a JSON file that holds an object.
+
+  Args:
+    path: of the file.
+
+  Raises:
+    ValueError: it holds something else, or is damaged; the message names the file.
+    OSError: it cannot be read.
+  """
+  try:
+    content = json.loads(path.read_text())
+  except (ValueError, RecursionError) as error:
+    raise ValueError(f"{path} is damaged: {error}") from error
+  if not isinstance(content, dict):
+    raise ValueError(f"{path} is damaged: it holds no JSON object.")
+  return content
 
 
 def differing_options(

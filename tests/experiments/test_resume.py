@@ -186,7 +186,9 @@ def test_more_epochs_a_damaged_checkpoint_and_other_options(qm9_dir, tmp_path, c
   ):
     assert run([*arguments, option, "--resume"]) == 2
     shown = capsys.readouterr().err
-    assert re.search(f"--resume: the run in .* has other options: {message}", shown)
+    assert re.search(
+      f"--resume: the run of .*config.json has other options: {message}", shown
+    )
   assert run([*arguments, "--epochs=1", "--resume"]) == 1
   assert "is in epoch 3 already; --epochs=1 must not be" in capsys.readouterr().err
   assert (out / "metrics.jsonl").read_text() == before

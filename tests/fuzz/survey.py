@@ -29,7 +29,7 @@ import numpy as np
 
 from tests.fuzz.faults import FAULTS, Fault
 
-READERS = ("qm9_csv", "npy", "png", "jpeg", "mat", "json", "checkpoint")
+READERS = ("qm9_csv", "npy", "png", "jpeg", "mat", "json", "config", "checkpoint")
 
 SECONDS = 20
 """After so long a case is a hang."""
