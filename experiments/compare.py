@@ -1,0 +1,566 @@
+"""Which balancer, on which task, and how sure: repeated runs side by side.
+
+    python -m experiments.compare --dataset qm9 --balancers ew,si,igbv1,igbv1+nashmtl
+      --seeds 3 --out runs/cmp
+
+Trains a single-task baseline for each task, then every balancer with every seed, and
+writes report.html, report.md, results.csv and results.json. Options that are not its
+own go to the experiment (--epochs, --train-size, ...). Started again with the same
+--out, it goes on with what is missing.
+"""
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import os
+import platform
+import shlex
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal, NoReturn
+
+import filelock
+import jax
+import tyro
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from experiments.comparison.datasets import DATASETS, Dataset
+from experiments.comparison.plan import (
+  Contender,
+  Job,
+  baseline_jobs,
+  baseline_runs,
+  contender_jobs,
+  missing,
+  parse_contenders,
+  read_summary,
+)
+from experiments.comparison.report import write_report
+from igb_jax.training.results import say
+from igb_jax.training.run import (
+  EXIT_BAD_INPUT,
+  EXIT_FAILED,
+  EXIT_INTERRUPTED,
+  EXIT_TERMINATED,
+)
+from igb_jax.training.run_folder import RunFolder, differing_options, read_object
+
+_PACKAGES = ("igb_jax", "jax", "jaxlib", "flax", "optax", "numpy")
+_OWN_OPTIONS = ("balancer", "balancer_options", "seed", "seeds", "out", "resume")
+_LAST_LINES = 15
+_START_SECONDS = 10.0  # of a process, until its first step, with compiled steps at hand
+_GRACE_SECONDS = 120.0  # for a run that is asked to stop
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+  """Compares balancers by repeated runs on the same data; see the module's docstring.
+
+  Options that are not listed here are the experiment's, such as --epochs.
+  """
+
+  dataset: Literal["qm9", "nyuv2", "rooms"] | None = None
+  """What is learnt; nyuv2 needs --data-dir."""
+  task: Path | None = None
+  """Instead of --dataset: a Python file with a data set and a net of your own, see
+  docs/custom_task.md."""
+  balancers: str = "ew,si,uw,igbv1,igbv2,nashmtl,igbv1+nashmtl"
+  """Balancers, apart by commas; hyper-parameters follow after colons, as in
+  igbv1:base_epoch=0."""
+  seeds: int = 3
+  """Number of runs of each loss balancer, with the seeds 0, 1, ..."""
+  gradient_seeds: int | None = None
+  """The same of those with a gradient balancer, whose runs take longer; by default as
+  many."""
+  baselines: bool = True
+  """Whether a single-task baseline, the base of delta_m, is run for each task."""
+  together: Literal["auto", "always", "never"] = "auto"
+  """Whether all seeds of a loss balancer are trained in one vmapped step: always where
+  memory allows, never, or where it is also faster than one after another."""
+  out: Path | None = None
+  """Folder of the comparison."""
+  dry_run: bool = False
+  """Only print the runs, and how long they would take by a few measured steps."""
+
+
+class ComparisonError(RuntimeError):
+  """The comparison cannot go on."""
+
+
+class Stopped(BaseException):
+  """SIGTERM asked the comparison to stop."""
+
+
+class Comparison:
+  """Everything that one comparison needs to know."""
+
+  def __init__(self, config: Config, experiment_arguments: Sequence[str]):
+    """Checks all options; nothing is run or written.
+
+    Args:
+      config: of the comparison.
+      experiment_arguments: options of the experiment.
+
+    Raises:
+      TypeError, ValueError, OSError: an option is wrong.
+      SystemExit: an option of the experiment is wrong.
+    """
+    self.config = config
+    if (config.dataset is None) == (config.task is None):
+      raise ValueError("give one of --dataset (qm9, nyuv2, rooms) and --task FILE.")
+    self.dataset_name = config.dataset or "custom"
+    self.dataset: Dataset = DATASETS[self.dataset_name]
+    given = [] if config.task is None else [f"--task={config.task}"]
+    self.arguments = [*experiment_arguments, *given]
+    self.options = self.dataset.parse_config(self.arguments)
+    default = self.dataset.parse_config(given)
+    for name in _OWN_OPTIONS:
+      if getattr(self.options, name) != getattr(default, name):
+        raise ValueError(
+          f"the comparison itself sets --{name.replace('_', '-')} of its runs; give "
+          "--balancers, --seeds and --out instead."
+        )
+    has_folder = self.dataset_name in ("nyuv2", "rooms") and self.options.data_dir
+    if self.dataset_name == "nyuv2" and not has_folder:
+      raise ValueError(
+        "--dataset nyuv2 needs --data-dir, the folder of the scenes; --dataset rooms "
+        "trains on generated ones."
+      )
+    if self.dataset_name == "rooms" and has_folder:
+      raise ValueError("--dataset rooms takes no --data-dir; --dataset nyuv2 does.")
+    for name in ("seeds", "gradient_seeds"):
+      number = getattr(config, name)
+      if number is not None and number < 1:
+        raise ValueError(
+          f"--{name.replace('_', '-')} must be at least 1, got {number}."
+        )
+    self.tasks = list(self.dataset.task_names(self.options))
+    self.contenders = parse_contenders(config.balancers, self.tasks)
+    if config.out is None and not config.dry_run:
+      raise ValueError("--out, the folder of the comparison, is missing.")
+
+  @property
+  def seeds(self) -> list[int]:
+    """Of each loss balancer."""
+    return list(range(self.config.seeds))
+
+  def seeds_of(self, contender: Contender) -> list[int]:
+    """Those of a balancer.
+
+    Args:
+      contender: the balancer.
+    """
+    fewer = self.config.gradient_seeds
+    if contender.kind == "gradient" and fewer is not None:
+      return list(range(fewer))
+    return self.seeds
+
+  @property
+  def settings(self) -> dict[str, Any]:
+    """What decides the results, for compare.json."""
+    own = dataclasses.asdict(self.config)
+    for name in ("out", "dry_run"):
+      own.pop(name)
+    experiment = dataclasses.asdict(self.options)
+    for name in _OWN_OPTIONS:
+      experiment.pop(name)
+    if self.config.task is not None:
+      code = self.config.task.expanduser().read_bytes()
+      own["sha256 of the task"] = hashlib.sha256(code).hexdigest()
+    own |= {f"experiment.{name}": value for name, value in experiment.items()}
+    return own
+
+  def jobs(self, seeds_at_once: int) -> list[Job]:
+    """What is to be run, in order: what is cheap first.
+
+    Args:
+      seeds_at_once: how many seeds of a loss balancer are trained in one step.
+    """
+    jobs = baseline_jobs(baseline_runs(self.tasks)) if self.config.baselines else []
+    for kind, at_once in (("loss", seeds_at_once), ("gradient", 1)):
+      of_kind = [
+        contender_jobs(contender, self.seeds_of(contender), at_once)
+        for contender in self.contenders
+        if contender.kind == kind
+      ]
+      # every balancer with its first seeds before any with the next
+      for turn in range(max(map(len, of_kind), default=0)):
+        jobs += [each[turn] for each in of_kind if turn < len(each)]
+    return jobs
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+  """Runs the comparison that the command line describes, and exits.
+
+  0 if anything useful came out, 1 if nothing did, 2 when an option was wrong, 130 after
+  Ctrl-C, 143 after SIGTERM.
+  """
+  arguments = sys.argv[1:] if arguments is None else arguments
+  # the runs have the accelerator to themselves
+  jax.config.update("jax_platforms", "cpu")
+  errors = Console(stderr=True)
+  config, others = tyro.cli(
+    Config,
+    prog="python -m experiments.compare",
+    args=list(arguments),
+    return_unknown_args=True,
+    config=(tyro.conf.AvoidSubcommands,),
+  )
+  try:
+    comparison = Comparison(config, others)
+    if config.dry_run:
+      dry_run(comparison, Console())
+      sys.exit(0)
+    assert config.out is not None
+    out = config.out.expanduser()
+    begin(comparison, out, arguments)
+  except (ValueError, TypeError, OSError) as error:
+    say(errors, f"error: {error}")
+    sys.exit(EXIT_BAD_INPUT)
+  except ComparisonError as error:
+    say(errors, f"error: {error}")
+    sys.exit(EXIT_FAILED)
+  except KeyboardInterrupt:
+    sys.exit(EXIT_INTERRUPTED)
+  lock = filelock.FileLock(out / "compare.lock")
+  try:
+    with lock.acquire(blocking=False):
+      sys.exit(compare(comparison, out, Console()))
+  except filelock.Timeout:
+    say(errors, f"error: another comparison is at work in {out}; wait, or stop it.")
+    sys.exit(EXIT_BAD_INPUT)
+  except (ComparisonError, OSError) as error:
+    say(errors, f"error: {error}")
+    sys.exit(EXIT_FAILED)
+
+
+def begin(comparison: Comparison, out: Path, arguments: Sequence[str]) -> None:
+  """Makes the folder of a comparison, or checks that it is that of the same.
+
+  Args:
+    comparison: the comparison.
+    out: the folder.
+    arguments: of the command line, kept for the report.
+
+  Raises:
+    FileExistsError: it is no folder, or holds something else.
+    ValueError: the comparison in it has other settings, or compare.json is damaged.
+  """
+  path = out / "compare.json"
+  if not path.exists():
+    partial = path.with_suffix(".partial")
+    partial.unlink(missing_ok=True)  # of a comparison killed before it began
+    RunFolder.check(out)
+    out.mkdir(parents=True, exist_ok=True)
+    content = {
+      "command": shlex.join(["python", "-m", "experiments.compare", *arguments]),
+      "started": datetime.now(UTC).isoformat(timespec="seconds"),
+      "settings": comparison.settings,
+    }
+    partial.write_text(json.dumps(content, indent=2, default=os.fspath))
+    os.replace(partial, path)
+    return
+  before = read_object(path).get("settings")
+  if not isinstance(before, dict):
+    raise ValueError(f"{path} is damaged: it has no settings.")
+  differences = differing_options(before, comparison.settings, free=())
+  if differences:
+    raise ValueError(
+      f"the comparison in {out} has other settings: {'; '.join(differences)}. Give it "
+      "the same, or choose another --out."
+    )
+
+
+def compare(comparison: Comparison, out: Path, console: Console) -> int:
+  """Runs what is missing and writes the report.
+
+  Args:
+    comparison: the comparison.
+    out: its folder, from `begin`.
+    console: where progress is shown.
+
+  Returns:
+    The exit code.
+
+  Raises:
+    ComparisonError: the steps could not be measured, so that nothing can be run.
+    OSError: a file could not be written.
+  """
+  failures: dict[str, str] = {}  # folder of a run -> the last lines it wrote
+  code = None
+  measured = None
+  num_epochs = comparison.options.epochs
+  try:
+    with _stop_on_sigterm():
+      measured = _measured(comparison, out, console)
+      jobs = comparison.jobs(measured["seeds"]["at_once"])
+      _run_jobs(comparison, out, console, jobs, measured, failures)
+  except KeyboardInterrupt:
+    code = EXIT_INTERRUPTED
+  except Stopped:
+    code = EXIT_TERMINATED
+  if measured is None:
+    say(console, "stopped before anything was run; the same command goes on.")
+    return code or EXIT_FAILED
+  jobs = comparison.jobs(measured["seeds"]["at_once"])
+  results = collect(comparison, out, measured, jobs, failures)
+  paths = write_report(out, results)
+  runs = [run for job in jobs for run in job.runs]
+  left = missing(out, runs, num_epochs)
+  say(console, f"{len(runs) - len(left)} of {len(runs)} runs are done.")
+  for run in left:
+    if run.folder in failures:
+      say(console, f"failed: {run.name}, see {out / run.folder}.log")
+  say(console, "files:")
+  for path in paths:
+    say(console, f"  {path}")
+  if code is not None:
+    say(console, "stopped; the same command goes on with what is missing.")
+    return code
+  useful = [run for run in runs if run.contender and run not in left]
+  return 0 if useful else EXIT_FAILED
+
+
+def dry_run(comparison: Comparison, console: Console) -> None:
+  """Prints the runs, and an estimate of their time from a few measured steps.
+
+  Args:
+    comparison: the comparison.
+    console: where to.
+
+  Raises:
+    ComparisonError: the steps could not be measured.
+  """
+  with tempfile.TemporaryDirectory() as folder:
+    measured = _measured(comparison, Path(folder), console)
+  jobs = comparison.jobs(measured["seeds"]["at_once"])
+  total = 0.0
+  for job in jobs:
+    seconds = _estimate(comparison, job, measured)
+    total += seconds
+    say(console, f"{job.name}: about {_duration(seconds)}")
+  num_runs = sum(len(job.runs) for job in jobs)
+  if measured["seeds"]["why"]:
+    say(console, f"{measured['seeds']['why']}.")
+  say(console, f"{num_runs} runs, about {_duration(total)} in all, on this machine.")
+
+
+def collect(
+  comparison: Comparison,
+  out: Path,
+  measured: dict[str, Any],
+  jobs: Sequence[Job],
+  failures: dict[str, str],
+) -> dict[str, Any]:
+  """What the report is made of.
+
+  Args:
+    comparison: the comparison.
+    out: its folder.
+    measured: from `experiments.comparison.measure`.
+    jobs: all of them.
+    failures: folder of a run -> the last lines it wrote.
+  """
+  content = read_object(out / "compare.json")
+  metrics = measured["metrics"]
+  baselines, runs = [], []
+  for run in (run for job in jobs for run in job.runs):
+    summary = read_summary(out / run.folder, comparison.options.epochs)
+    lines = failures.get(run.folder)
+    entry: dict[str, Any] = {
+      "seed": run.seed,
+      "status": "done" if summary else ("failed" if lines is not None else "missing"),
+      "folder": run.folder,
+      "last_lines": None if summary else lines,
+      "test": summary and summary["test"],
+    }
+    if run.contender is None:
+      own = [metric["name"] for metric in metrics if metric["task"] == run.task]
+      test = summary and {name: summary["test"][name] for name in own}
+      baselines.append({"task": run.task, **entry, "test": test})
+      continue
+    names = ("delta_m", "epochs", "best_epoch", "num_steps", "train_seconds")
+    facts = {name: summary and summary[name] for name in (*names, "skipped_steps")}
+    runs.append({"balancer": run.contender.text, **entry, **facts})
+  why = measured["seeds"]["why"]
+  return {
+    "dataset": measured["dataset"],
+    "description": measured["description"],
+    "notice": measured["notice"],
+    "command": content["command"],
+    "started": content["started"],
+    "machine": f"{measured['device']}, {_processor()}, {os.cpu_count()} cores",
+    "versions": {name: version(name) for name in _PACKAGES}
+    | {"python": platform.python_version()},
+    "config": content["settings"],
+    "tasks": measured["tasks"],
+    "metrics": metrics,
+    "base": measured["base"],
+    "published": comparison.dataset.published_rows(),
+    "baselines": baselines,
+    "runs": runs,
+    "timing": measured["timing"],
+    "notes": [why] if why else [],
+  }
+
+
+def _measured(comparison: Comparison, out: Path, console: Console) -> dict[str, Any]:
+  """The answer of `experiments.comparison.measure`, of this start or an earlier one."""
+  path = out / "measured.json"
+  if path.exists():
+    return read_object(path)
+  say(console, "measuring a few steps of each balancer (this also compiles them)")
+  request = {
+    "dataset": comparison.dataset_name,
+    "arguments": comparison.arguments,
+    "contenders": [dataclasses.asdict(each) for each in comparison.contenders],
+    "seeds": comparison.seeds,
+    "together": comparison.config.together,
+  }
+  request_path = out / "measure.request.json"
+  request_path.write_text(json.dumps(request, default=os.fspath))
+  partial, log = path.with_suffix(".partial"), out / "measure.log"
+  arguments = [os.fspath(request_path), os.fspath(partial)]
+  code = _run_process("experiments.comparison.measure", arguments, log)
+  if code:
+    raise ComparisonError(
+      f"the steps could not be measured (exit code {code}):\n{_last_lines(log)}"
+    )
+  os.replace(partial, path)
+  request_path.unlink()
+  return read_object(path)
+
+
+def _run_jobs(
+  comparison: Comparison,
+  out: Path,
+  console: Console,
+  jobs: Sequence[Job],
+  measured: dict[str, Any],
+  failures: dict[str, str],
+) -> None:
+  """Runs every job of which a run is missing; what fails goes into `failures`."""
+  num_epochs = comparison.options.epochs
+  num_runs = sum(len(job.runs) for job in jobs)
+  costs = {job.folder: _estimate(comparison, job, measured) for job in jobs}
+  columns = (
+    BarColumn(bar_width=20),
+    TextColumn("{task.fields[runs]}, running {task.description}, left"),
+    TimeRemainingColumn(),
+  )
+  with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+    task = bar.add_task("", total=sum(costs.values()), runs="")
+    done = 0
+    for job in jobs:
+      log = out / f"{job.folder}.log"
+      if missing(out, job.runs, num_epochs):
+        left = sum(
+          costs[each.folder]
+          for each in jobs
+          if missing(out, each.runs, num_epochs) and each.folder not in failures
+        )
+        bar.update(task, description=job.name, runs=f"{done} of {num_runs} runs done")
+        if bar.disable:
+          say(
+            console,
+            f"{done} of {num_runs} runs done, running {job.name}, about "
+            f"{_duration(left)} left",
+          )
+        log.parent.mkdir(parents=True, exist_ok=True)
+        arguments = [*comparison.arguments, *job.arguments]
+        arguments += [f"--out={out / job.folder}", "--resume"]
+        code = _run_process(comparison.dataset.module, arguments, log)
+        if code in (EXIT_INTERRUPTED, EXIT_TERMINATED):  # somebody stopped it alone
+          say(console, f"{job.name} was stopped")
+        failed = missing(out, job.runs, num_epochs)
+        for run in failed:
+          failures[run.folder] = _last_lines(log)
+        if failed:
+          say(console, f"failed: {job.name} (exit code {code}), see {log}")
+      done += len(job.runs)
+      bar.advance(task, costs[job.folder])
+
+
+def _run_process(module: str, arguments: Sequence[str], log: Path) -> int:
+  """Runs a module in a process that ends with this one; returns its exit code."""
+  command = [sys.executable, "-m", "experiments.comparison.child"]
+  command += [f"{log}.lock", module, *arguments]
+  with log.open("ab") as file:
+    process = subprocess.Popen(
+      command, stdin=subprocess.PIPE, stdout=file, stderr=subprocess.STDOUT
+    )
+    try:
+      return process.wait()
+    except (KeyboardInterrupt, Stopped):
+      process.terminate()  # it saves, and ends
+      try:
+        process.wait(_GRACE_SECONDS)
+      except (subprocess.TimeoutExpired, KeyboardInterrupt):
+        process.kill()
+      raise
+    finally:
+      assert process.stdin is not None
+      process.stdin.close()
+      process.wait()
+
+
+@contextlib.contextmanager
+def _stop_on_sigterm() -> Iterator[None]:
+  def stop(number, frame):
+    del number, frame
+    raise Stopped
+
+  before = signal.signal(signal.SIGTERM, stop)
+  try:
+    yield
+  finally:
+    signal.signal(signal.SIGTERM, before)
+
+
+def _estimate(comparison: Comparison, job: Job, measured: dict[str, Any]) -> float:
+  """Seconds that a job takes, by the measured steps."""
+  timing, evaluation = measured["timing"], measured["evaluation_seconds"]
+  epochs, steps = comparison.options.epochs, measured["steps_per_epoch"]
+  known = timing.get(job.cost) or next(iter(timing.values()))
+  a_step = sorted(known["seconds"])[len(known["seconds"]) // 2]
+  a_run = epochs * (steps * a_step + evaluation["validation"]) + evaluation["test"]
+  return _START_SECONDS + measured["made_seconds"] + len(job.runs) * a_run
+
+
+def _duration(seconds: float) -> str:
+  """A time in words.
+
+  Example:
+    >>> _duration(4000)
+    '1 h 7 min'
+  """
+  minutes = round(seconds / 60)
+  if minutes == 0:
+    return f"{seconds:.0f} s"
+  return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min"
+
+
+def _processor() -> str:
+  """Name of the processor."""
+  with contextlib.suppress(OSError):
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+      if line.startswith("model name"):
+        return line.partition(":")[2].strip()
+  return platform.processor() or platform.machine()
+
+
+def _last_lines(log: Path) -> str:
+  lines = log.read_text(errors="replace").strip().splitlines()
+  return "\n".join(lines[-_LAST_LINES:])
+
+
+if __name__ == "__main__":
+  main()

@@ -1,0 +1,65 @@
+"""The experiments that can be compared, by the name of their data set."""
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from experiments import custom, nyuv2, qm9
+from igb_jax import scene_tasks
+from igb_jax.data.qm9 import TARGETS
+from igb_jax.training.array_task import load_task
+from igb_jax.training.experiment import Experiment
+
+_PUBLISHED = Path(__file__).with_name("published.json")
+
+
+class Dataset(NamedTuple):
+  """An experiment as a comparison uses it.
+
+  Attributes:
+    module: what `python -m` runs.
+    parse_config: arguments -> configuration.
+    make: configuration -> experiment.
+    task_names: configuration -> names of the K tasks, before any data are read.
+    published: key of the paper's rows, or None where they are of other data.
+  """
+
+  module: str
+  parse_config: Callable[[Sequence[str]], Any]
+  make: Callable[[Any], Experiment]
+  task_names: Callable[[Any], Sequence[str]]
+  published: str | None = None
+
+  def published_rows(self) -> dict[str, Any] | None:
+    """The paper's protocol, source and rows, or None."""
+    if self.published is None:
+      return None
+    content = json.loads(_PUBLISHED.read_text())
+    return {"source": content["source"], **content[self.published]}
+
+
+DATASETS = {
+  "qm9": Dataset(
+    "experiments.qm9", qm9.parse_config, qm9.QM9Experiment, lambda _: TARGETS, "qm9"
+  ),
+  "nyuv2": Dataset(
+    "experiments.nyuv2",
+    nyuv2.parse_config,
+    nyuv2.NYUv2Experiment,
+    lambda _: scene_tasks.TASKS,
+    "nyuv2",
+  ),
+  "rooms": Dataset(
+    "experiments.nyuv2",
+    nyuv2.parse_config,
+    nyuv2.NYUv2Experiment,
+    lambda _: scene_tasks.TASKS,
+  ),
+  "custom": Dataset(
+    "experiments.custom",
+    custom.parse_config,
+    custom.CustomExperiment,
+    lambda config: load_task(config.task).task_names,
+  ),
+}

@@ -1,0 +1,243 @@
+"""What a step of each balancer costs, beside ew's in turns; a process of its own.
+
+    python -m experiments.comparison.measure REQUEST ANSWER
+
+REQUEST is a JSON file that names the data set, the arguments of its experiment, the
+balancers and the seeds; ANSWER becomes one. The steps are real ones, on real batches.
+"""
+
+import contextlib
+import dataclasses
+import functools
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from rich.console import Console
+
+from experiments.comparison.datasets import DATASETS
+from experiments.comparison.plan import Contender
+from igb_jax.training.experiment import Experiment
+from igb_jax.training.results import say
+from igb_jax.training.run import use_compilation_cache
+from igb_jax.training.seeds import SeedsState, step_together
+from igb_jax.training.step import Batch, TrainState
+
+TURNS = 5
+_SECONDS_OF_TURN = 0.5
+_MEMORY_SHARE = 0.8  # of what is free, for several seeds at once
+
+
+class _Stepper:
+  """Takes steps of an experiment, on a few batches again and again."""
+
+  def __init__(self, step: Callable[[TrainState, Batch], TrainState], state, batches):
+    compiled = jax.jit(step, donate_argnums=0).lower(state, batches[0]).compile()
+    self._step, self._state, self._batches = compiled, state, batches
+    self.memory_bytes = _memory_bytes(compiled)
+    self.steps(1)  # the first allocates
+
+  def steps(self, count: int) -> float:
+    """Seconds that so many steps take."""
+    start = time.perf_counter()
+    for index in range(count):
+      self._state = self._step(self._state, self._batches[index % len(self._batches)])
+    jax.block_until_ready(self._state)
+    return time.perf_counter() - start
+
+
+def _memory_bytes(compiled: Any) -> int | None:
+  """The most that a step holds, or None where the platform does not say."""
+  plan = compiled.memory_analysis()
+  if plan is None:
+    return None
+  held = plan.argument_size_in_bytes + plan.output_size_in_bytes
+  return int(held - plan.alias_size_in_bytes + plan.temp_size_in_bytes)
+
+
+def measure_steps(
+  make_experiment: Callable[[Contender], Experiment],
+  contenders: Sequence[Contender],
+  say_line: Callable[[str], None],
+) -> dict[str, dict[str, Any]]:
+  """Seconds of a step and memory of each balancer, in turns with ew.
+
+  Args:
+    make_experiment: with a balancer.
+    contenders: the balancers.
+    say_line: shows a line.
+
+  Returns:
+    name -> `seconds` of a step in each turn, the ratios `of_ew`, `memory_bytes`.
+  """
+  ew = _stepper(make_experiment(Contender("ew", "ew")))
+  count = max(1, round(_SECONDS_OF_TURN / ew.steps(1)))
+  timing = {}
+  for contender in contenders:
+    stepper = _stepper(make_experiment(contender))
+    seconds, of_ew = [], []
+    for _ in range(TURNS):
+      base = ew.steps(count) / count
+      seconds.append(stepper.steps(count) / count)
+      of_ew.append(seconds[-1] / base)
+    timing[contender.text] = {
+      "seconds": seconds,
+      "of_ew": of_ew,
+      "memory_bytes": stepper.memory_bytes,
+    }
+    say_line(
+      f"{contender.text}: {np.median(seconds):.4f} s a step, {np.median(of_ew):.2f} of "
+      "ew's"
+    )
+  return timing
+
+
+def _stepper(experiment: Experiment) -> _Stepper:
+  with contextlib.closing(experiment):
+    return _Stepper(experiment.step, experiment.init_state(), _some_batches(experiment))
+
+
+def _some_batches(experiment: Experiment, most: int = 8) -> list[Batch]:
+  """Batches of the first epoch of one shape, on the device."""
+  batches: list[Batch] = []
+  for batch in experiment.epoch_batches(0):
+    shapes = jax.tree.map(np.shape, batch)
+    if not batches or shapes == jax.tree.map(np.shape, batches[0]):
+      batches.append(batch)
+    if len(batches) == most:
+      break
+  return batches
+
+
+def measure_seeds(
+  experiment: Experiment, seeds: Sequence[int], together: str
+) -> dict[str, Any]:
+  """How many seeds of a loss balancer are best trained at once.
+
+  Args:
+    experiment: with ew, on one device.
+    seeds: of the comparison.
+    together: "always", "never", or "auto" to take what is faster.
+
+  Returns:
+    `at_once`, and `why` in a sentence.
+  """
+  if len(seeds) == 1 or together == "never":
+    return {"at_once": 1, "why": None}
+  if jax.device_count() > 1:
+    why = "seeds are trained one after another, since each run uses all devices"
+    return {"at_once": 1, "why": why}
+  with contextlib.closing(experiment):
+    alone = _stepper(experiment)
+    free = free_memory()
+    at_once = len(seeds)
+    if free is not None and alone.memory_bytes:
+      at_once = min(at_once, int(_MEMORY_SHARE * free) // alone.memory_bytes)
+    if at_once < 2:
+      why = "seeds are trained one after another, since memory is for one only"
+      return {"at_once": 1, "why": why}
+    if together == "always":
+      return {"at_once": at_once, "why": f"{at_once} seeds are trained at once"}
+    each = [experiment.for_seed(seed) for seed in seeds[:at_once]]
+    states = SeedsState.of([one.init_state() for one in each]).train
+    batches = _some_batches(experiment)
+    shifted = [
+      tuple(batches[(index + i) % len(batches)] for i in range(at_once))
+      for index in range(len(batches))
+    ]
+    together_step = functools.partial(step_together, experiment.step)
+    several = _Stepper(together_step, states, shifted)
+    count = max(1, round(_SECONDS_OF_TURN / several.steps(1)))
+    ratios = [
+      several.steps(count) / (at_once * alone.steps(count)) for _ in range(TURNS)
+    ]
+  ratio = float(np.median(ratios))
+  how = (
+    f"a step of {at_once} seeds at once takes {ratio:.2f} [{min(ratios):.2f}, "
+    f"{max(ratios):.2f}] of the time of as many steps"
+  )
+  if ratio >= 1:
+    why = f"seeds are trained one after another: {how}, measured with ew"
+    return {"at_once": 1, "why": why}
+  return {"at_once": at_once, "why": f"{at_once} seeds are trained at once: {how}"}
+
+
+def free_memory() -> int | None:
+  """Bytes that are free on the device, or None where it does not say."""
+  device = jax.local_devices()[0]
+  if device.platform == "cpu":
+    try:
+      return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (ValueError, OSError, AttributeError):
+      return None
+  stats = device.memory_stats() or {}
+  if "bytes_limit" not in stats:
+    return None
+  return stats["bytes_limit"] - stats.get("bytes_in_use", 0)
+
+
+def main() -> None:
+  """Reads the request, measures, writes the answer."""
+  request_path, answer_path = map(Path, sys.argv[1:])
+  request = json.loads(request_path.read_text())
+  console = Console()
+  use_compilation_cache()
+  dataset = DATASETS[request["dataset"]]
+  config = dataset.parse_config(request["arguments"])
+
+  def make_experiment(contender: Contender) -> Experiment:
+    options = contender.options
+    return dataset.make(
+      dataclasses.replace(config, balancer=contender.balancer, balancer_options=options)
+    )
+
+  start = time.perf_counter()
+  ew = make_experiment(Contender("ew", "ew"))
+  made_seconds = time.perf_counter() - start
+  with contextlib.closing(ew):
+    state = ew.init_state()
+    ew.evaluate(state, "validation")  # compiles
+    evaluation_seconds = {}
+    for split in ("validation", "test"):
+      start = time.perf_counter()
+      ew.evaluate(state, split)
+      evaluation_seconds[split] = time.perf_counter() - start
+  contenders = [Contender(**each) for each in request["contenders"]]
+  answer = {
+    "dataset": ew.dataset,
+    "description": ew.description,
+    "notice": ew.notice,
+    "base": ew.base,
+    "metrics": [
+      {
+        "name": metric.name,
+        "unit": metric.unit,
+        "task": metric.task,
+        "higher_is_better": metric.higher_is_better,
+        "base": metric.single_task,
+      }
+      for metric in ew.metrics
+    ],
+    "tasks": list(ew.task_names),
+    "steps_per_epoch": ew.steps_per_epoch,
+    "made_seconds": made_seconds,
+    "evaluation_seconds": evaluation_seconds,
+    "device": jax.devices()[0].device_kind,
+    "seeds": measure_seeds(
+      make_experiment(Contender("ew", "ew")), request["seeds"], request["together"]
+    ),
+    "timing": measure_steps(
+      make_experiment, contenders, lambda line: say(console, line)
+    ),
+  }
+  answer_path.write_text(json.dumps(answer, indent=2))
+
+
+if __name__ == "__main__":
+  main()

@@ -1,0 +1,223 @@
+"""What is to be run: single-task baselines, then every balancer with every seed.
+
+    OUT/baselines/stl-<task>/                 a run each
+    OUT/runs/<balancer>/seed0/ ...            a run each, trained one by one, or
+    OUT/runs/<balancer>/together-0-1-2/seed0/ ...    several seeds in one step
+
+A job is one process that trains one run or several seeds at once.
+"""
+
+import dataclasses
+import json
+import urllib.parse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from igb_jax import balancers
+from igb_jax.training.balancing import make_balancer
+
+
+@dataclasses.dataclass(frozen=True)
+class Contender:
+  """A balancer with its hyper-parameters.
+
+  Attributes:
+    text: as it was named, "igbv1" or "igbv2:start_epoch=0:warmup_epochs=1".
+    balancer: its specification.
+    options: its hyper-parameters, each NAME=VALUE.
+  """
+
+  text: str
+  balancer: str
+  options: tuple[str, ...] = ()
+
+  @property
+  def kind(self) -> str:
+    """The word "gradient" if it takes K backward passes, else "loss"."""
+    kinds = balancers.names()
+    parts = self.balancer.split("+")
+    return "gradient" if any(kinds[part] == "gradient" for part in parts) else "loss"
+
+  @property
+  def arguments(self) -> list[str]:
+    """Of the experiment's command line."""
+    options = [f"--balancer-options={option}" for option in self.options]
+    return [f"--balancer={self.balancer}", *options]
+
+
+def parse_contenders(text: str, task_names: Sequence[str]) -> list[Contender]:
+  """Reads the option --balancers.
+
+  Args:
+    text: balancers, apart by commas; the hyper-parameters of each follow it after
+      colons.
+    task_names: of the K tasks.
+
+  Returns:
+    Them in order.
+
+  Raises:
+    ValueError: there is none, one is there twice, is unknown, or is `stl`.
+    TypeError: a hyper-parameter is unknown.
+
+  Example:
+    >>> parse_contenders("ew,igbv1:base_epoch=0", ["a", "b"])[1].options
+    ('base_epoch=0',)
+  """
+  names = [name.strip() for name in text.split(",")]
+  if not all(names):
+    raise ValueError(f"--balancers must be names apart by commas, got {text!r}.")
+  if len(set(names)) < len(names):
+    raise ValueError(f"--balancers names a balancer twice: {text!r}.")
+  contenders = []
+  for name in names:
+    balancer, *options = name.split(":")
+    if "stl" in balancer.split("+"):
+      raise ValueError(
+        "--balancers must not name stl: a baseline is run for each task by itself."
+      )
+    make_balancer(balancer, options, task_names=task_names, steps_per_epoch=1)
+    contenders.append(Contender(name, balancer, tuple(options)))
+  return contenders
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+  """One training run.
+
+  Attributes:
+    name: what it is called while it runs.
+    folder: below OUT.
+    seed: of it.
+    contender: its balancer; None for a baseline.
+    task: of a baseline; None otherwise.
+  """
+
+  name: str
+  folder: str
+  seed: int
+  contender: Contender | None = None
+  task: str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+  """One process.
+
+  Attributes:
+    name: what it is called while it runs.
+    folder: its --out, below OUT.
+    arguments: of the experiment, beside those that all jobs have.
+    runs: what it trains.
+    cost: the balancer whose step it takes, for the estimate of its time.
+  """
+
+  name: str
+  folder: str
+  arguments: tuple[str, ...]
+  runs: tuple[Run, ...]
+  cost: str
+
+
+def missing(out: Path, runs: Sequence[Run], num_epochs: int) -> list[Run]:
+  """The runs that are not complete.
+
+  Args:
+    out: the folder of the comparison.
+    runs: all of them.
+    num_epochs: of a complete run.
+  """
+  return [run for run in runs if read_summary(out / run.folder, num_epochs) is None]
+
+
+def read_summary(folder: Path, num_epochs: int) -> dict[str, Any] | None:
+  """The summary.json of a complete run, or None.
+
+  Args:
+    folder: of the run.
+    num_epochs: of a complete run.
+  """
+  try:
+    summary = json.loads((folder / "summary.json").read_text())
+  except (OSError, ValueError):
+    return None
+  is_complete = isinstance(summary, dict) and summary.get("epochs") == num_epochs
+  return summary if is_complete else None
+
+
+def baseline_runs(task_names: Sequence[str]) -> list[Run]:
+  """A single-task run for each task.
+
+  Args:
+    task_names: of the K tasks.
+  """
+  return [
+    Run(f"stl {task}", f"baselines/stl-{_file_name(task)}", seed=0, task=task)
+    for task in task_names
+  ]
+
+
+def baseline_jobs(runs: Sequence[Run]) -> list[Job]:
+  """A job for each baseline.
+
+  Args:
+    runs: from `baseline_runs`.
+  """
+  return [
+    Job(
+      name=run.name,
+      folder=run.folder,
+      arguments=(
+        "--balancer=stl",
+        f"--balancer-options=task={run.task}",
+        f"--seed={run.seed}",
+      ),
+      runs=(run,),
+      cost="ew",
+    )
+    for run in runs
+  ]
+
+
+def contender_jobs(
+  contender: Contender, seeds: Sequence[int], at_once: int
+) -> list[Job]:
+  """The jobs that train a balancer with every seed.
+
+  Args:
+    contender: the balancer.
+    seeds: all of them.
+    at_once: how many are trained in one step; 1 for one after another.
+  """
+  folder = f"runs/{_file_name(contender.text)}"
+  jobs = []
+  for start in range(0, len(seeds), at_once):
+    some = seeds[start : start + at_once]
+    if len(some) == 1:
+      (seed,) = some
+      own, arguments = f"{folder}/seed{seed}", (f"--seed={seed}",)
+      folders = [own]
+      name = f"{contender.text}, seed {seed}"
+    else:
+      own = f"{folder}/together-{'-'.join(map(str, some))}"
+      arguments = ("--devices=1", "--seeds", *map(str, some))
+      folders = [f"{own}/seed{seed}" for seed in some]
+      name = f"{contender.text}, seeds {', '.join(map(str, some))}"
+    jobs.append(
+      Job(
+        name=name,
+        folder=own,
+        arguments=(*contender.arguments, *arguments),
+        runs=tuple(
+          Run(f"{contender.text}, seed {seed}", path, seed, contender=contender)
+          for seed, path in zip(some, folders, strict=True)
+        ),
+        cost=contender.text,
+      )
+    )
+  return jobs
+
+
+def _file_name(text: str) -> str:
+  return urllib.parse.quote(text, safe="+=")

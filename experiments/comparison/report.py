@@ -1,0 +1,340 @@
+"""The report of a comparison: results.json, results.csv, report.md and report.html.
+
+    python -m experiments.comparison.report FOLDER
+
+writes the report of FOLDER anew from its results.json.
+"""
+
+import csv
+import dataclasses
+import io
+import json
+import os
+import re
+import sys
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from experiments.comparison import figures, words
+from experiments.comparison.curves import read_curves
+from experiments.comparison.statistics import (
+  Comparison,
+  baseline_metrics,
+  compare,
+  delta_m_against,
+  is_done,
+)
+from experiments.comparison.tables import (
+  SINGLE_TASK,
+  Cell,
+  Column,
+  Table,
+  differences_table,
+  metrics_table,
+)
+from igb_jax.training.plots import BASE_EPOCH
+
+
+@dataclasses.dataclass(frozen=True)
+class FigureGroup:
+  """Figures of one kind.
+
+  Attributes:
+    title: of the group.
+    caption: what they show.
+    panels: the figures, one a balancer.
+  """
+
+  title: str
+  caption: str
+  panels: list[figures.Panel]
+
+
+def write_report(folder: Path, results: dict[str, Any]) -> list[Path]:
+  """Writes the report; every file is complete, or as it was.
+
+  Args:
+    folder: of the comparison; the folders of the runs are below it.
+    results: of the comparison; runs may be missing or failed.
+
+  Returns:
+    The files: results.json (the results and a part "comparison": what is computed from
+    them, and the curves), results.csv (a row a run), report.md and report.html.
+
+  Raises:
+    ValueError: a number is not finite.
+    OSError: a file cannot be written.
+  """
+  comparison = compare(results)
+  curves, problems = read_curves(folder, results)
+  computed = dataclasses.asdict(comparison) | {"curves": curves}
+  content = _content(results, comparison, problems)
+  drawings = {
+    "delta_m_figure": figures.delta_m_figure(comparison),
+    "cost_figure": figures.cost_figure(comparison),
+    "figure_groups": _figure_groups(results, comparison, curves),
+  }
+  return [
+    _write(folder / "results.json", _to_json(results | {"comparison": computed})),
+    _write(folder / "results.csv", _to_csv(results)),
+    _write(folder / "report.md", _to_markdown(content)),
+    _write(folder / "report.html", _to_html(content | drawings)),
+  ]
+
+
+def _write(path: Path, text: str) -> Path:
+  partial = path.with_name(f"{path.name}.partial")
+  partial.write_text(text, encoding="utf-8")
+  os.replace(partial, path)
+  return path
+
+
+def _to_json(results: Mapping[str, Any]) -> str:
+  text = json.dumps(results, indent=2, allow_nan=False)
+  # a list of numbers takes one line; within a string there is no line break
+  return re.sub(r'\[\n[^\[\]{}"]*\]', lambda found: _on_one_line(found[0]), text) + "\n"
+
+
+def _on_one_line(numbers: str) -> str:
+  return "[" + " ".join(numbers[1:-1].split()) + "]"
+
+
+def _to_csv(results: Mapping[str, Any]) -> str:
+  metrics = [metric["name"] for metric in results["metrics"]]
+  own = {name: value.mean for name, value in baseline_metrics(results).items()}
+  facts = [
+    "epochs",
+    "best_epoch",
+    "num_steps",
+    "train_seconds",
+    "skipped_steps",
+    "folder",
+  ]
+  file = io.StringIO()
+  columns = ["balancer", "task", "seed", "status", "delta_m_own", "delta_m_base"]
+  writer = csv.DictWriter(file, [*columns, *metrics, *facts], lineterminator="\n")
+  writer.writeheader()
+  base = {metric["name"]: metric["base"] for metric in results["metrics"]}
+  for run in [*results["baselines"], *results["runs"]]:
+    row = {"balancer": run.get("balancer", SINGLE_TASK), "task": run.get("task")}
+    row |= {name: run.get(name) for name in ("seed", "status", *facts)}
+    if is_done(run):
+      row |= run["test"]
+      if "balancer" in run:
+        for kind, against in (("own", own), ("base", base)):
+          score = delta_m_against(run["test"], against, results["metrics"])
+          row[f"delta_m_{kind}"] = score
+    writer.writerow(row)
+  return file.getvalue()
+
+
+def _content(
+  results: Mapping[str, Any], comparison: Comparison, problems: Sequence[str]
+) -> dict[str, Any]:
+  """What both pages say."""
+  runs = [*results["baselines"], *results["runs"]]
+  counts = Counter(run["status"] for run in runs)
+  progress = f"{counts['done']} of {len(runs)} runs done"
+  for kind in ("failed", "missing"):
+    if counts[kind]:
+      progress += f", {counts[kind]} {kind}"
+  return {
+    "title": f"Task balancers on {results['dataset']}",
+    "progress": progress,
+    "is_complete": counts["done"] == len(runs),
+    "notice": results.get("notice"),
+    "facts": _facts(results),
+    "conclusions": words.conclusions(results, comparison),
+    "table": metrics_table(results, comparison),
+    "published": results.get("published"),
+    "differences": differences_table(comparison),
+    "failed": [
+      (_name_of(run), run.get("last_lines") or "")
+      for run in runs
+      if run["status"] == "failed"
+    ],
+    "missing": [_name_of(run) for run in runs if run["status"] == "missing"],
+    "problems": problems,
+    "limits": words.limits(results, comparison),
+    "notes": results.get("notes") or [],
+  }
+
+
+def _figure_groups(
+  results: Mapping[str, Any],
+  comparison: Comparison,
+  curves: Mapping[str, Mapping[str, Any]],
+) -> list[FigureGroup]:
+  tasks = results["tasks"]
+  curves = {name: curves[name] for name in comparison.balancers if name in curves}
+  groups = []
+  for title, kind, caption in (
+    ("Task weights", figures.WEIGHTS, "Each balancer has its own scale."),
+    (
+      "Weights of the task gradients",
+      figures.GRADIENT_WEIGHTS,
+      "What gradient balancers make of them; each has its own scale.",
+    ),
+  ):
+    having = {name: each for name, each in curves.items() if kind.name in each}
+    constant = [name for name in having if figures.is_constant(kind, having[name])]
+    if constant:
+      caption += f" Not drawn, since they are 1 throughout: {words.listed(constant)}."
+    varying = {name: each for name, each in having.items() if name not in constant}
+    groups.append(
+      FigureGroup(title, caption, figures.curve_panels(kind, varying, tasks))
+    )
+  groups += [
+    FigureGroup(
+      "Training losses",
+      "All balancers have one scale.",
+      figures.curve_panels(figures.LOSSES, curves, tasks),
+    ),
+    FigureGroup(
+      "Improvable gaps",
+      f"What is left of the loss of epoch {BASE_EPOCH + 1}; less is better. All "
+      "balancers have one scale.",
+      figures.curve_panels(figures.GAPS, curves, tasks),
+    ),
+    FigureGroup(
+      "Cosines of the task gradients",
+      "In the last epoch, for gradient balancers; a negative cosine is a conflict.",
+      figures.cosine_panels(curves, tasks),
+    ),
+  ]
+  return [group for group in groups if group.panels or "Not drawn" in group.caption]
+
+
+def _name_of(run: Mapping[str, Any]) -> str:
+  name = run.get("balancer") or f"single task {run['task']}"
+  return f"{name}, seed {run['seed']}"
+
+
+def _facts(results: Mapping[str, Any]) -> list[tuple[str, str]]:
+  config = results["config"].items()
+  options = [(name, value) for name, value in config if value is not None]
+  versions = results["versions"].items()
+  return [
+    ("Data", f"{results['dataset']}: {results['description']}"),
+    ("Protocol", words.protocol(results)),
+    ("Command", results["command"]),
+    ("Started", results["started"]),
+    ("Machine", results["machine"]),
+    ("Versions", ", ".join(f"{name} {version}" for name, version in versions)),
+    ("Options", ", ".join(f"{name} {_plain(value)}" for name, value in options)),
+  ]
+
+
+def _plain(value: Any) -> str:
+  return value if isinstance(value, str) else json.dumps(value)
+
+
+def _to_markdown(content: Mapping[str, Any]) -> str:
+  parts = [f"# {_escaped(content['title'])}", _escaped(content["progress"]) + "."]
+  if content["notice"]:
+    parts.append(f"**{_escaped(content['notice'])}**")
+  parts.append(_bullets(f"{name}: {text}" for name, text in content["facts"]))
+  parts += map(_escaped, content["conclusions"])
+  table, published = content["table"], content["published"]
+  parts += [f"## {table.title}", _markdown_table(table)]
+  parts.append(
+    "Mean ± half-width of the 95% interval over seeds; ↓ lower is better, ↑ higher is "
+    "better; bold: the best of the column. The plots are in report.html."
+  )
+  if published:
+    parts.append(
+      "† Another protocol, and delta_m against the paper's own single-task networks; "
+      "not comparable number by number: "
+      f"{_escaped(published['protocol'])}. Source: {_escaped(published['source'])}."
+    )
+  if content["differences"].rows:
+    differences = content["differences"]
+    parts += [f"## {_escaped(differences.title)}", _markdown_table(differences)]
+  if content["failed"]:
+    parts.append("## Failed runs")
+    for name, lines in content["failed"]:
+      # indented text is shown as it is, whatever it holds
+      quoted = "".join(f"    {line}\n" for line in lines.splitlines())
+      parts += [f"{_escaped(name)}:", quoted.rstrip("\n") or "    (no output)"]
+  for title, name in (
+    ("Missing runs", "missing"),
+    ("Curves that could not be read", "problems"),
+    ("Limits", "limits"),
+    ("Notes", "notes"),
+  ):
+    if content[name]:
+      parts += [f"## {title}", _bullets(content[name])]
+  return "\n\n".join(parts) + "\n"
+
+
+def _bullets(lines: Iterable[str]) -> str:
+  return "\n".join(f"* {_escaped(line)}" for line in lines)
+
+
+def _markdown_table(table: Table) -> str:
+  lines = [["balancer", *(_heading(column) for column in table.columns)]]
+  lines.append(["---", *["---:"] * len(table.columns)])
+  for row in [table.fixed, *table.rows] if table.fixed else table.rows:
+    lines.append([_escaped(row.name), *map(_markdown_cell, row.cells)])
+    if row.paper:
+      lines.append(
+        [
+          "*paper †, other protocol*",
+          *(f"*{_escaped(cell.text)}*" for cell in row.paper),
+        ]
+      )
+  return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _heading(column: Column) -> str:
+  hint = f" ({column.hint})" if column.hint else ""
+  return _escaped(column.title + hint) + column.arrow
+
+
+def _markdown_cell(cell: Cell) -> str:
+  return f"**{_escaped(cell.text)}**" if cell.is_best else _escaped(cell.text)
+
+
+def _escaped(text: str) -> str:
+  """One line of Markdown in which nothing is markup."""
+  return re.sub(r"([\\`*<>\[\]|#]|\b_|_\b)", r"\\\1", " ".join(text.split()))
+
+
+def _to_html(content: Mapping[str, Any]) -> str:
+  environment = jinja2.Environment(
+    loader=jinja2.FileSystemLoader(Path(__file__).parent),
+    autoescape=True,
+    undefined=jinja2.StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+  )
+  return environment.get_template("report.html.jinja").render(content)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+  """Writes the report of a folder anew.
+
+  Args:
+    arguments: the folder.
+
+  Raises:
+    SystemExit: there is no folder with results.
+  """
+  arguments = sys.argv[1:] if arguments is None else arguments
+  if len(arguments) != 1:
+    sys.exit("usage: python -m experiments.comparison.report FOLDER")
+  folder = Path(arguments[0])
+  try:
+    results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+  except (OSError, ValueError) as error:
+    sys.exit(f"error: {folder} has no results.json of a comparison: {error}")
+  for path in write_report(folder, results):
+    print(path)
+
+
+if __name__ == "__main__":
+  main()

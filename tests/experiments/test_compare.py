@@ -1,0 +1,317 @@
+"""A comparison from its command line to its report, on a small task of its own."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from experiments import compare
+from experiments.comparison.plan import Contender, contender_jobs, parse_contenders
+from tests.experiments.running import exit_code
+
+ROOT = Path(__file__).parents[2]
+# two lines to be fitted; with OFFSET the first loss is negative and has no logarithm
+TASK = """
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from igb_jax.training.array_task import ArrayTask, TaskMetric
+
+x = np.random.default_rng(0).normal(size=(96, 3)).astype(np.float32)
+rows = {"x": x, "y": np.stack([x.sum(1), 10 * x[:, 0] + 1], axis=1)}
+
+
+def errors(params, rows):
+  prediction = jnp.tanh(rows["x"] @ params["shared"]) @ params["heads"]
+  return jnp.mean((prediction - rows["y"]) ** 2, axis=0)
+
+
+def init(key):
+  keys = jax.random.split(key)
+  return {
+    "shared": jax.random.normal(keys[0], (3, 4)),
+    "heads": jax.random.normal(keys[1], (4, 2)),
+  }
+
+
+def make_task():
+  return ArrayTask(
+    name="lines",
+    task_names=("sum", "first"),
+    metrics=(
+      TaskMetric("error of the sum", "m^2", "sum"),
+      TaskMetric("error of the first", "m^2", "first"),
+    ),
+    train=jax.tree.map(lambda leaf: leaf[:64], rows),
+    validation=jax.tree.map(lambda leaf: leaf[64:80], rows),
+    test=jax.tree.map(lambda leaf: leaf[80:], rows),
+    init=init,
+    losses=lambda params, rows: errors(params, rows) - jnp.array([OFFSET, 0.0]),
+    measures=errors,
+  )
+"""
+
+
+@pytest.fixture
+def task(tmp_path) -> Path:
+  path = tmp_path / "lines.py"
+  path.write_text(TASK.replace("OFFSET", "0.0"))
+  return path
+
+
+def arguments(task, out, *more: str) -> list[str]:
+  return [
+    f"--task={task}", f"--out={out}", "--balancers=ew,igbv1,mgda", "--seeds=2",
+    "--gradient-seeds=1", "--epochs=3", "--batch-size=16", *more,
+  ]  # fmt: skip
+
+
+def command(given: list[str]) -> list[str]:
+  return [sys.executable, "-m", "experiments.compare", *given]
+
+
+def read_results(out: Path) -> dict:
+  return json.loads((out / "results.json").read_text())
+
+
+def statuses(results: dict) -> dict[tuple[str, int], str]:
+  return {(run["balancer"], run["seed"]): run["status"] for run in results["runs"]}
+
+
+def test_runs_everything_and_writes_the_report(task, tmp_path, capfd):
+  out = tmp_path / "cmp"
+  assert exit_code(compare.main, arguments(task, out, "--together=always")) == 0
+  shown = capfd.readouterr().out
+  assert "7 of 7 runs are done" in shown
+
+  results = read_results(out)
+  assert results["dataset"] == "lines"
+  assert results["tasks"] == ["sum", "first"]
+  assert [each["task"] for each in results["baselines"]] == ["sum", "first"]
+  assert all(len(each["test"]) == 1 for each in results["baselines"])
+  assert statuses(results) == {
+    ("ew", 0): "done", ("ew", 1): "done", ("igbv1", 0): "done", ("igbv1", 1): "done",
+    ("mgda", 0): "done",
+  }  # fmt: skip
+  assert results["notes"] == ["2 seeds are trained at once"]
+  for run in results["runs"]:
+    summary = json.loads((out / run["folder"] / "summary.json").read_text())
+    assert summary["balancer"] == run["balancer"]
+    assert summary["seed"] == run["seed"]
+    assert summary["test"] == run["test"]
+    assert ("seeds_at_once" in summary) == (run["balancer"] != "mgda")
+  for name in ("ew", "igbv1", "mgda"):
+    timing = results["timing"][name]
+    assert all(ratio > 0 for ratio in timing["of_ew"])
+    assert timing["memory_bytes"] > 0
+  with (out / "results.csv").open() as file:
+    assert len([*csv.DictReader(file)]) == 7
+  for name in ("report.md", "report.html"):
+    text = (out / name).read_text()
+    assert all(balancer in text for balancer in ("ew", "igbv1", "mgda"))
+
+  # all is done: nothing is run again
+  before = {path: path.stat().st_mtime_ns for path in out.rglob("summary.json")}
+  assert len(before) == 7
+  assert exit_code(compare.main, arguments(task, out, "--together=always")) == 0
+  assert before == {path: path.stat().st_mtime_ns for path in out.rglob("summary.json")}
+
+
+def test_a_killed_comparison_goes_on_with_what_is_missing(task, tmp_path, capfd):
+  out = tmp_path / "cmp"
+  given = arguments(
+    task, out, "--together=never", "--no-baselines", "--balancers=ew,si"
+  )
+  process = subprocess.Popen(command(given), cwd=ROOT)
+  deadline = time.monotonic() + 120
+  while not [*out.rglob("summary.json")]:
+    assert process.poll() is None
+    assert time.monotonic() < deadline
+    time.sleep(0.01)
+  process.kill()
+  process.wait()
+  done = {path: path.stat().st_mtime_ns for path in out.rglob("summary.json")}
+  assert len(done) < 4
+  assert not (out / "results.json").exists()
+
+  assert exit_code(compare.main, given) == 0
+  assert set(statuses(read_results(out)).values()) == {"done"}
+  assert len([*out.rglob("summary.json")]) == 4
+  for path, time_ns in done.items():
+    assert path.stat().st_mtime_ns == time_ns
+  for path in out.rglob("metrics.jsonl"):
+    epochs = [json.loads(line)["epoch"] for line in path.read_text().splitlines()]
+    assert epochs == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+  ("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)]
+)
+def test_a_signal_stops_the_run_too_and_writes_a_report(number, code, task, tmp_path):
+  out = tmp_path / "cmp"
+  given = arguments(task, out, "--no-baselines", "--balancers=ew", "--epochs=100000")
+  process = subprocess.Popen(command(given), cwd=ROOT)
+  deadline = time.monotonic() + 120
+  while not [*out.rglob("metrics.jsonl")]:
+    assert process.poll() is None
+    assert time.monotonic() < deadline
+    time.sleep(0.01)
+  process.send_signal(number)
+  assert process.wait(60) == code
+  results = read_results(out)
+  assert set(statuses(results).values()) == {"missing"}
+  # the run ended with it: nobody writes any more
+  sizes = {path: path.stat().st_size for path in out.rglob("metrics.jsonl")}
+  time.sleep(1)
+  assert sizes == {path: path.stat().st_size for path in out.rglob("metrics.jsonl")}
+
+
+def test_a_run_that_fails_leaves_the_others(task, tmp_path, capfd):
+  out = tmp_path / "cmp"
+  task.write_text(TASK.replace("OFFSET", "1e6"))
+  options = ["--no-baselines", "--balancers=ew,si", "--seeds=1"]
+  assert exit_code(compare.main, arguments(task, out, *options)) == 0
+  results = read_results(out)
+  assert statuses(results) == {("ew", 0): "done", ("si", 0): "failed"}
+  (failed,) = (run for run in results["runs"] if run["status"] == "failed")
+  assert "training stopped at step 0" in failed["last_lines"]
+  assert "failed: si, seed 0" in capfd.readouterr().out
+  assert "training stopped at step 0" in (out / "report.html").read_text()
+  assert "training stopped at step 0" in (out / "report.md").read_text()
+
+  out = tmp_path / "nothing"
+  options[1] = "--balancers=si"
+  assert exit_code(compare.main, arguments(task, out, *options)) == 1
+  assert (out / "report.html").exists()
+
+
+def test_a_dry_run_tells_the_runs_and_writes_nothing(task, tmp_path, capfd):
+  out = tmp_path / "cmp"
+  assert exit_code(compare.main, arguments(task, out, "--dry-run")) == 0
+  shown = capfd.readouterr().out
+  for name in ("stl sum", "stl first", "mgda, seed 0"):
+    assert f"{name}: about" in shown
+  assert "7 runs, about" in shown
+  assert not out.exists()
+
+
+@pytest.mark.parametrize(
+  ("options", "message"),
+  [
+    (["--balancers=ew,igbv3"], "unknown balancer 'igbv3'"),
+    (["--balancers=ew,ew"], "names a balancer twice"),
+    (["--balancers=ew,,si"], "must be names apart by commas"),
+    (["--balancers=ew,stl"], "must not name stl"),
+    (["--balancers=igbv1:base_epock=2"], "base_epock"),
+    (["--seeds=0"], "--seeds must be at least 1, got 0"),
+    (["--gradient-seeds=0"], "--gradient-seeds must be at least 1, got 0"),
+    (["--balancer=si"], "the comparison itself sets --balancer"),
+    (["--resume"], "the comparison itself sets --resume"),
+    (["--dataset=qm9"], "one of --dataset (qm9, nyuv2, rooms) and --task"),
+  ],
+)
+def test_wrong_options_are_refused_before_anything_is_run(
+  options, message, task, tmp_path, capfd
+):
+  out = tmp_path / "cmp"
+  assert exit_code(compare.main, arguments(task, out, *options)) == 2
+  assert message in capfd.readouterr().err.replace("\n", " ")
+  assert not out.exists()
+
+
+def test_scenes_need_their_folder_and_rooms_take_none(tmp_path, capfd):
+  given = ["--dataset=nyuv2", f"--out={tmp_path / 'cmp'}"]
+  assert exit_code(compare.main, given) == 2
+  assert "--dataset nyuv2 needs --data-dir" in capfd.readouterr().err
+  given = ["--dataset=rooms", f"--out={tmp_path / 'cmp'}", f"--data-dir={tmp_path}"]
+  assert exit_code(compare.main, given) == 2
+  assert "--dataset rooms takes no --data-dir" in capfd.readouterr().err
+  assert exit_code(compare.main, ["--dataset=rooms"]) == 2
+  assert "--out, the folder of the comparison, is missing" in capfd.readouterr().err
+
+
+def test_unknown_data_sets_and_options_are_refused(task, tmp_path, capfd):
+  assert exit_code(compare.main, ["--dataset=qm8", f"--out={tmp_path / 'cmp'}"]) == 2
+  assert "qm8" in capfd.readouterr().err
+  given = arguments(task, tmp_path / "cmp", "--epocks=3")
+  assert exit_code(compare.main, given) == 2
+  assert "--epocks" in capfd.readouterr().err
+
+
+def test_a_folder_of_another_comparison_is_refused(task, tmp_path, capfd):
+  out = tmp_path / "cmp"
+  comparison = compare.Comparison(
+    compare.Config(task=task, balancers="ew,si", out=out), ["--epochs=3"]
+  )
+  compare.begin(comparison, out, [])
+  given = [f"--task={task}", f"--out={out}", "--balancers=ew,uw", "--epochs=4"]
+  assert exit_code(compare.main, given) == 2
+  error = capfd.readouterr().err
+  assert 'balancers was "ew,si" and is "ew,uw"' in error
+  assert "experiment.epochs was 3 and is 4" in error
+
+  task.write_text(task.read_text() + "# changed")
+  assert exit_code(compare.main, given) == 2
+  assert "sha256 of the task was" in capfd.readouterr().err
+  (out / "compare.json").write_text("{")
+  assert exit_code(compare.main, given) == 2
+  assert f"{out / 'compare.json'} is damaged" in capfd.readouterr().err
+  other = tmp_path / "other"
+  other.mkdir()
+  (other / "thesis.tex").write_text("all of it")
+  assert exit_code(compare.main, [*given, f"--out={other}"]) == 2
+  assert "is not empty" in capfd.readouterr().err
+  assert [path.name for path in other.iterdir()] == ["thesis.tex"]
+
+
+def test_a_folder_at_work_is_left_alone(task, tmp_path, capfd):
+  out = tmp_path / "cmp"
+  given = arguments(task, out)
+  config = compare.Config(
+    task=task, out=out, balancers="ew,igbv1,mgda", seeds=2, gradient_seeds=1
+  )
+  comparison = compare.Comparison(config, ["--epochs=3", "--batch-size=16"])
+  compare.begin(comparison, out, given)
+  with compare.filelock.FileLock(out / "compare.lock"):
+    assert exit_code(compare.main, given) == 2
+  assert f"another comparison is at work in {out}" in capfd.readouterr().err
+
+
+def test_seeds_are_divided_into_jobs():
+  contender = Contender("igbv1:base_epoch=0", "igbv1", ("base_epoch=0",))
+  together, last = contender_jobs(contender, [0, 1, 2], at_once=2)
+  assert [run.folder for run in together.runs] == [
+    f"runs/igbv1%3Abase_epoch=0/together-0-1/seed{seed}" for seed in (0, 1)
+  ]
+  assert "--balancer-options=base_epoch=0" in together.arguments
+  assert last.folder == last.runs[0].folder == "runs/igbv1%3Abase_epoch=0/seed2"
+  assert "--seed=2" in last.arguments
+
+
+def test_hyper_parameters_follow_a_balancer():
+  contenders = parse_contenders(
+    "ew, igbv2:start_epoch=0:warmup_epochs=1,igbv2+nashmtl", ["a", "b"]
+  )
+  assert contenders[1].options == ("start_epoch=0", "warmup_epochs=1")
+  assert [each.kind for each in contenders] == ["loss", "loss", "gradient"]
+
+
+def test_nothing_of_the_environment_changes_the_platform_of_the_runs():
+  code = (
+    "import os\nfrom experiments import compare\n"
+    "try:\n  compare.main(['--seeds=0', '--dataset=qm9'])\n"
+    "except SystemExit: pass\nprint(os.environ.get('JAX_PLATFORMS'))"
+  )
+  environment = {key: os.environ[key] for key in os.environ if key != "JAX_PLATFORMS"}
+  shown = subprocess.run(
+    [sys.executable, "-c", code], env=environment, cwd=ROOT, capture_output=True,
+    text=True, check=True,
+  ).stdout  # fmt: skip
+  assert shown.strip().endswith("None")
