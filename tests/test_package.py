@@ -12,7 +12,7 @@ import igb_jax
 
 EXPERIMENT_PACKAGES = [
   "jraph", "tensorflow_datasets", "array_record", "rdkit", "orbax", "tyro", "rich",
-  "matplotlib", "grain", "pandas",
+  "matplotlib", "grain", "pandas", "jinja2", "filelock",
 ]  # fmt: skip
 
 

@@ -13,6 +13,7 @@ import contextlib
 import dataclasses
 import hashlib
 import json
+import os
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -40,8 +41,8 @@ class CheckpointConfig:
   """Time from one checkpoint to the next: epochs (5epochs), or s, min or h (10min). An
   epoch that is the best so far, and a run that is stopped, are saved besides."""
   keep: int = 1
-  """Number of newest checkpoints that are kept beside that of the best epoch; two are
-  kept at least, so that there is one if the other is damaged."""
+  """Number of newest checkpoints that are kept beside that of the best epoch; two at
+  least, so that there is one if the other is damaged."""
 
 
 class CheckpointError(RuntimeError):
@@ -187,6 +188,9 @@ class Checkpoints:
       return
     with self._writing():
       self._manager.wait_until_finished()
+      newest = self._manager.latest_step()
+      if newest is not None and steps < newest:  # orbax would decline, and say nothing
+        raise ValueError(f"there is one after {newest} steps, this is after {steps}")
       self._saving = steps
       if score is not None:
         self._scores[steps] = score
@@ -274,7 +278,12 @@ class Checkpoints:
     (folder,) = (
       path for path in self._folder.iterdir() if path.name.partition(".")[0] == name
     )
-    (folder / _CHECKSUMS).write_text(json.dumps(_checksums(folder)))
+    sums = folder / _CHECKSUMS
+    sums.write_text(json.dumps(_checksums(folder)))
+    # older ones are deleted soon: this one must survive a power cut by then
+    for path in (sums, *folder.glob("*/**/*")):
+      if path.is_file():
+        sync(path)
 
   @contextlib.contextmanager
   def _writing(self) -> Iterator[None]:
@@ -314,10 +323,10 @@ class Checkpoints:
 
 
 class _NewestAndBest(ocp.checkpoint_managers.PreservationPolicy):
-  """Keeps the newest checkpoints and the best one, and two at least."""
+  """Keeps the newest checkpoints, two at least, and the best one."""
 
   def __init__(self, keep: int, scores: Mapping[int, float]):
-    self._keep = keep
+    self._keep = max(keep, 2)
     self._scores = scores
 
   def should_preserve(
@@ -330,9 +339,17 @@ class _NewestAndBest(ocp.checkpoint_managers.PreservationPolicy):
     steps = [checkpoint.step for checkpoint in checkpoints]
     best = sorted(self._scores, key=self._scores.__getitem__)[:1]
     kept = {*steps[-self._keep :], *best}
-    if len(kept) == 1:
-      kept = set(steps[-2:])
     return [step in kept for step in steps]
+
+
+def sync(path: Path) -> None:
+  """Waits until a file is on disk.
+
+  Args:
+    path: of the file.
+  """
+  with path.open("rb") as file:
+    os.fsync(file.fileno())
 
 
 def _reason(error: Exception) -> str:

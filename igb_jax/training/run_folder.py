@@ -1,10 +1,15 @@
 """The folder of a run: config.json, metrics.jsonl, summary.json, checkpoints, plots."""
 
+import contextlib
 import json
 import os
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
+
+import filelock
+
+_LOCK = "run.lock"
 
 # Options that a resumed run may have otherwise: they do not decide what it computes, as
 # long as its numbers are finite.
@@ -24,7 +29,7 @@ class RunFolder:
   """
 
   def __init__(self, path: Path, *, resumed: bool = False, writes: bool = True):
-    """Creates the folder, unless a run is resumed in it.
+    """Creates the folder, unless a run is resumed in it, and locks it until `close`.
 
     Args:
       path: where the run goes; created with its parents.
@@ -32,16 +37,28 @@ class RunFolder:
       writes: whether this process writes; otherwise nothing is checked or changed.
 
     Raises:
-      FileExistsError: the folder holds something already; nothing is overwritten.
+      FileExistsError: the folder holds something already, which is not overwritten, or
+        another process is at work in it.
       OSError: the folder cannot be created.
     """
     self.path = path
     self.writes = writes
+    self._lock = filelock.FileLock(path / _LOCK)
     if not writes:
       return
     if not resumed:
       self.check(path)
     (path / "plots").mkdir(parents=True, exist_ok=True)
+    try:
+      self._lock.acquire(blocking=False)
+    except filelock.Timeout:
+      raise FileExistsError(
+        f"another process is at work in {path}; wait for its end, or stop it."
+      ) from None
+
+  def close(self) -> None:
+    """Lets other processes go on in the folder."""
+    self._lock.release()
 
   @staticmethod
   def check(path: Path) -> None:
@@ -74,11 +91,18 @@ class RunFolder:
     """
     started = path / "config.json"
     if not started.exists():
-      begun = {"plots", "config.partial"}  # by a run killed before it wrote its options
+      # by a run killed before it wrote its options
+      begun = {"plots", "config.partial", _LOCK}
       if not (path.is_dir() and {each.name for each in path.iterdir()} <= begun):
         cls.check(path)
       return
-    before = read_object(started)
+    try:
+      before = read_object(started)
+    except ValueError as error:
+      raise ValueError(
+        f"{error} The checkpoints are not touched: write a config.json of another run "
+        "with the same options in its place, and resume."
+      ) from error
     differences = differing_options(before, config)
     if differences:
       raise ValueError(
@@ -134,7 +158,8 @@ class RunFolder:
     """
     text = _to_json(line) + "\n"
     if self.writes:
-      with (self.path / "metrics.jsonl").open("a") as file:
+      path = self.path / "metrics.jsonl"
+      with _naming(path), path.open("a") as file:
         file.write(text)
 
   def _write(self, name: str, text: str) -> Path:
@@ -142,9 +167,25 @@ class RunFolder:
     if not self.writes:
       return path
     partial = path.with_suffix(".partial")
-    partial.write_text(text)
-    os.replace(partial, path)
+    with _naming(path):
+      with partial.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())  # before its name is that of the old one
+      os.replace(partial, path)
     return path
+
+
+@contextlib.contextmanager
+def _naming(path: Path) -> Iterator[None]:
+  """Names the file that cannot be written."""
+  try:
+    yield
+  except OSError as error:
+    raise OSError(
+      f"{path} could not be written: {error.strerror}. Make room, or see who may write "
+      "there, and resume."
+    ) from error
 
 
 def read_object(path: Path) -> dict[str, Any]:
@@ -160,7 +201,7 @@ def read_object(path: Path) -> dict[str, Any]:
   try:
     content = json.loads(path.read_text())
   except (ValueError, RecursionError) as error:
-    raise ValueError(f"{path} is damaged: {error}") from error
+    raise ValueError(f"{path} is damaged: {error}.") from error
   if not isinstance(content, dict):
     raise ValueError(f"{path} is damaged: it holds no JSON object.")
   return content

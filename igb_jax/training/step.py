@@ -342,7 +342,10 @@ def make_train_step(
     updates, optimizer_state = optimizer.update(gradient, state.optimizer, state.params)
     updates = jax.tree.map(lambda update: state.plateau.scale * update, updates)
 
-    good = all_finite((weighted, gradient, variables))
+    # a finite gradient above 1e19 is infinite when Adam squares it, and stays so
+    good = all_finite((weighted, gradient, variables, updates)) & _stays_finite(
+      state.optimizer, optimizer_state
+    )
     running = state.failure.step < 0
     skip = ~good & running & (state.skips_in_a_row < max_skips)
     fail = ~good & running & ~skip
@@ -385,6 +388,14 @@ def _loss_part(balancer: Balancer) -> LossBalancer:
       "balancers.equal(num_tasks)."
     )
   return balancer.loss
+
+
+def _stays_finite(before: Any, after: Any) -> jax.Array:
+  """bool[]: whether no number that was finite has become infinite or NaN."""
+  changed = jax.tree.map(
+    lambda old, new: jnp.where(jnp.isfinite(old), new, 0), before, after
+  )
+  return all_finite(changed) if jax.tree.leaves(changed) else jnp.ones((), bool)
 
 
 def _balanced(

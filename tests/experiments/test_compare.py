@@ -124,6 +124,7 @@ def test_runs_everything_and_writes_the_report(task, tmp_path, capfd):
   assert before == {path: path.stat().st_mtime_ns for path in out.rglob("summary.json")}
 
 
+@pytest.mark.slow
 def test_a_killed_comparison_goes_on_with_what_is_missing(task, tmp_path, capfd):
   out = tmp_path / "cmp"
   given = arguments(
@@ -152,7 +153,8 @@ def test_a_killed_comparison_goes_on_with_what_is_missing(task, tmp_path, capfd)
 
 
 @pytest.mark.parametrize(
-  ("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)]
+  ("number", "code"),
+  [(signal.SIGTERM, 143), pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow)],
 )
 def test_a_signal_stops_the_run_too_and_writes_a_report(number, code, task, tmp_path):
   out = tmp_path / "cmp"

@@ -21,6 +21,7 @@ from experiments import nyuv2
 from experiments import qm9 as experiment
 from igb_jax.training import checkpoint
 from igb_jax.training.checkpoint import Checkpoints
+from igb_jax.training.run_folder import RunFolder
 from tests.experiments.running import exit_code, read_metrics
 from tests.experiments.test_nyuv2 import small as small_scenes
 from tests.experiments.test_qm9 import run, small
@@ -284,3 +285,56 @@ def test_the_batches_of_an_epoch_start_anywhere(qm9_dir, tmp_path):
     assert len(rest) == ready.steps_per_epoch - 2 > 0
     jax.tree.map(np.testing.assert_array_equal, rest, whole[2:])
     ready.close()
+
+
+def test_another_run_in_the_same_folder_is_refused(qm9_dir, tmp_path, capsys):
+  out = tmp_path / "run"
+  folder = RunFolder(out)
+  arguments = [*small(qm9_dir, out, "--epochs=1"), "--resume"]
+  assert run(arguments) == 2
+  assert f"another process is at work in {out}" in capsys.readouterr().err
+  folder.close()
+  assert run(arguments) == 0
+  assert [line["epoch"] for line in read_metrics(out)] == [0]
+
+
+def test_data_with_other_epochs_are_not_gone_on_with(
+  qm9_dir, tmp_path, monkeypatch, capsys
+):
+  out = tmp_path / "run"
+  assert run(small(qm9_dir, out, "--epochs=1")) == 0
+  make = experiment.QM9Experiment.__init__
+
+  def with_fewer_steps(self, config):
+    make(self, config)
+    self.steps_per_epoch -= 1
+
+  monkeypatch.setattr(experiment.QM9Experiment, "__init__", with_fewer_steps)
+  config = (out / "config.json").read_text()
+  assert run([*small(qm9_dir, out, "--epochs=2"), "--resume"]) == 1
+  assert "the data have changed: an epoch has 4 steps now" in capsys.readouterr().err
+  assert (out / "config.json").read_text() == config
+  assert len(read_metrics(out)) == 1
+
+
+@pytest.mark.parametrize("name", ["metrics.jsonl", "summary.json"])
+def test_a_file_that_cannot_be_written_is_named(
+  name, qm9_dir, tmp_path, monkeypatch, capsys
+):
+  out = tmp_path / "run"
+  opened = Path.open
+
+  def full(self, mode="r", **options):
+    if self.stem == name.partition(".")[0] and mode != "r":
+      raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    return opened(self, mode, **options)
+
+  monkeypatch.setattr(Path, "open", full)
+  arguments = small(qm9_dir, out, "--epochs=1")
+  assert run(arguments) == 1
+  error = capsys.readouterr().err.replace("\n", " ")
+  assert f"{out / name} could not be written: No space left on device" in error
+  assert "to go on: python -m experiments.qm9" in error
+  monkeypatch.undo()
+  assert run([*arguments, "--resume"]) == 0
+  assert [line["epoch"] for line in read_metrics(out)] == [0]

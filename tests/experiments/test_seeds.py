@@ -22,7 +22,7 @@ OPTIONS = {
   # learns within the few steps of this test
   "igbv2": ["--balancer-options=start_epoch=2", "--balancer-options=warmup_epochs=1"],
 }
-QUICK = {"igbv2", "uw"}
+QUICK = {"igbv2"}
 
 
 def assert_close(together: dict, alone: dict) -> None:
@@ -74,6 +74,7 @@ def test_seeds_at_once_are_the_runs_that_they_are_alone(balancer, qm9_dir, tmp_p
   assert len(set(weights)) == 3  # the seeds differ
 
 
+@pytest.mark.slow
 def test_seeds_of_scenes_at_once_are_the_runs_that_they_are_alone(tmp_path):
   out, alone = tmp_path / "together", tmp_path / "alone"
   # a learning rate at which rounding does not decide, see docs/reliability.md
@@ -138,6 +139,7 @@ def test_a_seed_that_fails_leaves_the_others_as_they_are(
   assert not (out / "seed3" / "summary.json").exists()
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_seeds_are_as_if_never_stopped(qm9_dir, tmp_path):
   out, whole = tmp_path / "run", tmp_path / "whole"
   options = ["--balancer=rlw", "--epochs=6", *SEEDS]

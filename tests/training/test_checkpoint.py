@@ -173,10 +173,10 @@ def test_another_net_is_an_error(tmp_path):
 @pytest.mark.parametrize(
   ("keep", "scores", "kept"),
   [
-    (1, {4: 1.0, 8: 2.0, 16: 3.0}, [4, 16]),
+    (1, {4: 1.0, 8: 2.0, 16: 3.0}, [4, 12, 16]),
     (1, {4: 3.0, 8: 2.0, 16: 1.0}, [12, 16]),  # the best and the one before
     (1, {}, [12, 16]),
-    (1, {4: 2.0, 8: 2.0, 16: 2.0}, [4, 16]),
+    (1, {4: 2.0, 8: 2.0, 16: 2.0}, [4, 12, 16]),
     (2, {4: 2.0, 8: 1.0}, [8, 12, 16]),
     (3, {}, [8, 12, 16]),
   ],
@@ -185,6 +185,16 @@ def test_keeps_the_newest_and_the_best_and_two_at_least(keep, scores, kept, tmp_
   write(tmp_path, 4, 8, 12, keep=keep, scores=scores)
   write(tmp_path, 16, keep=keep, scores=scores)  # by another process
   assert names(tmp_path) == sorted(str(steps) for steps in kept)
+
+
+def test_a_checkpoint_that_is_older_than_the_newest_is_an_error(tmp_path):
+  write(tmp_path, 16, scores={16: 2.0})
+  with pytest.raises(CheckpointError, match="there is one after 16 steps, this is"):
+    write(tmp_path, 4, scores={4: 1.0})
+  with Checkpoints(tmp_path) as checkpoints:
+    restored = checkpoints.restore_best(TEMPLATE)
+  assert restored is not None
+  assert names(tmp_path) == ["16"]
 
 
 def test_the_same_steps_are_saved_once(tmp_path):

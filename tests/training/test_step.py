@@ -237,9 +237,57 @@ def test_a_batch_without_a_tasks_labels_trains_the_others(spec):
 
 
 def test_a_large_but_finite_gradient_is_no_failure():
-  step, state, _ = problem.make("ew", scale=1e20)
+  step, state, _ = problem.make("ew", scale=1e12)
   (batch,) = problem.batches(1)
   assert step(state, batch).failure.step == -1
+
+
+@pytest.mark.parametrize("max_skips", [0, 1])
+def test_a_gradient_that_overflows_the_optimizer_is_not_taken(max_skips):
+  balancer = balancers.Balancer(balancers.equal(3), None)
+  optimizer = optax.adam(0.1)
+  state = init_state(
+    {"x": jnp.ones(2)},
+    balancer=balancer,
+    optimizer=optimizer,
+    plateau=optax.contrib.reduce_on_plateau(),
+    key=jax.random.key(0),
+  )
+  step = make_train_step(
+    lambda params, batch: batch * (params["x"] ** 2).sum(),
+    balancer,
+    optimizer,
+    max_skips=max_skips,
+  )
+  state = step(state, jnp.ones(3))
+  before = problem.copy(state)
+  state = step(state, jnp.full(3, 1e25))  # its square is infinite in float32
+  jax.tree.map(np.testing.assert_array_equal, state.optimizer, before.optimizer)
+  np.testing.assert_array_equal(state.params["x"], before.params["x"])
+  assert state.sums.skipped == max_skips
+  assert (state.failure.step == 1) == (max_skips == 0)
+  if max_skips:
+    for _ in range(3):
+      before = problem.copy(state)
+      state = step(state, jnp.ones(3))
+      assert (state.params["x"] < before.params["x"]).all()
+
+
+def test_an_optimizer_whose_state_begins_infinite_is_no_failure():
+  balancer = balancers.Balancer(balancers.equal(3), None)
+  optimizer = optax.GradientTransformation(
+    lambda params: jnp.full((), jnp.inf),
+    lambda updates, state, params=None: (updates, state),
+  )
+  state = init_state(
+    {"x": jnp.ones(2)},
+    balancer=balancer,
+    optimizer=optimizer,
+    plateau=optax.contrib.reduce_on_plateau(),
+    key=jax.random.key(0),
+  )
+  step = make_train_step(problem.losses_of, balancer, optimizer)
+  assert step(state, jnp.ones(3)).failure.step == -1
 
 
 def test_the_initial_parameters_are_the_callers_to_keep():
