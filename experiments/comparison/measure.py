@@ -30,6 +30,7 @@ from igb_jax.training.seeds import SeedsState, step_together
 from igb_jax.training.step import Batch, TrainState
 
 TURNS = 5
+_EW = Contender("ew", "ew")
 _SECONDS_OF_TURN = 0.5
 _MEMORY_SHARE = 0.8  # of what is free, for several seeds at once
 
@@ -76,16 +77,20 @@ def measure_steps(
   Returns:
     name -> `seconds` of a step in each turn, the ratios `of_ew`, `memory_bytes`.
   """
-  ew = _stepper(make_experiment(Contender("ew", "ew")))
+  ew = _stepper(make_experiment(_EW))
   count = max(1, round(_SECONDS_OF_TURN / ew.steps(1)))
   timing = {}
   for contender in contenders:
-    stepper = _stepper(make_experiment(contender))
+    is_ew = contender == _EW
+    stepper = ew if is_ew else _stepper(make_experiment(contender))
     seconds, of_ew = [], []
-    for _ in range(TURNS):
-      base = ew.steps(count) / count
-      seconds.append(stepper.steps(count) / count)
-      of_ew.append(seconds[-1] / base)
+    for turn in range(TURNS):
+      pair = {} if is_ew else {"ew": ew}
+      pair["own"] = stepper
+      order = list(pair)[:: 1 if turn % 2 else -1]  # none is always first
+      taken = {name: pair[name].steps(count) / count for name in order}
+      seconds.append(taken["own"])
+      of_ew.append(taken["own"] / taken.get("ew", taken["own"]))
     timing[contender.text] = {
       "seconds": seconds,
       "of_ew": of_ew,
@@ -198,7 +203,7 @@ def main() -> None:
     )
 
   start = time.perf_counter()
-  ew = make_experiment(Contender("ew", "ew"))
+  ew = make_experiment(_EW)
   made_seconds = time.perf_counter() - start
   with contextlib.closing(ew):
     state = ew.init_state()
@@ -229,9 +234,7 @@ def main() -> None:
     "made_seconds": made_seconds,
     "evaluation_seconds": evaluation_seconds,
     "device": jax.devices()[0].device_kind,
-    "seeds": measure_seeds(
-      make_experiment(Contender("ew", "ew")), request["seeds"], request["together"]
-    ),
+    "seeds": measure_seeds(make_experiment(_EW), request["seeds"], request["together"]),
     "timing": measure_steps(
       make_experiment, contenders, lambda line: say(console, line)
     ),
