@@ -21,7 +21,8 @@ import itertools
 import json
 import os
 import shutil
-from collections.abc import Callable, Generator, Iterable, Sequence
+import types
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple, TypeVar, get_args
 
@@ -46,7 +47,7 @@ SplitName = Literal["standard", "paper"]
 _Item = TypeVar("_Item")
 
 # Raise it with every change of what the cache holds, so that older ones are rebuilt.
-_CACHE_VERSION = 2
+_CACHE_VERSION = 3
 _MANIFEST = "manifest.json"
 _MOST_PROBLEMS = 20  # that are printed.
 
@@ -154,6 +155,7 @@ class NYUv2:
   num_validation: int
   num_test: int
   _records: tuple[Sequence[dict[str, np.ndarray]], ...] = dataclasses.field(repr=False)
+  _lacking: Mapping[str, Sequence[str]] = dataclasses.field(repr=False)
 
   def __len__(self) -> int:
     """Number of scenes."""
@@ -186,8 +188,30 @@ class NYUv2:
     return _open, (self.folder,)
 
   def split(self, name: SplitName = "standard", *, seed: int = 0) -> Split:
-    """Says which scenes are for what: `nyuv2.split` with the numbers of these."""
-    return split(self.num_train, self.num_validation, self.num_test, name, seed=seed)
+    """Says which scenes are for what: `nyuv2.split` with the numbers of these.
+
+    Raises:
+      ValueError: As `nyuv2.split`, or if all scenes of a part lack the labels, depth or
+        normals that a task needs.
+    """
+    parts = split(self.num_train, self.num_validation, self.num_test, name, seed=seed)
+    problems = [
+      f"none of its {len(positions)} {part} scenes has a pixel with a {field}, which "
+      f"the task {task} needs"
+      for part, positions in vars(parts).items()
+      for field, task in _TASK_OF_FIELD.items()
+      if len(positions) and all(self._lacks(position, field) for position in positions)
+    ]
+    if problems:
+      raise ValueError(
+        f"the split {name} with the seed {seed} cannot be used: {'; '.join(problems)}. "
+        "Take another seed of the split, more scenes (a larger `limit`, if there is "
+        "one), or the split standard."
+      )
+    return parts
+
+  def _lacks(self, position: int, field: str) -> bool:
+    return field in self._lacking.get(self.names[position], ())
 
 
 def load(
@@ -261,6 +285,8 @@ class _Manifest(NamedTuple):
     size: Rows and columns.
     exact_depth: Whether depth is f32.
     names: part -> names of its scenes.
+    lacking: name -> of label, depth and normal those that no pixel of the scene has;
+      scenes that lack none are left out.
   """
 
   version: int
@@ -270,6 +296,8 @@ class _Manifest(NamedTuple):
   size: tuple[int, int]
   exact_depth: bool
   names: dict[str, list[str]]
+  # older caches lack it; its default leaves them to the check of the version
+  lacking: Mapping[str, Sequence[str]] = types.MappingProxyType({})
 
 
 def _config(path: Path, limit: int | None) -> str:
@@ -310,6 +338,8 @@ def _read_manifest(folder: Path) -> _Manifest:
   rows, columns = manifest.size
   if not isinstance(manifest.names, dict) or not {"train", "test"} <= {*manifest.names}:
     raise ValueError("parts are missing")
+  if not isinstance(manifest.lacking, Mapping):
+    raise ValueError("it does not say what scenes lack")
   return manifest._replace(size=(rows, columns))
 
 
@@ -347,6 +377,7 @@ def _open(folder: Path) -> NYUv2:
     num_validation=len(names.get("validation", ())),
     num_test=len(names["test"]),
     _records=tuple(records[part] for part in names),
+    _lacking=manifest.lacking,
   )
 
 
@@ -366,13 +397,14 @@ def _write(
   if progress:
     prepared = _once.shown(prepared, "Preparing", len(scenes), "scenes")
   failures: list[Exception] = []
+  lacking: dict[str, list[str]] = {}
   records = _noting(prepared, failures)
   names = {
     part: [scene.name for scene in source.scenes[part]]
     for part in PARTS
     if source.scenes.get(part)
   }
-  parts = {part: itertools.islice(records, len(names[part])) for part in names}
+  parts = {part: _noting_lacks(records, names[part], lacking) for part in names}
   try:
     with _once.naming(folder, "NYUv2"):
       if folder.exists():
@@ -386,6 +418,7 @@ def _write(
         size=size,
         exact_depth=source.exact_depth,
         names=names,
+        lacking=lacking,
       )
       unfinished = folder / f"{_MANIFEST}.unfinished"
       unfinished.write_text(json.dumps(manifest._asdict(), indent=2))
@@ -408,6 +441,21 @@ def _noting(
   except Exception as error:
     failures.append(error)
     raise
+
+
+def _noting_lacks(
+  records: Iterable[dict[str, np.ndarray]],
+  names: Iterable[str],
+  lacking: dict[str, list[str]],
+) -> Generator[dict[str, np.ndarray], None, None]:
+  """Passes on a record a name, and keeps by name what it has nothing of."""
+  nothing = {"label": _NO_LABEL, "depth": 0, "normal": 0}
+  # The names come first, so that no record of the next part is taken.
+  for name, record in zip(names, records, strict=False):
+    lacks = [field for field, none in nothing.items() if (record[field] == none).all()]
+    if lacks:
+      lacking[name] = lacks
+    yield record
 
 
 def _in_order(source: SceneSource) -> list[SceneFile]:

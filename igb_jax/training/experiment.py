@@ -62,6 +62,11 @@ class RunConfig(Protocol):
     ...
 
   @property
+  def mesh(self) -> str | None:
+    """Sizes of the mesh's axes, see `parse_mesh`; None for all devices in one."""
+    ...
+
+  @property
   def epochs(self) -> int:
     """Number of epochs."""
     ...

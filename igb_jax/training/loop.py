@@ -27,6 +27,7 @@ from igb_jax.training.step import (
 )
 
 _CHUNK_SECONDS = 0.5  # a chunk of steps that took less is doubled
+_SHARED_CHUNK = 16  # most steps of a chunk of several processes, whose clocks differ
 
 
 class NonFiniteError(RuntimeError):
@@ -292,9 +293,10 @@ def train(
     checkpoints.save(steps, state, reached.to_json(), score)
 
   def pause(state: TrainState, steps: int) -> bool:
-    if stop.requested or checkpoints.is_due():
+    stops = stop.agree()
+    if stops or checkpoints.is_due():
       save(state, progress_after(steps))
-    return stop.requested
+    return stops
 
   lower_learning_rate = jax.jit(
     lambda plateau_state, score: plateau.update((), plateau_state, value=score)[1]
@@ -369,6 +371,7 @@ def run_epoch(
   """
   timing = Timing()
   iterator = iter(batches)
+  is_shared = jax.process_count() > 1
   chunk_size = 1
   while done < progress.steps_per_epoch:
     start = time.perf_counter()
@@ -391,7 +394,7 @@ def run_epoch(
       progress.steps(epoch, done, losses, weights, seconds / count)
     if done < progress.steps_per_epoch and pause(state, done):
       break
-    if seconds < _CHUNK_SECONDS:
+    if chunk_size < _SHARED_CHUNK if is_shared else seconds < _CHUNK_SECONDS:
       chunk_size *= 2
   return state, timing, done
 

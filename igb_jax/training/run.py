@@ -23,8 +23,14 @@ from igb_jax.training.checkpoint import (
   abstract,
   parse_interval,
 )
+from igb_jax.training.devices import (
+  describe_devices,
+  is_of_another_process,
+  leaving_at_once,
+  wait_for_all,
+)
 from igb_jax.training.experiment import Experiment, Metric, RunConfig
-from igb_jax.training.interrupt import StopRequest, stop_on_signal
+from igb_jax.training.interrupt import stop_on_signal
 from igb_jax.training.loop import EpochRecord, NonFiniteError, Progress, train
 from igb_jax.training.progress import TrainProgress
 from igb_jax.training.results import judged_split, metrics_line, say, write_results
@@ -57,7 +63,8 @@ def main(
 
   0 after a complete run, 1 when the numbers were not finite, the data could not be read
   or a file could not be written any more, 2 when an option or the data were wrong, 130
-  after Ctrl-C, 143 after SIGTERM.
+  after Ctrl-C, 143 after SIGTERM. Where one of several processes fails, the others fail
+  soon after.
 
   Args:
     make_experiment: prepares the experiment.
@@ -75,35 +82,43 @@ def main(
     say(errors, f"error: {error}")
 
   out = config.out and config.out.expanduser()
-  try:
+  with leaving_at_once():
     try:
-      join()
-      is_first = jax.process_index() == 0
-      console = Console(quiet=not is_first)
-      _check_folder(out, config)  # before the data are prepared
-      experiment = make_experiment()
-      folder = RunFolder(
-        out or default_folder(experiment.dataset, config),
-        resumed=config.resume,
-        writes=is_first,
-      )
-    except (ValueError, TypeError, OSError) as error:
-      complain(error)
-      sys.exit(EXIT_BAD_INPUT)
-    again = resume_command(program, arguments, config, folder.path)
-    with contextlib.closing(experiment):
       try:
-        runner = run_seeds if config.seeds else run
-        code = runner(experiment, config, folder, console=console, again=again)
-      except (NonFiniteError, LoadingError, CheckpointError, OSError) as error:
+        join()
+        is_first = jax.process_index() == 0
+        console = Console(quiet=not is_first)
+        _check_folder(out, config)  # before the data are prepared
+        experiment = make_experiment()
+        folder = RunFolder(
+          out or default_folder(experiment.dataset, config),
+          resumed=config.resume,
+          writes=is_first,
+        )
+      except (ValueError, TypeError, OSError) as error:
         complain(error)
-        say(errors, f"what was saved before is in {folder.path}; to go on: {again}")
-        sys.exit(EXIT_FAILED)
-      except KeyboardInterrupt:
-        say(errors, f"stopped; to go on: {again}")
-        sys.exit(EXIT_INTERRUPTED)
-  except KeyboardInterrupt:
-    sys.exit(EXIT_INTERRUPTED)
+        sys.exit(EXIT_BAD_INPUT)
+      again = resume_command(program, arguments, config, folder.path)
+      with contextlib.closing(experiment), contextlib.closing(folder):
+        try:
+          wait_for_all()
+          runner = run_seeds if config.seeds else run
+          code = runner(experiment, config, folder, console=console, again=again)
+        except (NonFiniteError, LoadingError, CheckpointError, OSError) as error:
+          complain(error)
+          say(errors, f"what was saved before is in {folder.path}; to go on: {again}")
+          sys.exit(EXIT_FAILED)
+        except jax.errors.JaxRuntimeError as error:
+          if not is_of_another_process(error):
+            raise
+          complain(error)
+          say(errors, f"another process of the run has ended; to go on: {again}")
+          sys.exit(EXIT_FAILED)
+        except KeyboardInterrupt:
+          say(errors, f"stopped; to go on: {again}")
+          sys.exit(EXIT_INTERRUPTED)
+    except KeyboardInterrupt:
+      sys.exit(EXIT_INTERRUPTED)
   sys.exit(code)
 
 
@@ -182,6 +197,8 @@ def run(
 
   After Ctrl-C what there is by then is tested and written; after SIGTERM it is saved,
   and no more. A second Ctrl-C, or either one during the test, ends the process at once.
+  With several processes either one to any of them has all save after the same step, and
+  no more.
 
   Args:
     experiment: ready to train.
@@ -213,18 +230,18 @@ def run(
       f"{record.validation.score:.1f}%, {record.train_seconds:.1f} s"
     )
 
-  # several processes do not get a signal at the same step: it ends them at once
-  is_alone = jax.process_count() == 1
-  signals = stop_on_signal() if is_alone else contextlib.nullcontext(StopRequest())
   checkpoints = _open_checkpoints(config, folder)
-  with signals as stop, checkpoints, progress:
+  with stop_on_signal() as stop, checkpoints, progress:
     start = Progress()
     if config.resume:
       restored = _restore_newest(checkpoints, state, console)
       if restored is not None:
         state, content = restored
         start = Progress.from_json(content)
-        _check_epochs(len(start.records), start.steps, config, console)
+        _check_progress(
+          len(start.records), start.steps, experiment, config, checkpoints, console
+        )
+        folder.write_json("config.json", _fields(config))  # some may have changed
       lines = [metrics_line(experiment, record) for record in start.records]
       folder.write_metrics(lines)
     state, reached = train(
@@ -241,6 +258,7 @@ def run(
       on_epoch=on_epoch,
       start=start,
     )
+    stop.agree()  # a signal may have come during the last validation
     best = None if stop.at_once else checkpoints.restore_best(template)
   if stop.at_once:
     say(console, f"stopped and saved; to go on: {again}")
@@ -313,8 +331,6 @@ def run_seeds(
     for each in configs
     if each.out is not None
   ]
-  for each, own in zip(configs, folders, strict=True):
-    own.write_json("config.json", _fields(each))
   progress = TrainProgress(console, config.epochs, experiment.steps_per_epoch)
 
   def on_epoch(index: int, record: EpochRecord) -> None:
@@ -328,7 +344,7 @@ def run_seeds(
   state = SeedsState.of([each.init_state() for each in experiments])
   checkpoints = _open_checkpoints(config, folder)
   with contextlib.ExitStack() as stack:
-    for each in experiments:
+    for each in (*experiments, *folders):
       stack.enter_context(contextlib.closing(each))
     stop = stack.enter_context(stop_on_signal())
     stack.enter_context(checkpoints)
@@ -339,7 +355,13 @@ def run_seeds(
       if restored is not None:
         state, content = restored
         start = SeedsProgress.from_json(content)
-        _check_epochs(start.epochs, start.steps, config, console)
+        _check_progress(
+          start.epochs, start.steps, experiment, config, checkpoints, console
+        )
+        folder.write_json("config.json", _fields(config))  # some may have changed
+    for own, each in zip(folders, configs, strict=True):
+      own.write_json("config.json", _fields(each))
+    if config.resume:
       for own, each, done in zip(folders, experiments, start.of_seeds, strict=True):
         own.write_metrics(metrics_line(each, record) for record in done.records)
     state, reached = train_seeds(
@@ -400,8 +422,9 @@ def _begin(
   console: Console,
   seeds: str,
 ) -> None:
-  device = jax.devices()[0].device_kind
-  folder.write_json("config.json", _fields(config))
+  device = describe_devices(config.devices, config.mesh)
+  if not (folder.path / "config.json").exists():
+    folder.write_json("config.json", _fields(config))
   say(
     console,
     f"{experiment.dataset}, {config.balancer}, {seeds}: {config.epochs} "
@@ -429,8 +452,22 @@ def _restore_newest(
   return restored
 
 
-def _check_epochs(epochs: int, steps: int, config: RunConfig, console: Console) -> None:
-  """Checks that a run is not further than it is to go."""
+def _check_progress(
+  epochs: int,
+  steps: int,
+  experiment: Experiment,
+  config: RunConfig,
+  checkpoints: Checkpoints,
+  console: Console,
+) -> None:
+  """Checks that the experiment can go on from so many epochs and steps of the next."""
+  reached = epochs * experiment.steps_per_epoch + steps
+  if reached != checkpoints.newest:
+    raise CheckpointError(
+      f"the data have changed: an epoch has {experiment.steps_per_epoch} steps now, "
+      f"with which {epochs} epochs and {steps} steps are {reached} and not "
+      f"{checkpoints.newest}. Bring the old data back, or choose another --out."
+    )
   if epochs + (steps > 0) > config.epochs:
     raise CheckpointError(
       f"the run is in epoch {epochs + 1} already; --epochs={config.epochs} must not be "

@@ -111,6 +111,59 @@ def test_every_kind_of_bad_number_at_once(name):
   check(name, [(7 + 3 * index, index % 3, v) for index, v in enumerate(VALUES)], False)
 
 
+# How far the weights of a run are from those of a run without the outlier, as a share
+# of them, on average over steps 500 to 600 after it: as good as equal, but for the
+# balancers with a memory. The agent of igbv2 has seen two transitions less: 0.08 is
+# measured, and 1.5 where it stores all. Uncertainty weighting has 0.01, and 0.7 without
+# its limit.
+LARGEST_DISTANCE = {
+  "ls": 0, "si": 0, "stl": 0, "rlw": 0, "rlwlog": 0, "ew": 0, "igbv1": 0,
+  "dwa": 1e-5, "dwalog": 1e-5, "uw": 0.02, "uwlog": 0.02, "igbv2": 0.3,
+}  # fmt: skip
+
+
+@functools.cache
+def weights_of(name: str, value: float | None, at: int) -> np.ndarray:
+  """Weights of 1,200 steps with one outlier, if any; the tasks differ in size."""
+  larger = {"buffer_size": 1000, "batch_size": 32, "learning_rate": 3e-3}
+  options = {"igbv2": {**OPTIONS["igbv2"], **larger}}
+  balancer = balancers.create(
+    name,
+    num_tasks=NUM_TASKS,
+    steps_per_epoch=20,
+    **{**OPTIONS, "dwa": {}, "dwalog": {}, **options}.get(name, {}),
+  ).loss
+  assert balancer is not None
+  generator = np.random.default_rng(0)
+  noise = np.exp(0.1 * generator.normal(size=(1200, NUM_TASKS)))
+  losses = (noise * [2.0, 4.0, 8.0]).astype(np.float32)
+  if value is not None:
+    losses[at, 1] = value
+
+  @jax.jit
+  def run(losses):
+    def step(state, losses):
+      _, state = balancer.update(losses, state)
+      return state, (state.weights, all_finite(state))
+
+    return jax.lax.scan(step, balancer.init(jax.random.key(0)), losses)[1]
+
+  weights, state_is_finite = run(losses)
+  assert np.asarray(state_is_finite).all()
+  return np.asarray(weights)
+
+
+@pytest.mark.parametrize("value", [1e12, 1e18, 1e30])
+@pytest.mark.parametrize("name", [n for n, kind in NAMES.items() if kind == "loss"])
+def test_weights_come_back_after_one_outlier(name, value):
+  for at in (5, 200, 500):
+    clean, weights = (
+      weights_of(name, v, at)[at + 500 : at + 600] for v in (None, value)
+    )
+    distance = np.abs(weights - clean) / np.maximum(clean, 1e-6)
+    assert distance.mean() <= LARGEST_DISTANCE[name]
+
+
 @pytest.mark.parametrize("name", [n for n, kind in NAMES.items() if kind == "gradient"])
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_a_gradient_that_is_not_finite_is_not_hidden(name, value):

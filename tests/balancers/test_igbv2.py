@@ -261,14 +261,53 @@ def test_losses_that_are_not_finite_are_counted_and_never_stored(bad, step):
 def test_updates_whose_result_is_not_finite_are_undone_and_counted():
   balancer = make()
   update = jax.jit(balancer.update)
-  losses = scripted_losses(45)
-  losses[14] = 1e30  # finite, but its square is not
+  losses = 1e30 * scripted_losses(45)  # finite, but its square is not
   state = balancer.init(jax.random.key(0))
   for values in losses:
     _, state = update(values, state)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state.agent))
   assert state.num_rejected > 0
-  assert state.num_nonfinite == 0
+  assert state.num_nonfinite == state.num_outliers == 0
+
+
+@pytest.mark.parametrize("bad", [1e12, 1e30])
+@pytest.mark.parametrize("step", [8, BASE_END - 1, BASE_END, 20, 35])
+def test_losses_out_of_all_proportion_are_counted_and_never_stored(bad, step):
+  update = jax.jit(make().update)
+  losses = scripted_losses(45)
+  base = np.delete(losses[STEPS_PER_EPOCH:BASE_END, 1], range(6)[step - 6 : step - 5])
+  losses[step, 1] = bad
+  state = make().init(jax.random.key(0))
+  for values in losses:
+    _, state = update(values, state)
+    for leaf in jax.tree.leaves(state.replay.transitions):
+      assert (np.abs(leaf) < 1e3).all()
+  transitions = sum(at >= BASE_END for at in (step, step + 1))
+  assert state.num_outliers == transitions + (step < BASE_END)
+  assert state.num_nonfinite == state.num_rejected == 0
+  np.testing.assert_allclose(state.base_losses[1], base.mean(), 1e-5)
+
+
+def test_the_first_loss_of_the_base_epoch_counts_whatever_it_is():
+  update = jax.jit(make().update)
+  losses = scripted_losses(45)
+  losses[STEPS_PER_EPOCH, 1] = 1e12
+  state = make().init(jax.random.key(0))
+  for values in losses:
+    _, state = update(values, state)
+  np.testing.assert_allclose(state.base_losses[1], 1e12 / STEPS_PER_EPOCH, 1e-5)
+  assert state.num_outliers == 0
+  assert state.replay.size == BUFFER
+  assert (np.abs(state.replay.transitions.losses) < 1e3).all()
+
+
+@pytest.mark.parametrize(("ratio", "stored"), [(1e2, 1), (1e8, 0)])
+def test_a_reward_out_of_all_proportion_is_not_stored(ratio, stored):
+  states, _ = trajectory()
+  losses = scripted_losses(45)[BASE_END]
+  _, state = make().update(losses, states[BASE_END], learning_rate_ratio=ratio)
+  assert state.replay.size == stored
+  assert state.num_outliers == 1 - stored
 
 
 def test_no_update_without_a_transition():

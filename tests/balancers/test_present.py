@@ -166,6 +166,40 @@ def test_dwa_keeps_the_latest_losses_of_each_task(name):
     )
 
 
+@pytest.mark.parametrize("name", ["dwa", "dwalog"])
+@pytest.mark.parametrize("kind", ["late", "gap", "now and then", "once", "no number"])
+def test_dwa_weighs_equal_constant_losses_equally_whenever_they_are_there(name, kind):
+  balancer = balancers.create(name, num_tasks=3).loss
+  assert balancer is not None
+  losses, masks = np.full((200, 3), 0.01, np.float32), np.ones((200, 3), bool)
+  there = {
+    "late": np.arange(200) >= 60,
+    "gap": (np.arange(200) < 10) | (np.arange(200) >= 70),
+    "now and then": np.arange(200) % 3 == 0,
+    "once": np.arange(200) != 30,
+    "no number": np.ones(200, bool),
+  }[kind]
+  masks[:, 1] = there
+  losses[~there, 1] = np.nan
+  if kind == "no number":
+    losses[20, 1] = np.nan
+  _, (_, weights) = scan(balancer, losses, masks, balancer.init())
+  np.testing.assert_allclose(weights, masks, 1e-5)
+
+
+@pytest.mark.parametrize("missing", [0, 1])
+def test_dwa_compares_tasks_once_their_own_windows_are_full(missing):
+  balancer = balancers.create("dwa", num_tasks=2, window=3).loss
+  assert balancer is not None
+  losses = np.stack([0.9 ** np.arange(20), np.ones(20)], axis=1).astype(np.float32)
+  masks = np.ones((20, 2), bool)
+  masks[0, missing] = False
+  _, (_, weights) = scan(balancer, losses, masks, balancer.init())
+  full = 6 if missing == 0 else 5  # the step of the sixth loss of the first task
+  np.testing.assert_allclose(weights[1:full], 1, 1e-6)
+  assert (weights[full:, 0] < 0.99).all()  # it falls, and the other does not
+
+
 @pytest.mark.parametrize("name", ["igbv1", "igbv2"])
 def test_base_losses_are_means_over_the_steps_of_each_task(name):
   losses, masks = random_presence()

@@ -602,6 +602,37 @@ def test_parts_whose_depth_gives_no_normals(source, cache):
   assert len(load(source)) == len(written)
 
 
+@pytest.mark.parametrize(
+  ("files", "value", "found"),
+  [
+    ("label", 255, "label, which the task segmentation needs"),
+    ("depth", 0, "depth, which the task depth needs; none of its .* with a normal, wh"),
+    ("normal", 127, "normal, which the task normal needs"),
+  ],
+)
+@pytest.mark.parametrize("part", ["validation", "test"])
+def test_a_split_without_anything_of_a_task_is_refused(
+  source, cache, files, value, found, part
+):
+  write_images(source, (("train", 1), ("test", 4)), normals=files == "normal")
+  paper = nyuv2.split(1, 0, 4, "paper")
+  for position in getattr(paper, part):
+    fill(source, f"test/{files}/{position:04d}.png", value)
+  for dataset in (load(source), load(source)):  # prepared, and from the cache
+    number = len(getattr(paper, part))
+    with pytest.raises(
+      ValueError,
+      match=f"split paper with the seed 0 .*: none of its {number} {part} scenes has "
+      f"a pixel with a {found}.* Take another seed of the split, more scenes",
+    ):
+      dataset.split("paper")
+    dataset.split("standard")
+    others = [nyuv2.split(1, 0, 4, "paper", seed=seed) for seed in range(9)]
+    seed = next(s for s, o in enumerate(others) if list(o.test) != list(paper.test))
+    if part == "validation":  # a single scene, which the tests have with this seed
+      dataset.split("paper", seed=seed)
+
+
 def test_missing_folders(source, cache):
   write_images(source, (("test", 2),))
   shutil.rmtree(source / "test" / "depth")
@@ -948,7 +979,9 @@ def manifest_without_a_part(cache):
 
 def older_manifest(cache):
   path = cache_folder(cache) / "manifest.json"
-  path.write_text(json.dumps({**json.loads(path.read_text()), "version": 0}))
+  manifest = json.loads(path.read_text())
+  del manifest["lacking"]  # as in all that are older
+  path.write_text(json.dumps({**manifest, "version": 0}))
 
 
 def truncate_records(cache):
@@ -966,7 +999,7 @@ def remove_records(cache):
     (garble_manifest, "manifest.json is damaged"),
     (empty_manifest, "manifest.json is damaged"),
     (manifest_without_a_part, "manifest.json is damaged"),
-    (older_manifest, "it has version 0, not 2"),
+    (older_manifest, "it has version 0, not 3"),
     (truncate_records, "files are missing or damaged"),
     (remove_records, "files are missing or damaged"),
   ],

@@ -3,8 +3,11 @@
 JAX must be told of virtual devices before it starts, hence a process of its own.
 """
 
+from typing import Any, NamedTuple
+
 import jax
 import numpy as np
+import optax
 import pytest
 
 from experiments import nyuv2, qm9
@@ -44,16 +47,35 @@ def make(qm9_dir, tmp_path_factory):
     # At 1e-4 a change of one unit in the last place of the parameters, on one device,
     # changes the losses of SegNet by 1e-3 to 1e-2 within 12 steps of ew.
     options += ["--batch-size=8", "--rooms", "8", "2", "2", "--epochs=20"]
-    options.append("--learning-rate=1e-6")
+    options += ["--learning-rate=1e-6", "--no-augment"]
     return nyuv2.NYUv2Experiment(nyuv2.parse_config(small_scenes(out, *options)))
 
   return make
 
 
-def trajectory(experiment) -> tuple[np.ndarray, np.ndarray, int]:
-  """Losses and weights of every step, f32[T, K], and how often the step compiled."""
+class Trajectory(NamedTuple):
+  """What a run of `NUM_STEPS` did.
+
+  Attributes:
+    losses: f32[T, K].
+    weights: f32[T, K].
+    gradient: the first moment of Adam after the first step, a tenth of its gradient.
+    change: what the first step added to the parameters.
+    num_compiled: how often the step compiled.
+  """
+
+  losses: np.ndarray
+  weights: np.ndarray
+  gradient: Any
+  change: Any
+  num_compiled: int
+
+
+def trajectory(experiment) -> Trajectory:
+  """Runs an experiment, whose optimizer is Adam."""
   state = experiment.init_state()
-  losses, weights = [], []
+  initial = jax.device_get(state.params)
+  losses, weights, gradient, change = [], [], None, None
   for epoch in range(NUM_STEPS):
     (batch,) = experiment.epoch_batches(epoch)
     before = jax.device_get(state.sums)
@@ -62,20 +84,41 @@ def trajectory(experiment) -> tuple[np.ndarray, np.ndarray, int]:
     losses.append(after.losses - before.losses)
     sums = (after.gradient or after, before.gradient or before)
     weights.append(sums[0].weights - sums[1].weights)
+    if epoch == 0:
+      gradient = jax.device_get(optax.tree.get(state.optimizer, "mu"))
+      change = jax.tree.map(np.subtract, jax.device_get(state.params), initial)
   experiment.close()
   assert int(state.step) == NUM_STEPS
-  return np.array(losses), np.array(weights), experiment.step._cache_size()
+  return Trajectory(
+    np.array(losses), np.array(weights), gradient, change, experiment.step._cache_size()
+  )
+
+
+def norms(tree) -> np.ndarray:
+  """Euclidean norm of every leaf."""
+  return np.array(
+    [np.linalg.norm(np.asarray(leaf, np.float64)) for leaf in jax.tree.leaves(tree)]
+  )
 
 
 @pytest.mark.parametrize(("name", "spec"), CASES)
 def test_the_trajectory_is_that_of_one_device(make, name, spec):
-  expected_losses, expected_weights, _ = trajectory(make(name, spec, "one"))
-  assert not np.allclose(expected_losses[0], expected_losses[-1], 1e-3)  # it trains
+  expected = trajectory(make(name, spec, "one"))
+  sizes = norms(expected.gradient)
+  # The gradient of a bias before a batch norm is 0 but for rounding.
+  floor = 1e-6 * np.linalg.norm(sizes)
+  assert (sizes > floor).sum() > len(sizes) / 5  # where stl has few
+  assert norms(expected.change)[sizes > floor].all()
   for mesh in ("data", "model"):
-    losses, weights, num_compiled = trajectory(make(name, spec, mesh))
-    np.testing.assert_allclose(losses, expected_losses, 1e-4)
-    np.testing.assert_allclose(weights, expected_weights, 1e-3, 1e-5)
-    assert num_compiled == 1
+    found = trajectory(make(name, spec, mesh))
+    # The losses show an error of the gradient of some per cent, at so small a learning
+    # rate; this shows one of far less.
+    errors = norms(jax.tree.map(np.subtract, found.gradient, expected.gradient))
+    assert norms(found.change)[sizes > floor].all()
+    assert (errors <= 1e-3 * (sizes + floor)).all()
+    np.testing.assert_allclose(found.losses, expected.losses, 1e-4)
+    np.testing.assert_allclose(found.weights, expected.weights, 1e-3, 1e-5)
+    assert found.num_compiled == 1
 
 
 def test_the_gramian_is_of_the_global_gradients(make):

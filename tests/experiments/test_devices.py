@@ -1,17 +1,23 @@
 """Both experiments on many devices, virtual ones, in processes of their own."""
 
 import os
+import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import jax
 import numpy as np
 import pytest
 
 from experiments import qm9
-from igb_jax.training.devices import initialize
+from igb_jax.training import devices
+from igb_jax.training.checkpoint import Checkpoints
+from igb_jax.training.devices import DeviceConfig, describe_devices, initialize
 from tests.experiments.running import exit_code, read_metrics
 from tests.experiments.test_qm9 import small
 
@@ -38,9 +44,27 @@ def test_eight_devices_equal_one(marked):
   assert result.returncode == 0, result.stdout + result.stderr
 
 
-def start(*arguments: str) -> subprocess.Popen[str]:
+# What a process does that fails at the first step of its fourth epoch.
+FAILING = """
+from experiments import qm9
+from igb_jax.data.loader import LoadingError
+
+batches_of = qm9.QM9Experiment.epoch_batches
+
+def epoch_batches(self, epoch, start=0):
+  if epoch == 3:
+    raise LoadingError("a batch is broken")
+  return batches_of(self, epoch, start)
+
+qm9.QM9Experiment.epoch_batches = epoch_batches
+qm9.main()
+"""
+
+
+def start(*arguments: str, code: str | None = None) -> subprocess.Popen[str]:
+  program = ["-c", code] if code else ["-m", "experiments.qm9"]
   return subprocess.Popen(
-    [sys.executable, "-m", "experiments.qm9", *arguments],
+    [sys.executable, *program, *arguments],
     cwd=EIGHT.parents[2],
     stdout=subprocess.PIPE,
     stderr=subprocess.PIPE,
@@ -48,20 +72,37 @@ def start(*arguments: str) -> subprocess.Popen[str]:
   )
 
 
-def test_two_processes_equal_one(qm9_dir, tmp_path):
-  options = "--balancer=igbv1+nashmtl", "--epochs=2"
+def free_port() -> int:
   with socket.socket() as probe:
     probe.bind(("127.0.0.1", 0))
-    port = probe.getsockname()[1]
-  processes = [
+    return probe.getsockname()[1]
+
+
+def start_two(
+  arguments: list[str], codes: tuple[str | None, str | None] = (None, None)
+) -> list[subprocess.Popen[str]]:
+  port = free_port()
+  return [
     start(
-      *small(qm9_dir, tmp_path / "two", *options),
+      *arguments,
       f"--coordinator=127.0.0.1:{port}",
       "--num-processes=2",
       f"--process-id={number}",
+      code=code,
     )
-    for number in range(2)
+    for number, code in enumerate(codes)
   ]
+
+
+def wait_for_epochs(out: Path, count: int, process: subprocess.Popen[str]) -> None:
+  while not (out / "metrics.jsonl").exists() or len(read_metrics(out)) < count:
+    assert process.poll() is None, process.communicate()
+    time.sleep(0.05)
+
+
+def test_two_processes_equal_one(qm9_dir, tmp_path):
+  options = "--balancer=igbv1+nashmtl", "--epochs=2"
+  processes = start_two(small(qm9_dir, tmp_path / "two", *options))
   outputs = [process.communicate(timeout=400) for process in processes]
   for process, output in zip(processes, outputs, strict=True):
     assert process.returncode == 0, output
@@ -83,10 +124,173 @@ def test_two_processes_equal_one(qm9_dir, tmp_path):
     )
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "who"), [(signal.SIGTERM, 1), (signal.SIGINT, 0)])
+def test_a_signal_to_one_stops_both_and_they_go_on(qm9_dir, tmp_path, number, who):
+  options = "--balancer=rlw", "--epochs=20"
+  out, whole = tmp_path / "run", tmp_path / "whole"
+  processes = start_two(small(qm9_dir, out, *options))
+  wait_for_epochs(out, 2, processes[0])
+  processes[who].send_signal(number)
+  outputs = [process.communicate(timeout=60) for process in processes]
+  assert [process.returncode for process in processes] == [143, 143], outputs
+  assert "stopped and saved; to go on:" in outputs[0][0]
+  epochs = len(read_metrics(out))
+  assert 2 <= epochs < 20
+  with Checkpoints(out / "checkpoints") as checkpoints:
+    assert not checkpoints.damaged
+    assert checkpoints.newest is not None
+    assert 5 * epochs <= checkpoints.newest < 5 * (epochs + 1)
+
+  for arguments in (
+    small(qm9_dir, out, *options, "--resume"),
+    small(qm9_dir, whole, *options),
+  ):
+    for process in (processes := start_two(arguments)):
+      _, errors = process.communicate(timeout=400)
+      assert process.returncode == 0, errors
+  resumed, expected = read_metrics(out), read_metrics(whole)
+  assert len(resumed) == len(expected) == 20
+  for line, as_it_was in zip(resumed, expected, strict=True):
+    for key in ("losses", "weights", "validation"):
+      assert line[key] == as_it_was[key]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("who", [0, 1])
+def test_an_error_in_one_ends_the_other(qm9_dir, tmp_path, who):
+  codes = (FAILING, None) if who == 0 else (None, FAILING)
+  out = tmp_path / "run"
+  processes = start_two(small(qm9_dir, out, "--balancer=rlw", "--epochs=20"), codes)
+  wait_for_epochs(out, 3, processes[0])
+  _, errors = processes[who].communicate(timeout=60)
+  assert processes[who].returncode == 1
+  assert "error: a batch is broken" in errors
+  begin = time.monotonic()
+  _, errors = processes[1 - who].communicate(timeout=60)
+  assert time.monotonic() - begin < 20
+  assert "Traceback" not in errors
+  # where the first one has gone, JAX may abort before the message is out
+  if who == 1 or processes[1].returncode != -signal.SIGABRT:
+    assert processes[1 - who].returncode == 1, errors
+    assert "another process of the run has ended; to go on:" in errors
+
+
 @pytest.mark.parametrize("option", ["--num-processes=2", "--process-id=0"])
 def test_processes_that_cannot_find_each_other(qm9_dir, tmp_path, capsys, option):
   assert exit_code(qm9.main, small(qm9_dir, tmp_path / "run", option)) == 2
   assert "need --coordinator" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("variable", ["JAX_NUM_PROCESSES", "JAX_PROCESS_ID"])
+def test_the_environment_without_an_address(monkeypatch, variable):
+  monkeypatch.setenv(variable, "1")
+  with pytest.raises(ValueError, match=f"{variable}.* need --coordinator"):
+    initialize(DeviceConfig())
+
+
+@pytest.mark.parametrize(
+  "address", ["localhost", "localhost:", ":1234", "a:b:1234", "host:0", "host:65536"]
+)
+@pytest.mark.parametrize("source", ["--coordinator", "JAX_COORDINATOR_ADDRESS"])
+def test_the_address_is_checked(monkeypatch, source, address):
+  config = DeviceConfig(coordinator=address)
+  if source != "--coordinator":
+    monkeypatch.setenv(source, address)
+    config = DeviceConfig()
+  with pytest.raises(ValueError, match=f"{source} must be HOST:PORT, got '{address}'"):
+    initialize(config)
+
+
+@pytest.mark.parametrize(
+  ("count", "number", "message"),
+  [
+    (0, 0, "--num-processes must be at least 1, got 0"),
+    (2, 2, "--process-id must be from 0 to --num-processes - 1, got 2 of 2"),
+    (None, -1, "--process-id must be from 0 to --num-processes - 1, got -1"),
+  ],
+)
+def test_the_numbers_are_checked(count, number, message):
+  config = DeviceConfig(
+    coordinator="127.0.0.1:1", num_processes=count, process_id=number
+  )
+  with pytest.raises(ValueError, match=message):
+    initialize(config)
+
+
+def test_a_first_process_that_is_not_there(monkeypatch, capsys):
+  monkeypatch.setattr(devices, "_WAIT_SECONDS", 1.2)
+  address = f"127.0.0.1:{free_port()}"
+  config = DeviceConfig(coordinator=address, num_processes=2, process_id=1)
+  with pytest.raises(ConnectionError, match=f"no process listens at {address}"):
+    initialize(config)
+  assert capsys.readouterr().err == f"waiting for {address}\n"
+
+
+def test_a_port_that_is_taken(qm9_dir, tmp_path):
+  with socket.socket(socket.AF_INET6) as taken:
+    taken.bind(("::", 0))
+    taken.listen()
+    address = f"localhost:{taken.getsockname()[1]}"
+    process = start(
+      *small(qm9_dir, tmp_path / "run"),
+      f"--coordinator={address}",
+      "--num-processes=2",
+      "--process-id=0",
+    )
+    _, errors = process.communicate(timeout=60)
+  assert process.returncode == 2, errors
+  assert f"cannot meet at {address}" in " ".join(errors.split())
+  assert "Traceback" not in errors
+
+
+def test_a_first_process_that_stays_alone():
+  code = f"""
+from igb_jax.training import devices
+devices._WAIT_SECONDS = 1
+devices.initialize(devices.DeviceConfig(
+  coordinator="127.0.0.1:{free_port()}", num_processes=2, process_id=0))
+"""
+  process = start(code=code)
+  _, errors = process.communicate(timeout=60)
+  assert process.returncode == 2, errors
+  assert "not all processes of the run have met" in errors
+
+
+def of_processes(*counts: int) -> list[Any]:
+  """Devices of several processes, as JAX would list them."""
+  return [
+    SimpleNamespace(process_index=process, id=10 * process + i, device_kind="a kind")
+    for process, count in enumerate(counts)
+    for i in range(count)
+  ]
+
+
+@pytest.mark.parametrize("process", [0, 1])
+@pytest.mark.parametrize(
+  ("counts", "num_devices", "mesh", "message"),
+  [
+    ((2, 2), 2, None, "several processes use all their devices: 4, not 2"),
+    ((2, 2), 3, None, "several processes use all their devices: 4, not 3"),
+    ((2, 2), None, "data=2", "several processes use all their devices: 4, not 2"),
+    ((1, 3), None, None, "cannot be divided alike over processes with 1, 3 devices"),
+    ((2, 2, 2), None, "data=2,model=3", "model=3 cannot be divided alike"),
+  ],
+)
+def test_every_process_refuses_what_cannot_be_divided(
+  monkeypatch, process, counts, num_devices, mesh, message
+):
+  monkeypatch.setattr(jax, "devices", lambda: of_processes(*counts))
+  monkeypatch.setattr(jax, "process_index", lambda: process)
+  with pytest.raises(ValueError, match=message):
+    devices.Devices(num_devices, mesh)
+
+
+def test_how_devices_are_described(monkeypatch):
+  monkeypatch.setattr(jax, "devices", lambda: of_processes(4, 4))
+  assert describe_devices(None, None) == "8 x a kind"
+  assert describe_devices(None, "data=2,model=2") == "4 x a kind"
+  assert describe_devices(1, None) == "a kind"
 
 
 def test_the_environments_numbers_must_be_numbers(qm9_dir, tmp_path, monkeypatch):

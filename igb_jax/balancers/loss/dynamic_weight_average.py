@@ -9,7 +9,11 @@ section 3.3, equation 7.
 
 The paper takes the means over the two latest epochs. Published code, followed here,
 takes them over steps: the two halves of the last 2 x 25 loss vectors, the current
-one included, with weights of 1 for the first 26 steps.
+one included, with weights of 1 for the first 26 steps. The window holds ones at first,
+which count in the ratios of steps 27 to 50.
+
+That is fair only as long as all tasks have as many losses. Once one lacks a loss that
+can be used, a task whose own window is not full of its losses has the ratio 1.
 """
 
 from typing import Any, NamedTuple
@@ -34,12 +38,14 @@ class DynamicWeightAverageState(NamedTuple):
 
   Attributes:
     step: i32[], number of updates so far.
+    num_valid: i32[K], valid losses of every task so far.
     window: f32[2 window, K], the latest valid losses of every task, newest last.
     weights: f32[K], weights of the latest update; they sum to K, or to the number of
       tasks that were present.
   """
 
   step: jax.Array
+  num_valid: jax.Array
   window: jax.Array
   weights: jax.Array
 
@@ -86,6 +92,7 @@ def dynamic_weight_average(
     del key
     return DynamicWeightAverageState(
       step=jnp.zeros((), jnp.int32),
+      num_valid=jnp.zeros(num_tasks, jnp.int32),
       window=jnp.ones((2 * window, num_tasks), jnp.float32),
       weights=jnp.ones(num_tasks, jnp.float32),
     )
@@ -98,19 +105,23 @@ def dynamic_weight_average(
   ) -> tuple[jax.Array, DynamicWeightAverageState]:
     del extra
     valid = is_valid(losses, present)
+    step = increment(state.step)
+    count = jnp.where(valid, increment(state.num_valid), state.num_valid)
     history = jax.lax.stop_gradient(
       jnp.where(valid, jnp.vstack([state.window[1:], losses]), state.window)
     )
     # divided first, since a sum may overflow
     older, newer = (history.reshape(2, window, num_tasks) / window).sum(axis=1)
+    # a task that never had a loss holds nobody back
+    in_step = ((count == step) | (count == 0)).all()
+    has_ratio = jnp.where(in_step, count > window + 1, count >= 2 * window)
+    ratio = jnp.where(has_ratio, newer / older, 1.0)
     weights = jnp.where(
-      state.step > window,
-      softmax_weights(newer / older / temperature, present),
-      1.0,
+      has_ratio.any(), softmax_weights(ratio / temperature, present), 1.0
     )
     weighted = weights * (log_losses(losses) if log else losses)
     return weighted, DynamicWeightAverageState(
-      step=increment(state.step), window=history, weights=weights
+      step=step, num_valid=count, window=history, weights=weights
     )
 
   return loss_balancer(num_tasks, init, update)

@@ -16,6 +16,16 @@ A step that lacks a task makes no transition, nor does the one after it. The act
 sees the latest loss of the absent task, and its action is restricted to the others: a
 softmax over them, which sums to their number.
 
+A transition out of all proportion, with a loss above 1,000 of its base loss before or
+after or a reward beyond +-1,000, is not stored either. The published code stores every
+one; but the critics' Adams remember the square of a gradient for thousands of updates,
+and after one loss of 1e12 they would not learn for some 90,000. So one bad batch costs
+two transitions, while an agent whose task stays that high above its base loss learns
+nothing more (`num_outliers` counts both). Nor does a loss enter the base losses that is
+above 1,000 times their mean so far; but the first of the base epoch does, whatever it
+is, and if it is an outlier, the declines of its task count for next to nothing in all
+that follows.
+
 Reference: Dai et al., "Improvable Gap Balancing for Multi-Task Learning", UAI 2023,
 section 3.3, Algorithm 2 and equation 4. `igb_jax.balancers.sac` has the agent. The
 published code for QM9 reads the learning rate anew each epoch, so that its alpha is
@@ -46,6 +56,11 @@ from igb_jax.balancers.common import (
 from igb_jax.balancers.loss.masked import loss_balancer
 from igb_jax.balancers.types import LossBalancer
 
+# Real rewards are of order 1 and below, and losses seldom rise above tens of their
+# base; squared, these bounds are still something that Adam can forget.
+_LARGEST_REWARD = 1e3
+_LARGEST_RELATIVE_LOSS = 1e3
+
 
 class IGBv2State(NamedTuple):
   """State of `igbv2`.
@@ -62,6 +77,9 @@ class IGBv2State(NamedTuple):
     replay: the ring buffer of transitions.
     num_nonfinite: i32[], steps whose losses, of the tasks present, were not all finite;
       they reach neither buffer nor agent.
+    num_outliers: i32[], steps of the base epoch of which a loss was left out, and
+      transitions that were not stored, since a loss or the reward is finite but out of
+      all proportion; an outlier of one step spoils two transitions.
     num_rejected: i32[], updates of the agent that were undone since their result was
       not finite.
     weights: f32[K], weights of the latest update; they sum to K, or to the number of
@@ -77,6 +95,7 @@ class IGBv2State(NamedTuple):
   agent: sac.AgentState
   replay: sac.Replay
   num_nonfinite: jax.Array
+  num_outliers: jax.Array
   num_rejected: jax.Array
   weights: jax.Array
 
@@ -179,6 +198,7 @@ def igbv2(
       agent=agent.init(agent_key),
       replay=sac.empty(buffer_size, num_tasks),
       num_nonfinite=jnp.zeros((), jnp.int32),
+      num_outliers=jnp.zeros((), jnp.int32),
       num_rejected=jnp.zeros((), jnp.int32),
       weights=jnp.ones(num_tasks, jnp.float32),
     )
@@ -230,11 +250,11 @@ def igbv2(
     learn_key, random_key, action_key = jax.random.split(key, 3)
 
     has_base = state.step >= base_end
+    for_base = (state.step >= base_start) & ~has_base & is_valid(constant, present)
+    too_large = constant > _LARGEST_RELATIVE_LOSS * state.base_losses
+    outliers = for_base & too_large & (state.base_count > 0)
     base_losses, base_count = update_mean(
-      state.base_losses,
-      state.base_count,
-      constant,
-      (state.step >= base_start) & ~has_base & is_valid(constant, present),
+      state.base_losses, state.base_count, constant, for_base & ~outliers
     )
     decline = jnp.where(
       base_count > 0, (state.previous_losses - constant) / base_losses, jnp.inf
@@ -244,7 +264,10 @@ def igbv2(
     known = finite if present is None else finite & present
     all_known = known.all()
     complete = has_base & all_known & state.previous_finite & jnp.isfinite(reward)
-    replay = sac.add(state.replay, transition, complete)
+    largest = jnp.maximum(jnp.abs(state.previous_losses), jnp.abs(constant))
+    in_proportion = (largest <= _LARGEST_RELATIVE_LOSS * base_losses).all()
+    in_proportion &= jnp.abs(reward) <= _LARGEST_REWARD
+    replay = sac.add(state.replay, transition, complete & in_proportion)
 
     due = (state.step >= warmup_epochs * steps_per_epoch) & (replay.size > 0)
     due &= state.step % update_every == 0
@@ -271,6 +294,7 @@ def igbv2(
       agent=agent_state,
       replay=replay,
       num_nonfinite=state.num_nonfinite + ~finite,
+      num_outliers=state.num_outliers + (outliers.any() | (complete & ~in_proportion)),
       num_rejected=state.num_rejected + num_rejected,
       weights=weights,
     )

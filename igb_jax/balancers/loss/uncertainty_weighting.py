@@ -7,6 +7,12 @@ and descend the gradient of the sum of the weighted losses by an Adam of their o
 
     d/ds_k = (1 - L_k e^{-s_k}) / 2
 
+Beyond what is published, a derivative is clipped at 10 times the root mean square of
+those before it (which Adam keeps), or at 10 where that is more, and the very first at
+1,000: Adam remembers the square of a single outlier for thousands of steps, in which s
+would stand still. A loss that stays large is followed all the same, since the limit
+grows with it.
+
 Reference: Kendall et al., "Multi-Task Learning Using Uncertainty to Weigh Losses for
 Scene Geometry and Semantics", CVPR 2018, section 3.2.
 """
@@ -28,6 +34,9 @@ from igb_jax.balancers.types import LossBalancer
 # e^80 is near the end of float32. Only a loss that stays at 0 (1 in the log form) gets
 # there: it pushes s down without end.
 _LARGEST_LOG_VARIANCE = 80.0
+_B2 = 0.999  # of Adam
+_LARGEST_FIRST_DERIVATIVE = 1e3
+_LARGEST_DERIVATIVE = 10.0  # also relative to their root mean square so far
 
 
 class UncertaintyWeightingState(NamedTuple):
@@ -76,7 +85,7 @@ def uncertainty_weighting(
     ['0.951', '1.051']
   """
   num_tasks = check_count("num_tasks", num_tasks)
-  optimizer = optax.adam(check_positive("learning_rate", learning_rate))
+  optimizer = optax.adam(check_positive("learning_rate", learning_rate), b2=_B2)
 
   def init(key: jax.Array | None = None) -> UncertaintyWeightingState:
     del key
@@ -103,6 +112,8 @@ def uncertainty_weighting(
     usable = jnp.isfinite(gradient**2)  # Adam squares it
     if present is not None:
       usable &= present
+    limit = _largest_derivative(state.adam)
+    gradient = jnp.clip(gradient, -limit, limit)
     step, adam = jax.vmap(optimizer.update)(gradient, state.adam)
     s, adam = optax.tree.where(
       usable, (optax.apply_updates(s, step), adam), (s, state.adam)
@@ -113,3 +124,14 @@ def uncertainty_weighting(
     )
 
   return loss_balancer(num_tasks, init, update)
+
+
+def _largest_derivative(adam: optax.OptState) -> jax.Array:
+  """f32[K]: beyond which a derivative is an outlier to one Adam a task."""
+  count, nu = (optax.tree.get(adam, name) for name in ("count", "nu"))
+  root_mean_square = jnp.sqrt(nu / (1 - jnp.float32(_B2) ** jnp.maximum(count, 1)))
+  return jnp.where(
+    count > 0,
+    _LARGEST_DERIVATIVE * jnp.maximum(root_mean_square, 1.0),
+    _LARGEST_FIRST_DERIVATIVE,
+  )
