@@ -139,6 +139,7 @@ def _wait_for(host: str, port: int, count: int | None, number: int | None) -> No
   if number is None:  # JAX has yet to find out whether it is this one
     return
   if number == 0:
+    _check_free(port)  # JAX crashes where it is not
     if count is None or count > 1:
       _tell(f"waiting at {host}:{port} for the other processes")
     return
@@ -159,6 +160,16 @@ def _wait_for(host: str, port: int, count: int | None, number: int | None) -> No
       _tell(f"waiting for {host}:{port}")
       told = True
     time.sleep(_RETRY_SECONDS)
+
+
+def _check_free(port: int) -> None:
+  try:
+    socket.create_server(("", port)).close()
+  except OSError as error:
+    raise ConnectionError(
+      f"the first process cannot listen at port {port}: {error.strerror}. Take another "
+      "port for --coordinator, or end what uses this one."
+    ) from error
 
 
 @contextlib.contextmanager

@@ -153,7 +153,10 @@ def weights_of(name: str, value: float | None, at: int) -> np.ndarray:
   return np.asarray(weights)
 
 
-@pytest.mark.parametrize("value", [1e12, 1e18, 1e30])
+@pytest.mark.parametrize(
+  "value",
+  [1e12, *(pytest.param(value, marks=pytest.mark.slow) for value in (1e18, 1e30))],
+)
 @pytest.mark.parametrize("name", [n for n, kind in NAMES.items() if kind == "loss"])
 def test_weights_come_back_after_one_outlier(name, value):
   for at in (5, 200, 500):

@@ -204,7 +204,9 @@ def test_two_processes_prepare_once(tmp_path):
 
 @pytest.mark.parametrize("stop", [signal.SIGKILL, signal.SIGINT])
 def test_stopped_half_way(tmp_path, stop):
-  process = start(tmp_path, 20_000)
+  # a shell starts what it runs in the background with Ctrl-C ignored
+  heard = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+  process = start(tmp_path, 20_000, heard)
   assert process.stderr is not None
   while "Finding bonds" not in process.stderr.readline():
     assert process.poll() is None

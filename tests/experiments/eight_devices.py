@@ -22,7 +22,7 @@ MESHES = {"one": "--devices=1", "data": "--devices=8", "model": "--mesh=data=4,m
 GRADIENT_TOLERANCE = {"qm9": 1e-3, "nyuv2": 2e-2}
 SLOW = ["igbv1+pcgrad", *balancers.names()]
 CASES = [
-  ("qm9", "igbv2+nashmtl"),
+  pytest.param("qm9", "igbv2+nashmtl", marks=pytest.mark.slow),
   pytest.param("nyuv2", "igbv2+nashmtl", marks=pytest.mark.slow),
   *(
     pytest.param(name, spec, marks=pytest.mark.slow)

@@ -274,6 +274,7 @@ print(results[0][2])
 """
 
 
+@pytest.mark.slow
 def test_two_devices_equal_one(write_task):
   flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=2"
   # 4,800 shared parameters, which the axis model divides

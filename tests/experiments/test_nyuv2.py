@@ -48,7 +48,10 @@ def write_images(folder, numbers=(4, 3), size=(32, 64)) -> None:
   "arguments",
   [
     ["--balancer=igbv1"],
-    ["--balancer=igbv1+nashmtl", "--balancer-options", "update_every=2"],
+    pytest.param(
+      ["--balancer=igbv1+nashmtl", "--balancer-options", "update_every=2"],
+      marks=pytest.mark.slow,
+    ),
     ["--balancer=ew", "--split=standard", "--dtype=bfloat16"],
   ],
 )
@@ -116,6 +119,7 @@ def test_a_scene_that_cannot_be_read_ends_the_run(tmp_path, monkeypatch, capsys)
   assert f"what was saved before is in {out}" in shown
 
 
+@pytest.mark.slow
 def test_same_seed_same_numbers(tmp_path):
   for name, seed in (("a", 3), ("b", 3), ("c", 4)):
     arguments = small(tmp_path / name, f"--seed={seed}", "--balancer=ew", "--epochs=1")

@@ -22,7 +22,7 @@ OPTIONS = {
   # learns within the few steps of this test
   "igbv2": ["--balancer-options=start_epoch=2", "--balancer-options=warmup_epochs=1"],
 }
-QUICK = {"igbv2"}
+QUICK = {"uw"}
 
 
 def assert_close(together: dict, alone: dict) -> None:
@@ -90,6 +90,7 @@ def test_seeds_of_scenes_at_once_are_the_runs_that_they_are_alone(tmp_path):
   assert (out / "seed1" / "plots" / "predictions.png").stat().st_size > 0
 
 
+@pytest.mark.slow
 def test_batches_of_other_shapes_are_taken_one_after_another(qm9_dir, tmp_path):
   arguments = small(qm9_dir, tmp_path, "--size-groups=3", "--batch-size=24")
   ready = experiment.QM9Experiment(experiment.parse_config(arguments))

@@ -21,7 +21,7 @@ from tests.experiments.test_qm9 import small as small_molecules
 
 SPECS = [
   "igbv1+nashmtl",
-  "igbv2+mgda",
+  pytest.param("igbv2+mgda", marks=pytest.mark.slow),
   *(pytest.param(name, marks=pytest.mark.slow) for name in balancers.names()),
 ]
 

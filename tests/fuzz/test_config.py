@@ -47,6 +47,7 @@ READER = Reader(
   check=check,
   named=lambda path: "config.json" if path.name == "config.json" else path.name,
   attacks=(value_replaced,) * 3,
+  only="config.json",
 )
 
 

@@ -92,7 +92,7 @@ def test_keeps_the_best_epoch_and_the_newest(tmp_path):
   best, progress = run.best
   assert len(progress["records"]) == 2
   assert best.step == 8
-  assert sorted(path.name for path in (tmp_path / "c").iterdir()) == ["16", "8"]
+  assert sorted(path.name for path in (tmp_path / "c").iterdir()) == ["12", "16", "8"]
   assert (best.params["x"] != final.params["x"]).all()
   assert jax.tree.structure(best) == jax.tree.structure(final)
 
