@@ -2,26 +2,20 @@
 
 import os
 import platform
-import re
 import time
 from collections.abc import Callable, Mapping
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 
 import numpy as np
 
 from igb_jax import balancers
+from igb_jax.training.machine import processor
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "torch", "torch_geometric", "cvxpy")
 
 
 def machine() -> str:
   """Processor, cores, versions and memory setting, in a line."""
-  try:
-    info = Path("/proc/cpuinfo").read_text()
-    (name,) = re.findall(r"model name\s*: (.*)", info)[:1] or [platform.machine()]
-  except OSError:
-    name = platform.processor() or platform.machine()
   versions = [f"Python {platform.python_version()}"]
   for package in PACKAGES:
     try:
@@ -30,7 +24,8 @@ def machine() -> str:
       versions.append(f"no {package}")
   tunables = os.environ.get("GLIBC_TUNABLES", "none")
   return (
-    f"{name}, {os.cpu_count()} cores; {', '.join(versions)}; GLIBC_TUNABLES: {tunables}"
+    f"{processor()}, {os.cpu_count()} cores; {', '.join(versions)}; "
+    f"GLIBC_TUNABLES: {tunables}"
   )
 
 

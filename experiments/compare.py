@@ -17,6 +17,7 @@ import os
 import platform
 import shlex
 import signal
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -37,13 +38,14 @@ from experiments.comparison.plan import (
   Contender,
   Job,
   baseline_jobs,
-  baseline_runs,
   contender_jobs,
   missing,
   parse_contenders,
   read_summary,
 )
 from experiments.comparison.report import write_report
+from igb_jax.training import command_line
+from igb_jax.training.machine import processor
 from igb_jax.training.results import say
 from igb_jax.training.run import (
   EXIT_BAD_INPUT,
@@ -51,7 +53,12 @@ from igb_jax.training.run import (
   EXIT_INTERRUPTED,
   EXIT_TERMINATED,
 )
-from igb_jax.training.run_folder import RunFolder, differing_options, read_object
+from igb_jax.training.run_folder import (
+  RunFolder,
+  differing_options,
+  read_object,
+  write_whole,
+)
 
 _PACKAGES = ("igb_jax", "jax", "jaxlib", "flax", "optax", "numpy")
 _OWN_OPTIONS = ("balancer", "balancer_options", "seed", "seeds", "out", "resume")
@@ -125,8 +132,8 @@ class Comparison:
     for name in _OWN_OPTIONS:
       if getattr(self.options, name) != getattr(default, name):
         raise ValueError(
-          f"the comparison itself sets --{name.replace('_', '-')} of its runs; give "
-          "--balancers, --seeds and --out instead."
+          f"the comparison itself sets {command_line.option_of(name)} of its runs; "
+          "give --balancers, --seeds and --out instead."
         )
     has_folder = self.dataset_name in ("nyuv2", "rooms") and self.options.data_dir
     if self.dataset_name == "nyuv2" and not has_folder:
@@ -136,12 +143,7 @@ class Comparison:
       )
     if self.dataset_name == "rooms" and has_folder:
       raise ValueError("--dataset rooms takes no --data-dir; --dataset nyuv2 does.")
-    for name in ("seeds", "gradient_seeds"):
-      number = getattr(config, name)
-      if number is not None and number < 1:
-        raise ValueError(
-          f"--{name.replace('_', '-')} must be at least 1, got {number}."
-        )
+    command_line.check_at_least(config, {"seeds": 1, "gradient_seeds": 1})
     self.tasks = list(self.dataset.task_names(self.options))
     self.contenders = parse_contenders(config.balancers, self.tasks)
     if config.out is None and not config.dry_run:
@@ -184,7 +186,7 @@ class Comparison:
     Args:
       seeds_at_once: how many seeds of a loss balancer are trained in one step.
     """
-    jobs = baseline_jobs(baseline_runs(self.tasks)) if self.config.baselines else []
+    jobs = baseline_jobs(self.tasks) if self.config.baselines else []
     for kind, at_once in (("loss", seeds_at_once), ("gradient", 1)):
       of_kind = [
         contender_jobs(contender, self.seeds_of(contender), at_once)
@@ -256,8 +258,8 @@ def begin(comparison: Comparison, out: Path, arguments: Sequence[str]) -> None:
   """
   path = out / "compare.json"
   if not path.exists():
-    partial = path.with_suffix(".partial")
-    partial.unlink(missing_ok=True)  # of a comparison killed before it began
+    # of a comparison killed before it began
+    path.with_suffix(".partial").unlink(missing_ok=True)
     RunFolder.check(out)
     out.mkdir(parents=True, exist_ok=True)
     content = {
@@ -265,8 +267,7 @@ def begin(comparison: Comparison, out: Path, arguments: Sequence[str]) -> None:
       "started": datetime.now(UTC).isoformat(timespec="seconds"),
       "settings": comparison.settings,
     }
-    partial.write_text(json.dumps(content, indent=2, default=os.fspath))
-    os.replace(partial, path)
+    write_whole(path, json.dumps(content, indent=2, default=os.fspath))
     return
   before = read_object(path).get("settings")
   if not isinstance(before, dict):
@@ -316,9 +317,10 @@ def compare(comparison: Comparison, out: Path, console: Console) -> int:
   runs = [run for job in jobs for run in job.runs]
   left = missing(out, runs, num_epochs)
   say(console, f"{len(runs) - len(left)} of {len(runs)} runs are done.")
-  for run in left:
-    if run.folder in failures:
-      say(console, f"failed: {run.name}, see {out / run.folder}.log")
+  for job in jobs:
+    for run in job.runs:
+      if run in left and run.folder in failures:
+        say(console, f"failed: {run.name}, see {out / job.log}")
   say(console, "files:")
   for path in paths:
     say(console, f"  {path}")
@@ -397,7 +399,7 @@ def collect(
     "notice": measured["notice"],
     "command": content["command"],
     "started": content["started"],
-    "machine": f"{measured['device']}, {_processor()}, {os.cpu_count()} cores",
+    "machine": f"{measured['device']}, {processor()}, {os.cpu_count()} cores",
     "versions": {name: version(name) for name in _PACKAGES}
     | {"python": platform.python_version()},
     "config": content["settings"],
@@ -427,14 +429,13 @@ def _measured(comparison: Comparison, out: Path, console: Console) -> dict[str, 
   }
   request_path = out / "measure.request.json"
   request_path.write_text(json.dumps(request, default=os.fspath))
-  partial, log = path.with_suffix(".partial"), out / "measure.log"
-  arguments = [os.fspath(request_path), os.fspath(partial)]
+  log = out / "measure.log"
+  arguments = [os.fspath(request_path), os.fspath(path)]
   code = _run_process("experiments.comparison.measure", arguments, log)
   if code:
     raise ComparisonError(
       f"the steps could not be measured (exit code {code}):\n{_last_lines(log)}"
     )
-  os.replace(partial, path)
   request_path.unlink()
   return read_object(path)
 
@@ -459,13 +460,13 @@ def _run_jobs(
   with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
     task = bar.add_task("", total=sum(costs.values()), runs="")
     done = 0
-    for job in jobs:
-      log = out / f"{job.folder}.log"
+    for index, job in enumerate(jobs):
+      log = out / job.log
       if missing(out, job.runs, num_epochs):
         left = sum(
           costs[each.folder]
-          for each in jobs
-          if missing(out, each.runs, num_epochs) and each.folder not in failures
+          for each in jobs[index:]
+          if missing(out, each.runs, num_epochs)
         )
         bar.update(task, description=job.name, runs=f"{done} of {num_runs} runs done")
         if bar.disable:
@@ -530,7 +531,7 @@ def _estimate(comparison: Comparison, job: Job, measured: dict[str, Any]) -> flo
   timing, evaluation = measured["timing"], measured["evaluation_seconds"]
   epochs, steps = comparison.options.epochs, measured["steps_per_epoch"]
   known = timing.get(job.cost) or next(iter(timing.values()))
-  a_step = sorted(known["seconds"])[len(known["seconds"]) // 2]
+  a_step = statistics.median(known["seconds"])
   a_run = epochs * (steps * a_step + evaluation["validation"]) + evaluation["test"]
   return _START_SECONDS + measured["made_seconds"] + len(job.runs) * a_run
 
@@ -546,15 +547,6 @@ def _duration(seconds: float) -> str:
   if minutes == 0:
     return f"{seconds:.0f} s"
   return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min"
-
-
-def _processor() -> str:
-  """Name of the processor."""
-  with contextlib.suppress(OSError):
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-      if line.startswith("model name"):
-        return line.partition(":")[2].strip()
-  return platform.processor() or platform.machine()
 
 
 def _last_lines(log: Path) -> str:

@@ -9,7 +9,6 @@ batches of them: the rows that are left over at its end, fewer than a batch, are
 other epochs.
 """
 
-import copy
 import dataclasses
 import sys
 from collections.abc import Iterator, Sequence
@@ -178,7 +177,7 @@ class CustomExperiment:
       config.balancer_options,
       task_names=self.task_names,
     )
-    self._set_seed(config.seed)
+    self.set_seed(config.seed)
     self.init_state()  # whether the parameters are divided as the balancer needs them
 
   def _metrics(self) -> tuple[Metric, ...]:
@@ -208,17 +207,12 @@ class CustomExperiment:
       metrics.append(Metric(metric.name, metric.unit, float(base), higher, metric.task))
     return tuple(metrics)
 
-  def for_seed(self, seed: int) -> "CustomExperiment":
-    """The same with another seed; it shares data, net and compiled functions.
+  def set_seed(self, seed: int) -> None:
+    """Sets what depends on the seed anew.
 
     Args:
-      seed: the other one.
+      seed: of the run.
     """
-    other = copy.copy(self)
-    other._set_seed(seed)
-    return other
-
-  def _set_seed(self, seed: int) -> None:
     self.config = dataclasses.replace(self.config, seed=seed)
     params_key, self._balancer_key = jax.random.split(jax.random.key(seed))
     self.initial_params = self._init(params_key)

@@ -12,7 +12,6 @@ last ten epochs on all 654 test images). Without NYUv2 the scenes are generated 
 whose numbers compare with nobody's.
 """
 
-import copy
 import dataclasses
 import json
 import sys
@@ -280,7 +279,7 @@ _TASK_OF_METRIC = {
 class NYUv2Experiment:
   """The scenes, the net and the balancer of one run, ready to train.
 
-  Implements `igb_jax.training.run.Experiment`.
+  Implements `igb_jax.training.experiment.Experiment`.
   """
 
   task_names = scene_tasks.TASKS
@@ -363,7 +362,7 @@ class NYUv2Experiment:
       config.balancer_options,
       task_names=self.task_names,
     )
-    self._set_seed(config.seed)
+    self.set_seed(config.seed)
 
   def _train_batches(self, seed: int) -> TrainBatches:
     config = self.config
@@ -378,7 +377,12 @@ class NYUv2Experiment:
       part=self.devices.part,
     )
 
-  def _set_seed(self, seed: int) -> None:
+  def set_seed(self, seed: int) -> None:
+    """Sets what depends on the seed anew.
+
+    Args:
+      seed: of the run.
+    """
     self.config = dataclasses.replace(self.config, seed=seed)
     self._train = self._train_batches(seed)
     self._iterator: Generator[SceneBatch] | None = None
@@ -387,16 +391,6 @@ class NYUv2Experiment:
     variables = dict(self._init(params_key))
     self.initial_params = variables.pop("params")
     self.initial_variables = variables
-
-  def for_seed(self, seed: int) -> "NYUv2Experiment":
-    """The same with another seed; it shares scenes, net and compiled functions.
-
-    Args:
-      seed: the other one.
-    """
-    other = copy.copy(self)
-    other._set_seed(seed)
-    return other
 
   def _what_differs(self, data: nyuv2.NYUv2) -> str | None:
     config = self.config

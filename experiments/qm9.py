@@ -10,7 +10,6 @@ where delta_m on the validation molecules no longer falls, and the epoch with th
 validation delta_m tested.
 """
 
-import copy
 import dataclasses
 import sys
 from collections.abc import Iterator, Sequence
@@ -203,7 +202,7 @@ def present_of(batch: MoleculeBatch) -> jax.Array:
 class QM9Experiment:
   """The data, the net and the balancer of one run, ready to train.
 
-  Implements `igb_jax.training.run.Experiment`.
+  Implements `igb_jax.training.experiment.Experiment`.
   """
 
   dataset = "qm9"
@@ -295,23 +294,18 @@ class QM9Experiment:
       config.balancer_options,
       task_names=self.task_names,
     )
-    self._set_seed(config.seed)
+    self.set_seed(config.seed)
 
-  def _set_seed(self, seed: int) -> None:
+  def set_seed(self, seed: int) -> None:
+    """Sets what depends on the seed anew.
+
+    Args:
+      seed: of the run.
+    """
     self.config = dataclasses.replace(self.config, seed=seed)
     params_key, self._balancer_key = jax.random.split(jax.random.key(seed))
     shown = self.train_batches(0)[0].graphs
     self.initial_params = self._init(params_key, shown)["params"]
-
-  def for_seed(self, seed: int) -> "QM9Experiment":
-    """The same with another seed; it shares data, net and compiled functions.
-
-    Args:
-      seed: the other one.
-    """
-    other = copy.copy(self)
-    other._set_seed(seed)
-    return other
 
   def _make_balancer(self, steps_per_epoch: int) -> balancers.Balancer:
     return make_balancer(

@@ -23,9 +23,10 @@ from rich.console import Console
 
 from experiments.comparison.datasets import DATASETS
 from experiments.comparison.plan import Contender
-from igb_jax.training.experiment import Experiment
+from igb_jax.training.experiment import Experiment, for_seed
 from igb_jax.training.results import say
 from igb_jax.training.run import use_compilation_cache
+from igb_jax.training.run_folder import write_whole
 from igb_jax.training.seeds import SeedsState, step_together
 from igb_jax.training.step import Batch, TrainState
 
@@ -63,6 +64,7 @@ def _memory_bytes(compiled: Any) -> int | None:
 
 
 def measure_steps(
+  ew: _Stepper,
   make_experiment: Callable[[Contender], Experiment],
   contenders: Sequence[Contender],
   say_line: Callable[[str], None],
@@ -70,6 +72,7 @@ def measure_steps(
   """Seconds of a step and memory of each balancer, in turns with ew.
 
   Args:
+    ew: takes the steps of ew.
     make_experiment: with a balancer.
     contenders: the balancers.
     say_line: shows a line.
@@ -77,12 +80,15 @@ def measure_steps(
   Returns:
     name -> `seconds` of a step in each turn, the ratios `of_ew`, `memory_bytes`.
   """
-  ew = _stepper(make_experiment(_EW))
   count = max(1, round(_SECONDS_OF_TURN / ew.steps(1)))
   timing = {}
   for contender in contenders:
     is_ew = contender == _EW
-    stepper = ew if is_ew else _stepper(make_experiment(contender))
+    if is_ew:
+      stepper = ew
+    else:
+      with contextlib.closing(make_experiment(contender)) as experiment:
+        stepper = _stepper(experiment)
     seconds, of_ew = [], []
     for turn in range(TURNS):
       pair = {} if is_ew else {"ew": ew}
@@ -104,8 +110,7 @@ def measure_steps(
 
 
 def _stepper(experiment: Experiment) -> _Stepper:
-  with contextlib.closing(experiment):
-    return _Stepper(experiment.step, experiment.init_state(), _some_batches(experiment))
+  return _Stepper(experiment.step, experiment.init_state(), _some_batches(experiment))
 
 
 def _some_batches(experiment: Experiment, most: int = 8) -> list[Batch]:
@@ -121,12 +126,13 @@ def _some_batches(experiment: Experiment, most: int = 8) -> list[Batch]:
 
 
 def measure_seeds(
-  experiment: Experiment, seeds: Sequence[int], together: str
+  experiment: Experiment, alone: _Stepper, seeds: Sequence[int], together: str
 ) -> dict[str, Any]:
   """How many seeds of a loss balancer are best trained at once.
 
   Args:
     experiment: with ew, on one device.
+    alone: takes its steps.
     seeds: of the comparison.
     together: "always", "never", or "auto" to take what is faster.
 
@@ -138,30 +144,26 @@ def measure_seeds(
   if jax.device_count() > 1:
     why = "seeds are trained one after another, since each run uses all devices"
     return {"at_once": 1, "why": why}
-  with contextlib.closing(experiment):
-    alone = _stepper(experiment)
-    free = free_memory()
-    at_once = len(seeds)
-    if free is not None and alone.memory_bytes:
-      at_once = min(at_once, int(_MEMORY_SHARE * free) // alone.memory_bytes)
-    if at_once < 2:
-      why = "seeds are trained one after another, since memory is for one only"
-      return {"at_once": 1, "why": why}
-    if together == "always":
-      return {"at_once": at_once, "why": f"{at_once} seeds are trained at once"}
-    each = [experiment.for_seed(seed) for seed in seeds[:at_once]]
-    states = SeedsState.of([one.init_state() for one in each]).train
-    batches = _some_batches(experiment)
-    shifted = [
-      tuple(batches[(index + i) % len(batches)] for i in range(at_once))
-      for index in range(len(batches))
-    ]
-    together_step = functools.partial(step_together, experiment.step)
-    several = _Stepper(together_step, states, shifted)
-    count = max(1, round(_SECONDS_OF_TURN / several.steps(1)))
-    ratios = [
-      several.steps(count) / (at_once * alone.steps(count)) for _ in range(TURNS)
-    ]
+  free = free_memory()
+  at_once = len(seeds)
+  if free is not None and alone.memory_bytes:
+    at_once = min(at_once, int(_MEMORY_SHARE * free) // alone.memory_bytes)
+  if at_once < 2:
+    why = "seeds are trained one after another, since memory is for one only"
+    return {"at_once": 1, "why": why}
+  if together == "always":
+    return {"at_once": at_once, "why": f"{at_once} seeds are trained at once"}
+  each = [for_seed(experiment, seed) for seed in seeds[:at_once]]
+  states = SeedsState.of([one.init_state() for one in each]).train
+  batches = _some_batches(experiment)
+  shifted = [
+    tuple(batches[(index + i) % len(batches)] for i in range(at_once))
+    for index in range(len(batches))
+  ]
+  together_step = functools.partial(step_together, experiment.step)
+  several = _Stepper(together_step, states, shifted)
+  count = max(1, round(_SECONDS_OF_TURN / several.steps(1)))
+  ratios = [several.steps(count) / (at_once * alone.steps(count)) for _ in range(TURNS)]
   ratio = float(np.median(ratios))
   how = (
     f"a step of {at_once} seeds at once takes {ratio:.2f} [{min(ratios):.2f}, "
@@ -213,7 +215,12 @@ def main() -> None:
       start = time.perf_counter()
       ew.evaluate(state, split)
       evaluation_seconds[split] = time.perf_counter() - start
+    stepper = _stepper(ew)
+    at_once = measure_seeds(ew, stepper, request["seeds"], request["together"])
   contenders = [Contender(**each) for each in request["contenders"]]
+  timing = measure_steps(
+    stepper, make_experiment, contenders, lambda line: say(console, line)
+  )
   answer = {
     "dataset": ew.dataset,
     "description": ew.description,
@@ -234,12 +241,10 @@ def main() -> None:
     "made_seconds": made_seconds,
     "evaluation_seconds": evaluation_seconds,
     "device": jax.devices()[0].device_kind,
-    "seeds": measure_seeds(make_experiment(_EW), request["seeds"], request["together"]),
-    "timing": measure_steps(
-      make_experiment, contenders, lambda line: say(console, line)
-    ),
+    "seeds": at_once,
+    "timing": timing,
   }
-  answer_path.write_text(json.dumps(answer, indent=2))
+  write_whole(answer_path, json.dumps(answer, indent=2))
 
 
 if __name__ == "__main__":

@@ -8,14 +8,13 @@ A job is one process that trains one run or several seeds at once.
 """
 
 import dataclasses
-import json
 import urllib.parse
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from igb_jax import balancers
-from igb_jax.training.balancing import make_balancer
+from igb_jax.training.balancing import balances_gradients, make_balancer
+from igb_jax.training.run_folder import read_object
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,9 +34,7 @@ class Contender:
   @property
   def kind(self) -> str:
     """The word "gradient" if it takes K backward passes, else "loss"."""
-    kinds = balancers.names()
-    parts = self.balancer.split("+")
-    return "gradient" if any(kinds[part] == "gradient" for part in parts) else "loss"
+    return "gradient" if balances_gradients(self.balancer) else "loss"
 
   @property
   def arguments(self) -> list[str]:
@@ -119,6 +116,11 @@ class Job:
   runs: tuple[Run, ...]
   cost: str
 
+  @property
+  def log(self) -> str:
+    """What the process writes, below OUT."""
+    return f"{self.folder}.log"
+
 
 def missing(out: Path, runs: Sequence[Run], num_epochs: int) -> list[Run]:
   """The runs that are not complete.
@@ -139,45 +141,31 @@ def read_summary(folder: Path, num_epochs: int) -> dict[str, Any] | None:
     num_epochs: of a complete run.
   """
   try:
-    summary = json.loads((folder / "summary.json").read_text())
+    summary = read_object(folder / "summary.json")
   except (OSError, ValueError):
     return None
-  is_complete = isinstance(summary, dict) and summary.get("epochs") == num_epochs
-  return summary if is_complete else None
+  return summary if summary.get("epochs") == num_epochs else None
 
 
-def baseline_runs(task_names: Sequence[str]) -> list[Run]:
-  """A single-task run for each task.
+def baseline_jobs(task_names: Sequence[str]) -> list[Job]:
+  """A job for the single-task run of each task.
 
   Args:
     task_names: of the K tasks.
   """
-  return [
-    Run(f"stl {task}", f"baselines/stl-{_file_name(task)}", seed=0, task=task)
-    for task in task_names
-  ]
-
-
-def baseline_jobs(runs: Sequence[Run]) -> list[Job]:
-  """A job for each baseline.
-
-  Args:
-    runs: from `baseline_runs`.
-  """
-  return [
-    Job(
-      name=run.name,
-      folder=run.folder,
-      arguments=(
-        "--balancer=stl",
-        f"--balancer-options=task={run.task}",
-        f"--seed={run.seed}",
-      ),
-      runs=(run,),
-      cost="ew",
+  jobs = []
+  for task in task_names:
+    name, folder = f"stl {task}", f"baselines/stl-{_file_name(task)}"
+    jobs.append(
+      Job(
+        name=name,
+        folder=folder,
+        arguments=("--balancer=stl", f"--balancer-options=task={task}", "--seed=0"),
+        runs=(Run(name, folder, seed=0, task=task),),
+        cost="ew",
+      )
     )
-    for run in runs
-  ]
+  return jobs
 
 
 def contender_jobs(

@@ -9,7 +9,6 @@ import csv
 import dataclasses
 import io
 import json
-import os
 import re
 import sys
 from collections import Counter
@@ -37,6 +36,7 @@ from experiments.comparison.tables import (
   metrics_table,
 )
 from igb_jax.training.plots import BASE_EPOCH
+from igb_jax.training.run_folder import read_object, write_whole
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,19 +78,15 @@ def write_report(folder: Path, results: dict[str, Any]) -> list[Path]:
     "cost_figure": figures.cost_figure(comparison),
     "figure_groups": _figure_groups(results, comparison, curves),
   }
-  return [
-    _write(folder / "results.json", _to_json(results | {"comparison": computed})),
-    _write(folder / "results.csv", _to_csv(results)),
-    _write(folder / "report.md", _to_markdown(content)),
-    _write(folder / "report.html", _to_html(content | drawings)),
-  ]
-
-
-def _write(path: Path, text: str) -> Path:
-  partial = path.with_name(f"{path.name}.partial")
-  partial.write_text(text, encoding="utf-8")
-  os.replace(partial, path)
-  return path
+  texts = {
+    "results.json": _to_json(results | {"comparison": computed}),
+    "results.csv": _to_csv(results),
+    "report.md": _to_markdown(content),
+    "report.html": _to_html(content | drawings),
+  }
+  for name, text in texts.items():
+    write_whole(folder / name, text)
+  return [folder / name for name in texts]
 
 
 def _to_json(results: Mapping[str, Any]) -> str:
@@ -329,7 +325,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     sys.exit("usage: python -m experiments.comparison.report FOLDER")
   folder = Path(arguments[0])
   try:
-    results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+    results = read_object(folder / "results.json")
   except (OSError, ValueError) as error:
     sys.exit(f"error: {folder} has no results.json of a comparison: {error}")
   for path in write_report(folder, results):

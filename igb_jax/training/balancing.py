@@ -52,6 +52,20 @@ def make_balancer(
   return balancer
 
 
+def balances_gradients(spec: str) -> bool:
+  """Whether a specification has a gradient balancer, which takes K backward passes.
+
+  Args:
+    spec: as for `make_balancer`; an unknown name balances nothing.
+
+  Example:
+    >>> balances_gradients("igbv1+nashmtl"), balances_gradients("igbv1")
+    (True, False)
+  """
+  kinds = balancers.names()
+  return any(kinds.get(name) == "gradient" for name in spec.split("+"))
+
+
 def judged_metrics(
   metrics: Sequence[Metric],
   spec: str,

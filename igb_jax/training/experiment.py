@@ -1,8 +1,9 @@
 """What a run must know of a data set, a net and a balancer: the protocols."""
 
+import copy
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol, TypeVar
 
 import optax
 
@@ -143,8 +144,8 @@ class Experiment(Protocol):
     """What lowers the learning rate."""
     ...
 
-  def for_seed(self, seed: int) -> "Experiment":
-    """The same with another seed; it shares data, net and compiled functions."""
+  def set_seed(self, seed: int) -> None:
+    """Sets what depends on the seed anew: initial parameters, order of the batches."""
     ...
 
   def init_state(self) -> TrainState:
@@ -179,3 +180,18 @@ class Experiment(Protocol):
   def close(self) -> None:
     """Ends what still loads batches."""
     ...
+
+
+_Experiment = TypeVar("_Experiment", bound=Experiment)
+
+
+def for_seed(experiment: _Experiment, seed: int) -> _Experiment:
+  """The same with another seed; it shares data, net and compiled functions.
+
+  Args:
+    experiment: stays as it is.
+    seed: the other one.
+  """
+  other = copy.copy(experiment)
+  other.set_seed(seed)
+  return other

@@ -221,6 +221,11 @@ class Progress:
   steps: int = 0
   seconds: float = 0.0
 
+  @property
+  def epochs(self) -> int:
+    """Number of epochs that have ended."""
+    return len(self.records)
+
   def to_json(self) -> dict[str, Any]:
     """What JSON can hold; `from_json` has every number as it was."""
     text = json.dumps(dataclasses.asdict(self), default=lambda array: array.tolist())

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar, cast
 
 import jax
 import numpy as np
@@ -29,7 +29,7 @@ from igb_jax.training.devices import (
   leaving_at_once,
   wait_for_all,
 )
-from igb_jax.training.experiment import Experiment, Metric, RunConfig
+from igb_jax.training.experiment import Experiment, RunConfig, for_seed
 from igb_jax.training.interrupt import stop_on_signal
 from igb_jax.training.loop import EpochRecord, NonFiniteError, Progress, train
 from igb_jax.training.progress import TrainProgress
@@ -43,7 +43,8 @@ from igb_jax.training.seeds import (
   train_seeds,
 )
 
-__all__ = ["Experiment", "Metric", "main"]
+_State = TypeVar("_State")
+_Progress = TypeVar("_Progress", Progress, SeedsProgress)
 
 EXIT_FAILED = 1
 EXIT_BAD_INPUT = 2
@@ -234,14 +235,9 @@ def run(
   with stop_on_signal() as stop, checkpoints, progress:
     start = Progress()
     if config.resume:
-      restored = _restore_newest(checkpoints, state, console)
-      if restored is not None:
-        state, content = restored
-        start = Progress.from_json(content)
-        _check_progress(
-          len(start.records), start.steps, experiment, config, checkpoints, console
-        )
-        folder.write_json("config.json", _fields(config))  # some may have changed
+      state, start = _resume(
+        experiment, config, folder, checkpoints, state, start, console
+      )
       lines = [metrics_line(experiment, record) for record in start.records]
       folder.write_metrics(lines)
     state, reached = train(
@@ -300,8 +296,8 @@ def run_seeds(
   """Trains several seeds at once, and writes the results of each as `run` does.
 
   They go to seed0/, seed1/, ... below the run's folder, which has the checkpoints of
-  all. A seed whose numbers are not finite fails alone. What is not known yet of a seed
-  when the run is stopped is not tested: it goes on from the last checkpoint.
+  all. A seed whose numbers are not finite fails alone. After Ctrl-C what there is by
+  then is tested and written; after SIGTERM it is saved, and no more.
 
   Args:
     experiment: ready to train.
@@ -311,11 +307,10 @@ def run_seeds(
     again: the command that goes on with the run.
 
   Returns:
-    The exit code: 0 if all seeds took all of their epochs, that of the signal, or 1 if
-    a seed failed.
+    The exit code: 0 if all seeds took all of their epochs, else that of the signal.
 
   Raises:
-    ValueError: the balancer has a gradient part, or there are several devices.
+    NonFiniteError: a seed failed; the results of the others are written.
     LoadingError: a batch could not be loaded. What was saved stays.
     CheckpointError: a checkpoint could not be written, or none of a run that is resumed
       can be read. What was saved stays.
@@ -324,7 +319,7 @@ def run_seeds(
   seeds = list(config.seeds)
   named = ", ".join(map(str, seeds))
   _begin(experiment, config, folder, console, f"seeds {named}")
-  experiments = [experiment.for_seed(seed) for seed in seeds]
+  experiments = [for_seed(experiment, seed) for seed in seeds]
   configs = [_of_seed(config, folder.path, seed) for seed in seeds]
   folders = [
     RunFolder(each.out, resumed=config.resume)
@@ -351,14 +346,9 @@ def run_seeds(
     stack.enter_context(progress)
     start = SeedsProgress.at_start(len(seeds))
     if config.resume:
-      restored = _restore_newest(checkpoints, state, console)
-      if restored is not None:
-        state, content = restored
-        start = SeedsProgress.from_json(content)
-        _check_progress(
-          start.epochs, start.steps, experiment, config, checkpoints, console
-        )
-        folder.write_json("config.json", _fields(config))  # some may have changed
+      state, start = _resume(
+        experiment, config, folder, checkpoints, state, start, console
+      )
     for own, each in zip(folders, configs, strict=True):
       own.write_json("config.json", _fields(each))
     if config.resume:
@@ -440,37 +430,37 @@ def _open_checkpoints(config: RunConfig, folder: RunFolder) -> Checkpoints:
   return Checkpoints(folder.checkpoints, every=interval, keep=config.keep)
 
 
-def _restore_newest(
-  checkpoints: Checkpoints, template: Any, console: Console
-) -> tuple[Any, dict[str, Any]] | None:
-  """The newest state that is intact, or None if there is none."""
-  for steps, what in checkpoints.damaged.items():
-    say(console, f"checkpoint {steps} is damaged and left out: {what}.")
-  restored = checkpoints.restore_newest(template)
-  if restored is None:
-    say(console, "no checkpoint yet: the run starts from the beginning.")
-  return restored
-
-
-def _check_progress(
-  epochs: int,
-  steps: int,
+def _resume(
   experiment: Experiment,
   config: RunConfig,
+  folder: RunFolder,
   checkpoints: Checkpoints,
+  state: _State,
+  start: _Progress,
   console: Console,
-) -> None:
-  """Checks that the experiment can go on from so many epochs and steps of the next."""
-  reached = epochs * experiment.steps_per_epoch + steps
-  if reached != checkpoints.newest:
-    raise CheckpointError(
-      f"the data have changed: an epoch has {experiment.steps_per_epoch} steps now, "
-      f"with which {epochs} epochs and {steps} steps are {reached} and not "
-      f"{checkpoints.newest}. Bring the old data back, or choose another --out."
-    )
-  if epochs + (steps > 0) > config.epochs:
-    raise CheckpointError(
-      f"the run is in epoch {epochs + 1} already; --epochs={config.epochs} must not be "
-      "less."
-    )
-  say(console, f"goes on after epoch {epochs} and {steps} steps of the next.")
+) -> tuple[_State, _Progress]:
+  """The newest state that is intact and how far it is; those given if there is none."""
+  for steps, what in checkpoints.damaged.items():
+    say(console, f"checkpoint {steps} is damaged and left out: {what}.")
+  restored = checkpoints.restore_newest(cast(Any, state))
+  if restored is None:
+    say(console, "no checkpoint yet: the run starts from the beginning.")
+  else:
+    state, content = cast(Any, restored)
+    start = type(start).from_json(content)
+    epochs, steps = start.epochs, start.steps
+    reached = epochs * experiment.steps_per_epoch + steps
+    if reached != checkpoints.newest:
+      raise CheckpointError(
+        f"the data have changed: an epoch has {experiment.steps_per_epoch} steps now, "
+        f"with which {epochs} epochs and {steps} steps are {reached} and not "
+        f"{checkpoints.newest}. Bring the old data back, or choose another --out."
+      )
+    if epochs + (steps > 0) > config.epochs:
+      raise CheckpointError(
+        f"the run is in epoch {epochs + 1} already; --epochs={config.epochs} must not "
+        "be less."
+      )
+    say(console, f"goes on after epoch {epochs} and {steps} steps of the next.")
+  folder.write_json("config.json", _fields(config))  # some options may have changed
+  return state, start

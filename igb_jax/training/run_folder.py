@@ -164,16 +164,28 @@ class RunFolder:
 
   def _write(self, name: str, text: str) -> Path:
     path = self.path / name
-    if not self.writes:
-      return path
-    partial = path.with_suffix(".partial")
-    with _naming(path):
-      with partial.open("w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())  # before its name is that of the old one
-      os.replace(partial, path)
+    if self.writes:
+      write_whole(path, text)
     return path
+
+
+def write_whole(path: Path, text: str) -> None:
+  """Writes a file whole, or not at all.
+
+  Args:
+    path: of the file; what it held before is replaced.
+    text: what it is to hold.
+
+  Raises:
+    OSError: it cannot be written; the message names it.
+  """
+  partial = path.with_suffix(".partial")
+  with _naming(path):
+    with partial.open("w", encoding="utf-8") as file:
+      file.write(text)
+      file.flush()
+      os.fsync(file.fileno())  # before its name is that of the old one
+    os.replace(partial, path)
 
 
 @contextlib.contextmanager
@@ -199,7 +211,7 @@ def read_object(path: Path) -> dict[str, Any]:
     OSError: it cannot be read.
   """
   try:
-    content = json.loads(path.read_text())
+    content = json.loads(path.read_text(encoding="utf-8"))
   except (ValueError, RecursionError) as error:
     raise ValueError(f"{path} is damaged: {error}.") from error
   if not isinstance(content, dict):

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from igb_jax import balancers
+from igb_jax.training.balancing import balances_gradients
 from igb_jax.training.checkpoint import Checkpoints
 from igb_jax.training.experiment import Experiment, RunConfig
 from igb_jax.training.interrupt import StopRequest
@@ -60,8 +60,7 @@ def check_seeds(config: RunConfig) -> None:
     return
   if min(seeds) < 0 or len(set(seeds)) < len(seeds):
     raise ValueError(f"--seeds must be different numbers from 0 on, got {seeds}.")
-  kinds = balancers.names()
-  if any(kinds.get(name) == "gradient" for name in config.balancer.split("+")):
+  if balances_gradients(config.balancer):
     raise ValueError(
       f"--seeds trains loss balancers only, got {config.balancer}: K task gradients "
       "for every seed at once rarely fit; train one --seed after another."
@@ -200,7 +199,7 @@ def train_seeds(
 
   Args:
     state: the states to start from; donated.
-    experiments: of each seed, see `Experiment.for_seed`.
+    experiments: of each seed, see `for_seed`.
     num_epochs: of the run.
     checkpoints: where the states go when it is time, and at the end.
     progress: the display.
@@ -217,7 +216,7 @@ def train_seeds(
   """
   begin = time.perf_counter() - start.seconds
   first = experiments[0]
-  records = [[*of_seed.records] for of_seed in start.of_seeds]
+  records = [[*each.records] for each in start.of_seeds]
   failures = [*start.failures]
   train_state, best = state
   step = make_seeds_step(first.step)

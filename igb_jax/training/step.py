@@ -343,9 +343,8 @@ def make_train_step(
     updates = jax.tree.map(lambda update: state.plateau.scale * update, updates)
 
     # a finite gradient above 1e19 is infinite when Adam squares it, and stays so
-    good = all_finite((weighted, gradient, variables, updates)) & _stays_finite(
-      state.optimizer, optimizer_state
-    )
+    kept_finite = _where_finite_before(state.optimizer, optimizer_state)
+    good = all_finite((weighted, gradient, variables, updates, kept_finite))
     running = state.failure.step < 0
     skip = ~good & running & (state.skips_in_a_row < max_skips)
     fail = ~good & running & ~skip
@@ -390,12 +389,11 @@ def _loss_part(balancer: Balancer) -> LossBalancer:
   return balancer.loss
 
 
-def _stays_finite(before: Any, after: Any) -> jax.Array:
-  """bool[]: whether no number that was finite has become infinite or NaN."""
-  changed = jax.tree.map(
+def _where_finite_before(before: Any, after: Any) -> Any:
+  """The numbers of `after` that were finite before; zeros for the others."""
+  return jax.tree.map(
     lambda old, new: jnp.where(jnp.isfinite(old), new, 0), before, after
   )
-  return all_finite(changed) if jax.tree.leaves(changed) else jnp.ones((), bool)
 
 
 def _balanced(

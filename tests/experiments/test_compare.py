@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -189,8 +190,11 @@ def test_a_run_that_fails_leaves_the_others(task, tmp_path, capfd):
   assert "training stopped at step 0" in (out / "report.md").read_text()
 
   out = tmp_path / "nothing"
-  options[1] = "--balancers=si"
+  options = ["--no-baselines", "--balancers=si", "--together=always"]
   assert exit_code(compare.main, arguments(task, out, *options)) == 1
+  shown = capfd.readouterr().out.replace("\n", " ")
+  (log,) = set(re.findall(r"failed: si, seed \d, see (\S+)", shown))
+  assert "seed 0: training stopped at step 0" in Path(log).read_text()
   assert (out / "report.html").exists()
 
 

@@ -14,6 +14,7 @@ import pytest
 
 from experiments import custom
 from igb_jax.training.array_task import load_task
+from igb_jax.training.experiment import for_seed
 from tests.experiments.running import exit_code, read_metrics
 from tests.experiments.test_resume import untimed
 
@@ -199,7 +200,7 @@ def test_without_bases_the_untrained_network_is_the_base(write_task, tmp_path, c
 def test_another_seed_is_the_run_that_it_would_be_alone(write_task):
   task = write_task()
   first = make(task, "--balancer=rlw")
-  other = first.for_seed(7)
+  other = for_seed(first, 7)
   alone = make(task, "--balancer=rlw", "--seed=7")
   assert (first.config.seed, other.config.seed) == (0, 7)
   assert other.step is first.step

@@ -3,6 +3,7 @@
 Lines of metrics.jsonl are compared without the fields that are timings.
 """
 
+import dataclasses
 import errno
 import json
 import os
@@ -296,6 +297,18 @@ def test_another_run_in_the_same_folder_is_refused(qm9_dir, tmp_path, capsys):
   folder.close()
   assert run(arguments) == 0
   assert [line["epoch"] for line in read_metrics(out)] == [0]
+
+
+def test_a_run_without_a_checkpoint_goes_on_with_the_options_given_now(
+  qm9_dir, tmp_path
+):
+  out = tmp_path / "run"
+  before = experiment.parse_config(small(qm9_dir, out, "--epochs=2"))
+  folder = RunFolder(out)
+  folder.write_json("config.json", dataclasses.asdict(before))
+  folder.close()
+  assert run([*small(qm9_dir, out, "--epochs=1"), "--resume"]) == 0
+  assert json.loads((out / "config.json").read_text())["epochs"] == 1
 
 
 def test_data_with_other_epochs_are_not_gone_on_with(

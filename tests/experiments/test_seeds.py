@@ -10,6 +10,7 @@ import pytest
 from experiments import nyuv2
 from experiments import qm9 as experiment
 from igb_jax import balancers
+from igb_jax.training.experiment import for_seed
 from igb_jax.training.seeds import make_seeds_step
 from tests.experiments.running import exit_code, read_metrics
 from tests.experiments.test_nyuv2 import small as small_scenes
@@ -94,7 +95,7 @@ def test_seeds_of_scenes_at_once_are_the_runs_that_they_are_alone(tmp_path):
 def test_batches_of_other_shapes_are_taken_one_after_another(qm9_dir, tmp_path):
   arguments = small(qm9_dir, tmp_path, "--size-groups=3", "--batch-size=24")
   ready = experiment.QM9Experiment(experiment.parse_config(arguments))
-  others = [ready, ready.for_seed(1)]
+  others = [ready, for_seed(ready, 1)]
   batches = [next(iter(each.epoch_batches(0))) for each in others]
   largest = ready.groups.widest
   ready.groups = largest

@@ -242,20 +242,26 @@ def test_a_large_but_finite_gradient_is_no_failure():
   assert step(state, batch).failure.step == -1
 
 
-@pytest.mark.parametrize("max_skips", [0, 1])
-def test_a_gradient_that_overflows_the_optimizer_is_not_taken(max_skips):
-  balancer = balancers.Balancer(balancers.equal(3), None)
-  optimizer = optax.adam(0.1)
-  state = init_state(
+EQUAL = balancers.Balancer(balancers.equal(3), None)
+
+
+def state_with(optimizer):
+  return init_state(
     {"x": jnp.ones(2)},
-    balancer=balancer,
+    balancer=EQUAL,
     optimizer=optimizer,
     plateau=optax.contrib.reduce_on_plateau(),
     key=jax.random.key(0),
   )
+
+
+@pytest.mark.parametrize("max_skips", [0, 1])
+def test_a_gradient_that_overflows_the_optimizer_is_not_taken(max_skips):
+  optimizer = optax.adam(0.1)
+  state = state_with(optimizer)
   step = make_train_step(
     lambda params, batch: batch * (params["x"] ** 2).sum(),
-    balancer,
+    EQUAL,
     optimizer,
     max_skips=max_skips,
   )
@@ -274,19 +280,12 @@ def test_a_gradient_that_overflows_the_optimizer_is_not_taken(max_skips):
 
 
 def test_an_optimizer_whose_state_begins_infinite_is_no_failure():
-  balancer = balancers.Balancer(balancers.equal(3), None)
   optimizer = optax.GradientTransformation(
     lambda params: jnp.full((), jnp.inf),
     lambda updates, state, params=None: (updates, state),
   )
-  state = init_state(
-    {"x": jnp.ones(2)},
-    balancer=balancer,
-    optimizer=optimizer,
-    plateau=optax.contrib.reduce_on_plateau(),
-    key=jax.random.key(0),
-  )
-  step = make_train_step(problem.losses_of, balancer, optimizer)
+  state = state_with(optimizer)
+  step = make_train_step(problem.losses_of, EQUAL, optimizer)
   assert step(state, jnp.ones(3)).failure.step == -1
 
 

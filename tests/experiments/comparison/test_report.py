@@ -96,7 +96,7 @@ def test_an_earlier_report_stays_whole_where_the_new_one_fails(tmp_path, monkeyp
   def break_down(*_):
     raise OSError("No space left on device")
 
-  monkeypatch.setattr(report.os, "replace", break_down)
+  monkeypatch.setattr("os.replace", break_down)
   with pytest.raises(OSError, match="No space"):
     write_report(tmp_path, results | {"dataset": "other"})
   assert [path.read_bytes() for path in paths] == before
