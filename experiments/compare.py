@@ -21,7 +21,8 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -65,6 +66,7 @@ _OWN_OPTIONS = ("balancer", "balancer_options", "seed", "seeds", "out", "resume"
 _LAST_LINES = 15
 _START_SECONDS = 10.0  # of a process, until its first step, with compiled steps at hand
 _GRACE_SECONDS = 120.0  # for a run that is asked to stop
+_POLL_SECONDS = 0.1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,6 +94,9 @@ class Config:
   together: Literal["auto", "always", "never"] = "auto"
   """Whether all seeds of a loss balancer are trained in one vmapped step: always where
   memory allows, never, or where it is also faster than one after another."""
+  parallel: int = 1
+  """Number of runs at a time, each with its share of the processor's cores; for CPUs.
+  Small steps leave cores idle, so that small runs take less time side by side."""
   out: Path | None = None
   """Folder of the comparison."""
   dry_run: bool = False
@@ -143,7 +148,9 @@ class Comparison:
       )
     if self.dataset_name == "rooms" and has_folder:
       raise ValueError("--dataset rooms takes no --data-dir; --dataset nyuv2 does.")
-    command_line.check_at_least(config, {"seeds": 1, "gradient_seeds": 1})
+    command_line.check_at_least(
+      config, {"seeds": 1, "gradient_seeds": 1, "parallel": 1}
+    )
     self.tasks = list(self.dataset.task_names(self.options))
     self.contenders = parse_contenders(config.balancers, self.tasks)
     if config.out is None and not config.dry_run:
@@ -169,7 +176,7 @@ class Comparison:
   def settings(self) -> dict[str, Any]:
     """What decides the results, for compare.json."""
     own = dataclasses.asdict(self.config)
-    for name in ("out", "dry_run"):
+    for name in ("out", "dry_run", "parallel"):
       own.pop(name)
     experiment = dataclasses.asdict(self.options)
     for name in _OWN_OPTIONS:
@@ -302,6 +309,10 @@ def compare(comparison: Comparison, out: Path, console: Console) -> int:
   try:
     with _stop_on_sigterm():
       measured = _measured(comparison, out, console)
+      if comparison.config.parallel > 1 and measured["device"] != "cpu":
+        raise ComparisonError(
+          f"--parallel is for CPUs; here each run has {measured['device']} to itself."
+        )
       jobs = comparison.jobs(measured["seeds"]["at_once"])
       _run_jobs(comparison, out, console, jobs, measured, failures)
   except KeyboardInterrupt:
@@ -352,7 +363,11 @@ def dry_run(comparison: Comparison, console: Console) -> None:
   num_runs = sum(len(job.runs) for job in jobs)
   if measured["seeds"]["why"]:
     say(console, f"{measured['seeds']['why']}.")
-  say(console, f"{num_runs} runs, about {_duration(total)} in all, on this machine.")
+  one_by_one = "" if comparison.config.parallel == 1 else ", one after another,"
+  say(
+    console,
+    f"{num_runs} runs, about {_duration(total)} in all{one_by_one} on this machine.",
+  )
 
 
 def collect(
@@ -431,7 +446,8 @@ def _measured(comparison: Comparison, out: Path, console: Console) -> dict[str, 
   request_path.write_text(json.dumps(request, default=os.fspath))
   log = out / "measure.log"
   arguments = [os.fspath(request_path), os.fspath(path)]
-  code = _run_process("experiments.comparison.measure", arguments, log)
+  with _starting() as start:
+    code = start("experiments.comparison.measure", arguments, log).wait()
   if code:
     raise ComparisonError(
       f"the steps could not be measured (exit code {code}):\n{_last_lines(log)}"
@@ -452,62 +468,95 @@ def _run_jobs(
   num_epochs = comparison.options.epochs
   num_runs = sum(len(job.runs) for job in jobs)
   costs = {job.folder: _estimate(comparison, job, measured) for job in jobs}
+  waiting = [job for job in jobs if missing(out, job.runs, num_epochs)]
+  running: dict[int, tuple[Job, subprocess.Popen[bytes]]] = {}  # by its share of cores
+  shares = _shares_of_cores(comparison.config.parallel)
   columns = (
     BarColumn(bar_width=20),
     TextColumn("{task.fields[runs]}, running {task.description}, left"),
     TimeRemainingColumn(),
   )
-  with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+  with (
+    Progress(*columns, console=console, disable=not console.is_terminal) as bar,
+    _starting() as start,
+  ):
     task = bar.add_task("", total=sum(costs.values()), runs="")
-    done = 0
-    for index, job in enumerate(jobs):
-      log = out / job.log
-      if missing(out, job.runs, num_epochs):
-        left = sum(
-          costs[each.folder]
-          for each in jobs[index:]
-          if missing(out, each.runs, num_epochs)
-        )
-        bar.update(task, description=job.name, runs=f"{done} of {num_runs} runs done")
-        if bar.disable:
-          say(
-            console,
-            f"{done} of {num_runs} runs done, running {job.name}, about "
-            f"{_duration(left)} left",
-          )
+    while waiting or running:
+      for share, cores in enumerate(shares):
+        if not waiting or share in running:
+          continue
+        job = waiting.pop(0)
+        log = out / job.log
         log.parent.mkdir(parents=True, exist_ok=True)
         arguments = [*comparison.arguments, *job.arguments]
         arguments += [f"--out={out / job.folder}", "--resume"]
-        code = _run_process(comparison.dataset.module, arguments, log)
+        process = start(comparison.dataset.module, arguments, log, cores)
+        running[share] = job, process
+        names = ", ".join(job.name for job, _ in running.values())
+        unfinished = [*waiting, *(job for job, _ in running.values())]
+        left = sum(costs[job.folder] for job in unfinished)
+        done = num_runs - sum(len(job.runs) for job in unfinished)
+        runs = f"{done} of {num_runs} runs done"
+        completed = sum(costs.values()) - left
+        bar.update(task, description=names, runs=runs, completed=completed)
+        if bar.disable:
+          say(console, f"{runs}, running {names}, about {_duration(left)} left")
+      time.sleep(_POLL_SECONDS)
+      for share, (job, process) in list(running.items()):
+        code = process.poll()
+        if code is None:
+          continue
+        del running[share]
         if code in (EXIT_INTERRUPTED, EXIT_TERMINATED):  # somebody stopped it alone
           say(console, f"{job.name} was stopped")
         failed = missing(out, job.runs, num_epochs)
         for run in failed:
-          failures[run.folder] = _last_lines(log)
+          failures[run.folder] = _last_lines(out / job.log)
         if failed:
-          say(console, f"failed: {job.name} (exit code {code}), see {log}")
-      done += len(job.runs)
-      bar.advance(task, costs[job.folder])
+          say(console, f"failed: {job.name} (exit code {code}), see {out / job.log}")
 
 
-def _run_process(module: str, arguments: Sequence[str], log: Path) -> int:
-  """Runs a module in a process that ends with this one; returns its exit code."""
-  command = [sys.executable, "-m", "experiments.comparison.child"]
-  command += [f"{log}.lock", module, *arguments]
-  with log.open("ab") as file:
-    process = subprocess.Popen(
-      command, stdin=subprocess.PIPE, stdout=file, stderr=subprocess.STDOUT
-    )
-    try:
-      return process.wait()
-    except (KeyboardInterrupt, Stopped):
-      process.terminate()  # it saves, and ends
+def _shares_of_cores(count: int) -> list[set[int] | None]:
+  """The cores of each of so many runs at a time; None for all."""
+  if count == 1 or not hasattr(os, "sched_getaffinity"):
+    return [None] * count
+  cores = sorted(os.sched_getaffinity(0))
+  return [
+    {*cores[share::count]} or {cores[share % len(cores)]} for share in range(count)
+  ]
+
+
+@contextlib.contextmanager
+def _starting() -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
+  """A function that starts processes; leaving has them save and end."""
+  processes: list[subprocess.Popen[bytes]] = []
+
+  def start(
+    module: str, arguments: Sequence[str], log: Path, cores: set[int] | None = None
+  ) -> subprocess.Popen[bytes]:
+    """Runs a module, on some of the cores, and appends what it writes to a file."""
+    command = [sys.executable, "-m", "experiments.comparison.child"]
+    command += [f"{log}.lock", module, *arguments]
+    with log.open("ab") as file:
+      process = subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=file, stderr=subprocess.STDOUT
+      )
+    processes.append(process)
+    if cores is not None:
+      os.sched_setaffinity(process.pid, cores)  # its threads are yet to come
+    return process
+
+  try:
+    yield start
+  finally:
+    for process in processes:
+      if process.poll() is None:
+        process.terminate()
+    for process in processes:
       try:
         process.wait(_GRACE_SECONDS)
       except (subprocess.TimeoutExpired, KeyboardInterrupt):
         process.kill()
-      raise
-    finally:
       assert process.stdin is not None
       process.stdin.close()
       process.wait()

@@ -125,6 +125,28 @@ def test_runs_everything_and_writes_the_report(task, tmp_path, capfd):
   assert before == {path: path.stat().st_mtime_ns for path in out.rglob("summary.json")}
 
 
+def test_runs_side_by_side_are_those_one_after_another(task, tmp_path, capfd):
+  tests, shown = [], []
+  for count in (1, 2):
+    out = tmp_path / str(count)
+    options = "--together=never", "--balancers=ew,igbv1", f"--parallel={count}"
+    given = arguments(task, out, "--no-baselines", *options)
+    assert exit_code(compare.main, given) == 0
+    tests.append([run["test"] for run in read_results(out)["runs"]])
+    shown.append(capfd.readouterr().out.replace("\n", " "))
+  assert tests[0] == tests[1]
+  assert len(tests[0]) == 4
+  assert "running ew, seed 0, about" in shown[0]
+  assert "running ew, seed 0, igbv1, seed 0, about" in shown[1]
+
+
+def test_each_of_several_runs_has_its_share_of_the_cores(monkeypatch):
+  monkeypatch.setattr(os, "sched_getaffinity", lambda _: {3, 5, 7}, raising=False)
+  assert compare._shares_of_cores(1) == [None]
+  assert compare._shares_of_cores(2) == [{3, 7}, {5}]
+  assert compare._shares_of_cores(4) == [{3}, {5}, {7}, {3}]
+
+
 @pytest.mark.slow
 def test_a_killed_comparison_goes_on_with_what_is_missing(task, tmp_path, capfd):
   out = tmp_path / "cmp"
