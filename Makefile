@@ -46,7 +46,7 @@ $(BIN)/python:
 	    exit 1; }
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/experiments.stamp $(VENV)/test.stamp $(VENV)/bench.stamp: $(VENV)/%.stamp: pyproject.toml constraints.txt | $(BIN)/python
+$(VENV)/experiments.stamp $(VENV)/test.stamp $(VENV)/bench.stamp: $(VENV)/%.stamp: pyproject.toml setup.py constraints.txt | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
 	  --constraint constraints.txt --editable '.[$*]'
 	touch $@

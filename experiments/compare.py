@@ -34,17 +34,6 @@ import tyro
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from experiments.comparison.datasets import DATASETS, Dataset
-from experiments.comparison.plan import (
-  Contender,
-  Job,
-  baseline_jobs,
-  contender_jobs,
-  missing,
-  parse_contenders,
-  read_summary,
-)
-from experiments.comparison.report import write_report
 from igb_jax.training import command_line
 from igb_jax.training.machine import processor
 from igb_jax.training.results import say
@@ -61,6 +50,19 @@ from igb_jax.training.run_folder import (
   write_whole,
 )
 
+from .comparison.datasets import DATASETS, Dataset
+from .comparison.plan import (
+  Contender,
+  Job,
+  baseline_jobs,
+  contender_jobs,
+  missing,
+  parse_contenders,
+  read_summary,
+)
+from .comparison.report import write_report
+
+PROGRAM = f"python -m {__package__}.compare"
 _PACKAGES = ("igb_jax", "jax", "jaxlib", "flax", "optax", "numpy")
 _OWN_OPTIONS = ("balancer", "balancer_options", "seed", "seeds", "out", "resume")
 _LAST_LINES = 15
@@ -206,11 +208,15 @@ class Comparison:
     return jobs
 
 
-def main(arguments: Sequence[str] | None = None) -> NoReturn:
+def main(arguments: Sequence[str] | None = None, program: str = PROGRAM) -> NoReturn:
   """Runs the comparison that the command line describes, and exits.
 
   0 if anything useful came out, 1 if nothing did, 2 when an option was wrong, 130 after
   Ctrl-C, 143 after SIGTERM.
+
+  Args:
+    arguments: of the command line; None for those of this process.
+    program: what was started, as a command line has it.
   """
   arguments = sys.argv[1:] if arguments is None else arguments
   # the runs have the accelerator to themselves
@@ -218,7 +224,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
   errors = Console(stderr=True)
   config, others = tyro.cli(
     Config,
-    prog="python -m experiments.compare",
+    prog=program,
     args=list(arguments),
     return_unknown_args=True,
     config=(tyro.conf.AvoidSubcommands,),
@@ -230,7 +236,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
       sys.exit(0)
     assert config.out is not None
     out = config.out.expanduser()
-    begin(comparison, out, arguments)
+    begin(comparison, out, f"{program} {shlex.join(arguments)}")
   except (ValueError, TypeError, OSError) as error:
     say(errors, f"error: {error}")
     sys.exit(EXIT_BAD_INPUT)
@@ -251,13 +257,13 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     sys.exit(EXIT_FAILED)
 
 
-def begin(comparison: Comparison, out: Path, arguments: Sequence[str]) -> None:
+def begin(comparison: Comparison, out: Path, command: str) -> None:
   """Makes the folder of a comparison, or checks that it is that of the same.
 
   Args:
     comparison: the comparison.
     out: the folder.
-    arguments: of the command line, kept for the report.
+    command: that was given, kept for the report.
 
   Raises:
     FileExistsError: it is no folder, or holds something else.
@@ -270,7 +276,7 @@ def begin(comparison: Comparison, out: Path, arguments: Sequence[str]) -> None:
     RunFolder.check(out)
     out.mkdir(parents=True, exist_ok=True)
     content = {
-      "command": shlex.join(["python", "-m", "experiments.compare", *arguments]),
+      "command": command,
       "started": datetime.now(UTC).isoformat(timespec="seconds"),
       "settings": comparison.settings,
     }
@@ -447,7 +453,7 @@ def _measured(comparison: Comparison, out: Path, console: Console) -> dict[str, 
   log = out / "measure.log"
   arguments = [os.fspath(request_path), os.fspath(path)]
   with _starting() as start:
-    code = start("experiments.comparison.measure", arguments, log).wait()
+    code = start(f"{__package__}.comparison.measure", arguments, log).wait()
   if code:
     raise ComparisonError(
       f"the steps could not be measured (exit code {code}):\n{_last_lines(log)}"
@@ -535,7 +541,7 @@ def _starting() -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
     module: str, arguments: Sequence[str], log: Path, cores: set[int] | None = None
   ) -> subprocess.Popen[bytes]:
     """Runs a module, on some of the cores, and appends what it writes to a file."""
-    command = [sys.executable, "-m", "experiments.comparison.child"]
+    command = [sys.executable, "-m", f"{__package__}.comparison.child"]
     command += [f"{log}.lock", module, *arguments]
     with log.open("ab") as file:
       process = subprocess.Popen(

@@ -41,6 +41,8 @@ from igb_jax.training.step import (
   make_train_step,
 )
 
+PROGRAM = f"python -m {__package__}.custom"
+
 
 @dataclasses.dataclass(frozen=True)
 class Config(DeviceConfig, CheckpointConfig, NonFiniteConfig, SeedsConfig):
@@ -69,11 +71,12 @@ class Config(DeviceConfig, CheckpointConfig, NonFiniteConfig, SeedsConfig):
   """Learning rate below which it is not lowered further."""
 
 
-def parse_config(arguments: Sequence[str]) -> Config:
+def parse_config(arguments: Sequence[str], program: str = PROGRAM) -> Config:
   """Reads the command line.
 
   Args:
     arguments: without the program's name.
+    program: what was started, as a command line has it.
 
   Returns:
     The configuration.
@@ -87,7 +90,7 @@ def parse_config(arguments: Sequence[str]) -> Config:
   """
   return tyro.cli(
     Config,
-    prog="python -m experiments.custom",
+    prog=program,
     args=list(arguments),
     config=(tyro.conf.AvoidSubcommands,),
   )
@@ -301,14 +304,19 @@ class CustomExperiment:
     return np.asarray(jax.device_get(self._measures(params, rows)), np.float64)
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-  """Runs the experiment that the command line describes, and exits."""
+def main(arguments: Sequence[str] | None = None, program: str = PROGRAM) -> None:
+  """Runs the experiment that the command line describes, and exits.
+
+  Args:
+    arguments: of the command line; None for those of this process.
+    program: what was started, as a command line has it.
+  """
   arguments = sys.argv[1:] if arguments is None else arguments
-  config = parse_config(arguments)
+  config = parse_config(arguments, program)
   run.main(
     lambda: CustomExperiment(config),
     config,
-    program="experiments.custom",
+    program=program,
     arguments=arguments,
     join=lambda: initialize(config),
   )

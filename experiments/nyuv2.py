@@ -57,6 +57,7 @@ from igb_jax.training.step import (
   make_train_step,
 )
 
+PROGRAM = f"python -m {__package__}.nyuv2"
 # The base of delta_m, in the order and units of scene_tasks.METRICS: single-task runs
 # of Table 1 of Dai et al., UAI 2023, as the published code has them.
 SINGLE_TASK = (41.16, 65.7, 0.6074, 0.24, 24.49, 18.24, 31.92, 59.16, 70.56)
@@ -147,11 +148,12 @@ PRESETS = {
 }
 
 
-def parse_config(arguments: Sequence[str]) -> Config:
+def parse_config(arguments: Sequence[str], program: str = PROGRAM) -> Config:
   """Reads the command line; fields that it does not name come from the preset.
 
   Args:
     arguments: without the program's name.
+    program: what was started, as a command line has it.
 
   Returns:
     The configuration.
@@ -163,9 +165,7 @@ def parse_config(arguments: Sequence[str]) -> Config:
     >>> parse_config(["--preset=mtan", "--seed", "3"]).epochs
     200
   """
-  return command_line.parse_config(
-    arguments, PRESETS, default="quick", prog="python -m experiments.nyuv2"
-  )
+  return command_line.parse_config(arguments, PRESETS, default="quick", prog=program)
 
 
 def check_config(config: Config) -> None:
@@ -541,14 +541,19 @@ class NYUv2Experiment:
     return total.plus(prediction, batch, jnp.asarray(batch.mask))
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-  """Runs the experiment that the command line describes, and exits."""
+def main(arguments: Sequence[str] | None = None, program: str = PROGRAM) -> None:
+  """Runs the experiment that the command line describes, and exits.
+
+  Args:
+    arguments: of the command line; None for those of this process.
+    program: what was started, as a command line has it.
+  """
   arguments = sys.argv[1:] if arguments is None else arguments
-  config = parse_config(arguments)
+  config = parse_config(arguments, program)
   run.main(
     lambda: NYUv2Experiment(config),
     config,
-    program="experiments.nyuv2",
+    program=program,
     arguments=arguments,
     join=lambda: initialize(config),
   )

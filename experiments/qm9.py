@@ -49,6 +49,7 @@ from igb_jax.training.step import (
   make_train_step,
 )
 
+PROGRAM = f"python -m {__package__}.qm9"
 # The base of delta_m, in the order and units of qm9.TARGETS: test errors of single-task
 # runs as the published code has them; Table 2 of Dai et al., UAI 2023, rounds them.
 SINGLE_TASK_ERRORS = (
@@ -122,11 +123,12 @@ PRESETS = {
 }
 
 
-def parse_config(arguments: Sequence[str]) -> Config:
+def parse_config(arguments: Sequence[str], program: str = PROGRAM) -> Config:
   """Reads the command line; fields that it does not name come from the preset.
 
   Args:
     arguments: without the program's name.
+    program: what was started, as a command line has it.
 
   Returns:
     The configuration.
@@ -138,9 +140,7 @@ def parse_config(arguments: Sequence[str]) -> Config:
     >>> parse_config(["--preset=paper", "--seed", "3"]).epochs
     300
   """
-  return command_line.parse_config(
-    arguments, PRESETS, default="quick", prog="python -m experiments.qm9"
-  )
+  return command_line.parse_config(arguments, PRESETS, default="quick", prog=program)
 
 
 def check_config(config: Config) -> None:
@@ -395,14 +395,19 @@ class QM9Experiment:
     return total + (batch.mask[:, None] * jnp.abs(errors)).sum(axis=0)
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-  """Runs the experiment that the command line describes, and exits."""
+def main(arguments: Sequence[str] | None = None, program: str = PROGRAM) -> None:
+  """Runs the experiment that the command line describes, and exits.
+
+  Args:
+    arguments: of the command line; None for those of this process.
+    program: what was started, as a command line has it.
+  """
   arguments = sys.argv[1:] if arguments is None else arguments
-  config = parse_config(arguments)
+  config = parse_config(arguments, program)
   run.main(
     lambda: QM9Experiment(config),
     config,
-    program="experiments.qm9",
+    program=program,
     arguments=arguments,
     join=lambda: initialize(config),
   )

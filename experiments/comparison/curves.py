@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from experiments.comparison.statistics import is_done
 from igb_jax.training.plots import BASE_EPOCH
+
+from .statistics import is_done
 
 
 def read_curves(

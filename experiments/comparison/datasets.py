@@ -5,11 +5,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from experiments import custom, nyuv2, qm9
 from igb_jax import scene_tasks
 from igb_jax.data.qm9 import TARGETS
 from igb_jax.training.array_task import load_task
 from igb_jax.training.experiment import Experiment
+
+from .. import custom, nyuv2, qm9
 
 _PUBLISHED = Path(__file__).with_name("published.json")
 
@@ -41,23 +42,23 @@ class Dataset(NamedTuple):
 
 DATASETS = {
   "qm9": Dataset(
-    "experiments.qm9", qm9.parse_config, qm9.QM9Experiment, lambda _: TARGETS, "qm9"
+    qm9.__name__, qm9.parse_config, qm9.QM9Experiment, lambda _: TARGETS, "qm9"
   ),
   "nyuv2": Dataset(
-    "experiments.nyuv2",
+    nyuv2.__name__,
     nyuv2.parse_config,
     nyuv2.NYUv2Experiment,
     lambda _: scene_tasks.TASKS,
     "nyuv2",
   ),
   "rooms": Dataset(
-    "experiments.nyuv2",
+    nyuv2.__name__,
     nyuv2.parse_config,
     nyuv2.NYUv2Experiment,
     lambda _: scene_tasks.TASKS,
   ),
   "custom": Dataset(
-    "experiments.custom",
+    custom.__name__,
     custom.parse_config,
     custom.CustomExperiment,
     lambda config: load_task(config.task).task_names,

@@ -21,9 +21,10 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 from scipy.optimize import isotonic_regression
 
-from experiments.comparison.statistics import Comparison
-from experiments.comparison.words import percentage
 from igb_jax.training.plots import BASE_EPOCH
+
+from .statistics import Comparison
+from .words import percentage
 
 INK = "#1c2126"
 FAINT = "#c3c9cf"

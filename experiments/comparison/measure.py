@@ -21,14 +21,15 @@ import jax
 import numpy as np
 from rich.console import Console
 
-from experiments.comparison.datasets import DATASETS
-from experiments.comparison.plan import Contender
 from igb_jax.training.experiment import Experiment, for_seed
 from igb_jax.training.results import say
 from igb_jax.training.run import use_compilation_cache
 from igb_jax.training.run_folder import write_whole
 from igb_jax.training.seeds import SeedsState, step_together
 from igb_jax.training.step import Batch, TrainState
+
+from .datasets import DATASETS
+from .plan import Contender
 
 TURNS = 5
 _EW = Contender("ew", "ew")

@@ -18,16 +18,19 @@ from typing import Any
 
 import jinja2
 
-from experiments.comparison import figures, words
-from experiments.comparison.curves import read_curves
-from experiments.comparison.statistics import (
+from igb_jax.training.plots import BASE_EPOCH
+from igb_jax.training.run_folder import read_object, write_whole
+
+from . import figures, words
+from .curves import read_curves
+from .statistics import (
   Comparison,
   baseline_metrics,
   compare,
   delta_m_against,
   is_done,
 )
-from experiments.comparison.tables import (
+from .tables import (
   SINGLE_TASK,
   Cell,
   Column,
@@ -35,8 +38,6 @@ from experiments.comparison.tables import (
   differences_table,
   metrics_table,
 )
-from igb_jax.training.plots import BASE_EPOCH
-from igb_jax.training.run_folder import read_object, write_whole
 
 
 @dataclasses.dataclass(frozen=True)
@@ -322,7 +323,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
   """
   arguments = sys.argv[1:] if arguments is None else arguments
   if len(arguments) != 1:
-    sys.exit("usage: python -m experiments.comparison.report FOLDER")
+    sys.exit(f"usage: python -m {__package__}.report FOLDER")
   folder = Path(arguments[0])
   try:
     results = read_object(folder / "results.json")

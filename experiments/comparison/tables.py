@@ -5,8 +5,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from experiments.comparison.statistics import Comparison, Estimate, Numbers, Spread
-from experiments.comparison.words import number, percentage
+from .statistics import Comparison, Estimate, Numbers, Spread
+from .words import number, percentage
 
 SINGLE_TASK = "stl"
 _MISSING = "\N{EN DASH}"

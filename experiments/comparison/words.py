@@ -6,7 +6,7 @@ from typing import Any
 
 from scipy import stats
 
-from experiments.comparison.statistics import (
+from .statistics import (
   CONFIDENCE,
   Comparison,
   Estimate,

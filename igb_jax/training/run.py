@@ -70,7 +70,8 @@ def main(
   Args:
     make_experiment: prepares the experiment.
     config: of the run, a dataclass.
-    program: the module that is run, for the command that resumes the run.
+    program: what was started, as a command line has it, for the command that resumes
+      the run.
     arguments: those on its command line.
     join: joins the other processes of the run, before anything uses a device.
   """
@@ -153,14 +154,14 @@ def resume_command(
   """The command that goes on with a run.
 
   Args:
-    program: the module that was run.
+    program: what was started, as a command line has it.
     arguments: those on its command line.
     config: what they say.
     folder: of the run.
   """
   more = [] if config.out else [f"--out={folder}"]
   more += [] if config.resume else ["--resume"]
-  return shlex.join(["python", "-m", program, *arguments, *more])
+  return f"{program} {shlex.join([*arguments, *more])}"
 
 
 def use_compilation_cache() -> None:

@@ -278,7 +278,7 @@ def test_a_folder_of_another_comparison_is_refused(task, tmp_path, capfd):
   comparison = compare.Comparison(
     compare.Config(task=task, balancers="ew,si", out=out), ["--epochs=3"]
   )
-  compare.begin(comparison, out, [])
+  compare.begin(comparison, out, "command")
   given = [f"--task={task}", f"--out={out}", "--balancers=ew,uw", "--epochs=4"]
   assert exit_code(compare.main, given) == 2
   error = capfd.readouterr().err
@@ -306,7 +306,7 @@ def test_a_folder_at_work_is_left_alone(task, tmp_path, capfd):
     task=task, out=out, balancers="ew,igbv1,mgda", seeds=2, gradient_seeds=1
   )
   comparison = compare.Comparison(config, ["--epochs=3", "--batch-size=16"])
-  compare.begin(comparison, out, given)
+  compare.begin(comparison, out, "command")
   with compare.filelock.FileLock(out / "compare.lock"):
     assert exit_code(compare.main, given) == 2
   assert f"another comparison is at work in {out}" in capfd.readouterr().err
