@@ -195,8 +195,8 @@ def _naming(path: Path) -> Iterator[None]:
     yield
   except OSError as error:
     raise OSError(
-      f"{path} could not be written: {error.strerror}. Make room, or see who may write "
-      "there, and resume."
+      f"{path} could not be written: {error.strerror or error}. Make room, or see who "
+      "may write there, and resume."
     ) from error
 
 
