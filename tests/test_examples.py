@@ -8,16 +8,49 @@ import numpy as np
 ROOT = Path(__file__).parents[1]
 
 
+def solves_exactly(state):
+  return (state.gramian.norms > 0).all() and state.residual < 1e-5
+
+
 def test_custom_pipeline_learns_and_solves_exactly(capsys):
   names = runpy.run_path(str(ROOT / "examples" / "custom_pipeline.py"))
   shown = capsys.readouterr().out.splitlines()
   assert len(shown) == 4
-  state = names["opt_state"][0]
-  assert state.residual < 1e-5
+  assert solves_exactly(names["opt_state"][0])
   assert names["loss_state"].step == 301
   assert (names["loss_state"].weights != 1).all()
   first = np.fromstring(shown[0].split("[")[1].split("]")[0], sep=" ")
   assert (np.asarray(names["losses"]) < 0.5 * first).all()
+
+
+def test_nnx_learns_species_sex_and_mass_of_penguins(capsys):
+  names = runpy.run_path(str(ROOT / "examples" / "flax_nnx.py"))
+  assert len(capsys.readouterr().out.splitlines()) == 4
+  history = np.asarray(names["history"])
+  assert (history[-4:].mean(axis=0) < 0.5 * history[:4].mean(axis=0)).all()
+  state = names["loss_state"]
+  assert state.step == len(history)
+  gaps = history[-1] / state.base_losses
+  assert list(np.argsort(state.weights)) == list(np.argsort(gaps))
+  np.testing.assert_allclose(state.weights.sum(), 3, 1e-5)
+  assert solves_exactly(names["opt_state"][0])
+  assert names["accuracy"]["species"] > 0.9
+  assert names["accuracy"]["sex"] > 0.75
+  assert names["error"] < 450  # g; 630 if all had the mean mass
+
+
+def test_equinox_learns_miles_and_wheels_of_cars(capsys):
+  names = runpy.run_path(str(ROOT / "examples" / "equinox_mlp.py"))
+  assert len(capsys.readouterr().out.splitlines()) == 4
+  history = np.asarray(names["history"])
+  assert (history[-1] < 0.4 * history[0]).all()
+  older, newer = history[-50:].reshape(2, 25, 3).mean(axis=1)
+  expected = np.exp(newer / older / 2)
+  weights = 3 * expected / expected.sum()
+  np.testing.assert_allclose(names["loss_state"].weights, weights, 1e-4)
+  assert solves_exactly(names["opt_state"][0])
+  assert (names["errors"] < 2.5).all()  # mpg; 3.3 and 5.0 if all were the mean
+  assert names["accuracy"] > 0.7
 
 
 def test_the_readme_shows_the_example():
