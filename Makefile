@@ -3,6 +3,7 @@
 
 PYTHON ?= python3
 VENV ?= .venv
+LOWEST ?= .venv-lowest
 WORKERS ?= 2
 BIN := $(VENV)/bin
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
@@ -11,7 +12,7 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 # QM9 step on Linux CPUs, nothing elsewhere.
 run bench: export GLIBC_TUNABLES = glibc.malloc.hugetlb=1:glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=68719476736
 
-.PHONY: run test test-slow lint format bench clean
+.PHONY: run test test-slow test-lowest lint format bench docs package clean
 
 run: $(VENV)/experiments.stamp  ## Train IGBv1 on QM9 for a few minutes.
 	$(BIN)/python -m experiments.qm9 --balancer=igbv1 --preset=quick
@@ -21,6 +22,10 @@ test: lint  ## Run lint, types and the tests.
 
 test-slow: $(VENV)/test.stamp  ## Run the tests that take minutes each.
 	$(BIN)/python -m pytest -n $(WORKERS) -m slow
+
+test-lowest: $(LOWEST)/test.stamp  ## Run the core's tests with the lowest versions allowed.
+	$(LOWEST)/bin/python -m pytest \
+	  tests/balancers tests/nets tests/test_task_grads.py tests/test_metrics.py
 
 lint: $(VENV)/test.stamp  ## Check format, lint and types.
 	$(BIN)/ruff format --check .
@@ -34,8 +39,18 @@ format: $(VENV)/test.stamp  ## Format the code.
 bench: $(VENV)/bench.stamp  ## Time our steps and solvers, into benchmarks/results.md.
 	$(BIN)/python -m benchmarks
 
-clean:  ## Remove the environment.
-	rm -rf $(VENV)
+docs: $(VENV)/docs.stamp  ## Build the documentation, into site/.
+	$(BIN)/mkdocs build --strict
+
+package: $(VENV)/test.stamp  ## Build sdist and wheel into dist/, check them, import the wheel.
+	rm -rf dist
+	$(BIN)/python -m build --no-isolation
+	$(BIN)/twine check --strict dist/*
+	$(BIN)/uv run --isolated --no-project --python $(BIN)/python --with dist/*.whl \
+	  python -P -c 'import igb_jax; print("igb_jax", igb_jax.__version__, "imported from the wheel")'
+
+clean:  ## Remove the environments.
+	rm -rf $(VENV) $(LOWEST)
 
 # Debian's python3 comes without the means to make an environment.
 $(BIN)/python:
@@ -46,8 +61,17 @@ $(BIN)/python:
 	    exit 1; }
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/experiments.stamp $(VENV)/test.stamp $(VENV)/bench.stamp: $(VENV)/%.stamp: pyproject.toml setup.py constraints.txt | $(BIN)/python
+$(VENV)/experiments.stamp $(VENV)/test.stamp $(VENV)/bench.stamp $(VENV)/docs.stamp: $(VENV)/%.stamp: pyproject.toml setup.py constraints.txt | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
 	  --constraint constraints.txt --editable '.[$*]'
 	touch $@
 
+# The lower bounds of pyproject.toml themselves, of those that have wheels for this Python;
+# promise, which tensorflow-datasets needs, has none for any.
+$(LOWEST)/test.stamp: pyproject.toml setup.py constraints.txt | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+	  --constraint constraints.txt uv
+	$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(LOWEST)
+	$(BIN)/uv pip install --python $(LOWEST)/bin/python --resolution lowest-direct \
+	  --only-binary :all: --no-binary igb-jax --no-binary promise --editable '.[test]'
+	touch $@
