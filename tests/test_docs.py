@@ -1,0 +1,225 @@
+"""The documentation: its code runs, its commands parse, it has every public name."""
+
+import contextlib
+import importlib
+import importlib.util
+import inspect
+import io
+import os
+import re
+import shlex
+import subprocess
+import sys
+import textwrap
+import tomllib
+import types
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tyro
+
+import igb_jax
+from experiments import compare, custom, nyuv2, qm9
+from experiments.comparison.datasets import DATASETS
+from igb_jax import balancers
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = Path(igb_jax.__file__).parent
+PAGES = {
+  path.relative_to(ROOT).as_posix(): path.read_text()
+  for path in (
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    *sorted((ROOT / "docs").rglob("*.md")),
+  )
+}
+
+
+def fences(text: str) -> list[tuple[str, str]]:
+  """The fenced blocks of a page, each with its language."""
+  found = re.finditer(r"^( *)```(\w*)[^\n]*\n(.*?)^\1```$", text, re.M | re.S)
+  return [(match[2], textwrap.dedent(match[3])) for match in found]
+
+
+# -------------------------------------------------------------------------- code
+
+
+def assert_shown(actual: str, shown: str) -> None:
+  """What was printed is what the page shows, but for rounding on other machines."""
+  number = r"-?\d+(?:\.\d*)?(?:e[+-]?\d+)?"
+  words = [re.sub(number, "#", text).split() for text in (actual, shown)]
+  assert "".join(words[0]) == "".join(words[1]), actual
+  numbers = [[float(found) for found in re.findall(number, t)] for t in (actual, shown)]
+  assert numbers[0] == pytest.approx(numbers[1], rel=0.05, abs=0.02), actual
+
+
+@pytest.mark.parametrize(
+  "page", [name for name, text in PAGES.items() if "```python" in text]
+)
+def test_code_runs_and_prints_what_the_page_shows(page, tmp_path, monkeypatch):
+  """Blocks of a page share their names; a block of text after one is its output."""
+  monkeypatch.chdir(tmp_path)
+  module = types.ModuleType("page")
+  monkeypatch.setitem(sys.modules, "page", module)  # dataclasses look there
+  printed = None
+  for language, block in fences(PAGES[page]):
+    if language == "python":
+      output = io.StringIO()
+      with contextlib.redirect_stdout(output):
+        exec(compile(block, page, "exec"), module.__dict__)
+      printed = output.getvalue()
+    elif language == "text" and printed is not None:
+      assert_shown(printed, block)
+      printed = None
+    else:
+      printed = None
+
+
+def test_the_readme_has_code():
+  assert sum(language == "python" for language, _ in fences(PAGES["README.md"])) >= 4
+
+
+def test_what_a_page_shows_is_compared():
+  assert_shown("a  [0.30000001 1e-07]\n", "a [0.3 0]")
+  for shown in ("a [0.4 0]", "b [0.3 0]", "a [0.3]"):
+    with pytest.raises(AssertionError):
+      assert_shown("a [0.30000001 1e-07]\n", shown)
+
+
+# ---------------------------------------------------------------------- commands
+
+
+def commands() -> list[tuple[str, str, str]]:
+  """Page, module and arguments of every `python -m` on it."""
+  found = []
+  for page, text in PAGES.items():
+    joined = re.sub(r"\\\n\s*", " ", text)
+    modules = r"((?:experiments|benchmarks|tests)\.\w+(?:\.\w+)*|benchmarks)"
+    for match in re.finditer(rf"python -m {modules}([^`\"'&|;#)\n]*)", joined):
+      found.append((page, match[1], match[2].strip()))
+  return found
+
+
+def parse(module: str, arguments: list[str]) -> Any:
+  """The configuration that a command line gives; SystemExit if it is wrong."""
+  if module != "experiments.compare":
+    experiments = {f"experiments.{m.__name__.split('.')[-1]}": m for m in (qm9, nyuv2)}
+    return (experiments | {"experiments.custom": custom})[module].parse_config(
+      arguments
+    )
+  config, others = tyro.cli(compare.Config, args=arguments, return_unknown_args=True)
+  assert (config.dataset is None) != (config.task is None)
+  if config.task is not None:
+    others = [*others, f"--task={config.task}"]
+  DATASETS[config.dataset or "custom"].parse_config(others)
+  return config
+
+
+@pytest.mark.parametrize(("page", "module", "arguments"), commands())
+def test_commands_parse(page, module, arguments):
+  assert importlib.util.find_spec(module) is not None
+  if not module.startswith("experiments."):
+    return
+  config = parse(module, shlex.split(arguments))
+  specs = config.balancers if module == "experiments.compare" else config.balancer
+  for spec in specs.split(","):
+    parts = spec.partition(":")[0].split("+")
+    assert set(parts) <= {*balancers.names(), "ls", "imtl"}
+
+
+def test_there_are_commands_and_wrong_ones_are_noticed(capsys):
+  assert len(commands()) > 20
+  for arguments in (["--balancr=ew"], ["--preset=papre"]):
+    with pytest.raises(SystemExit):
+      parse("experiments.qm9", arguments)
+  with pytest.raises(SystemExit):
+    parse("experiments.compare", ["--dataset=qm9", "--eposch=3"])
+  assert "--balancr" in capsys.readouterr().err
+
+
+def test_make_targets_and_extras_exist():
+  targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.M))
+  project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+  for page, text in PAGES.items():
+    code = [block for language, block in fences(text) if language == "sh"]
+    code += re.findall(r"`([^`]+)`", text)
+    for line in "\n".join(code).splitlines():
+      for target in re.findall(r"^make ([\w-]+)", line):
+        assert target in targets, (page, line)
+      for extras in re.findall(r"\.\[([\w,]+)\]", line):
+        assert set(extras.split(",")) <= set(project["optional-dependencies"]), page
+
+
+# -------------------------------------------------------------------------- names
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory) -> Path:
+  """The site, built strictly."""
+  folder = tmp_path_factory.mktemp("site")
+  result = subprocess.run(
+    [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", folder],
+    cwd=ROOT,
+    capture_output=True,
+    text=True,
+    check=False,
+    env={**os.environ, "NO_MKDOCS_2_WARNING": "1"},
+  )
+  assert result.returncode == 0, result.stderr
+  return folder
+
+
+def public_modules() -> Iterator[types.ModuleType]:
+  """Every module of the package without an underscore in its name."""
+  for path in sorted(PACKAGE.rglob("*.py")):
+    parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+    if parts[-1] == "__init__":
+      parts = parts[:-1]
+    if not any(part.startswith("_") for part in parts):
+      yield importlib.import_module(".".join(parts))
+
+
+def public_objects() -> dict[str, Any]:
+  """Classes and functions, by the names under which they are defined."""
+  found = {}
+  for module in public_modules():
+    exported = getattr(module, "__all__", [])
+    for name, value in vars(module).items():
+      here = getattr(value, "__module__", None) == module.__name__
+      if not inspect.isclass(value) and not inspect.isfunction(value):
+        continue
+      if name in exported or (here and not name.startswith("_")):
+        found[f"{value.__module__}.{value.__qualname__}"] = value
+  return found
+
+
+def test_every_public_name_is_documented_and_on_a_page_of_the_api(site):
+  inventory = (site / "objects.inv").read_bytes().split(b"\n", 4)[4]
+  entries = [
+    line.split(" ") for line in zlib.decompress(inventory).decode().split("\n")
+  ]
+  shown = {entry[0] for entry in entries if entry[0]}
+  objects = public_objects()
+  assert {f"{v.__module__}.{v.__qualname__}" for v in PUBLIC} <= objects.keys()
+  undocumented = {name for name, value in objects.items() if not value.__doc__}
+  assert not undocumented, "give these a docstring"
+  modules = {name.rpartition(".")[0] for name in objects.keys() - shown}
+  assert not objects.keys() - shown, f"add to a page in docs/api: {sorted(modules)}"
+
+
+PUBLIC = [
+  value
+  for package in (igb_jax, balancers, balancers.sac, balancers.solvers)
+  for value in (getattr(package, name) for name in package.__all__)
+  if not inspect.ismodule(value)
+]
+
+
+def test_the_site_has_its_pages_and_what_they_link_to(site):
+  for path in ("index.html", "choosing/index.html", "benchmarks/results/index.html"):
+    assert (site / path).is_file()
+  pages = [path.read_text() for path in site.rglob("*.html")]
+  assert not any("googleapis" in page or "unpkg" in page for page in pages)
