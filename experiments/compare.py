@@ -51,6 +51,7 @@ from igb_jax.training.run_folder import (
 )
 
 from .comparison.datasets import DATASETS, Dataset
+from .comparison.measure import FIELDS
 from .comparison.plan import (
   Contender,
   Job,
@@ -439,7 +440,15 @@ def _measured(comparison: Comparison, out: Path, console: Console) -> dict[str, 
   """The answer of `experiments.comparison.measure`, of this start or an earlier one."""
   path = out / "measured.json"
   if path.exists():
-    return read_object(path)
+    try:
+      measured = read_object(path)
+      if lacking := FIELDS - measured.keys():
+        raise ValueError(f"{path} is damaged: it lacks {', '.join(sorted(lacking))}.")
+    except ValueError as error:
+      raise ComparisonError(
+        f"{error} Delete it; the steps are then measured again."
+      ) from error
+    return measured
   say(console, "measuring a few steps of each balancer (this also compiles them)")
   request = {
     "dataset": comparison.dataset_name,
@@ -506,7 +515,8 @@ def _run_jobs(
         completed = sum(costs.values()) - left
         bar.update(task, description=names, runs=runs, completed=completed)
         if bar.disable:
-          say(console, f"{runs}, running {names}, about {_duration(left)} left")
+          most = "about" if len(shares) == 1 else "at most"  # costs are one by one
+          say(console, f"{runs}, running {names}, {most} {_duration(left)} left")
       time.sleep(_POLL_SECONDS)
       for share, (job, process) in list(running.items()):
         code = process.poll()

@@ -31,6 +31,11 @@ from igb_jax.training.step import Batch, TrainState
 from .datasets import DATASETS
 from .plan import Contender
 
+# of the answer
+FIELDS = frozenset({
+  "dataset", "description", "notice", "base", "metrics", "tasks", "steps_per_epoch",
+  "made_seconds", "evaluation_seconds", "device", "seeds", "timing",
+})  # fmt: skip
 TURNS = 5
 _EW = Contender("ew", "ew")
 _SECONDS_OF_TURN = 0.5

@@ -137,7 +137,24 @@ def test_runs_side_by_side_are_those_one_after_another(task, tmp_path, capfd):
   assert tests[0] == tests[1]
   assert len(tests[0]) == 4
   assert "running ew, seed 0, about" in shown[0]
-  assert "running ew, seed 0, igbv1, seed 0, about" in shown[1]
+  assert "running ew, seed 0, igbv1, seed 0, at most" in shown[1]
+
+
+@pytest.mark.parametrize(
+  ("content", "message"),
+  [("[1", "is damaged: "), ('{"device": "cpu"}', "lacks base, ")],
+)
+def test_damaged_measurements_are_named(task, tmp_path, capfd, content, message):
+  out = tmp_path / "cmp"
+  config = compare.Config(task=task, balancers="ew", out=out)
+  compare.begin(compare.Comparison(config, ["--epochs=3"]), out, "command")
+  (out / "measured.json").write_text(content)
+  given = [f"--task={task}", f"--out={out}", "--balancers=ew", "--epochs=3"]
+  assert exit_code(compare.main, given) == 1
+  error = capfd.readouterr().err.replace("\n", " ")
+  assert "measured.json is damaged: " in error
+  assert message in error
+  assert "Delete it; the steps are then measured again." in error
 
 
 def test_each_of_several_runs_has_its_share_of_the_cores(monkeypatch):
