@@ -2,8 +2,16 @@
 
 from igb_jax import balancers
 from igb_jax.balancers import Balancer, LossBalancer
+from igb_jax.diagnosis import Diagnosis, diagnose
 from igb_jax.task_grads import value_and_task_grads
 
-__all__ = ["Balancer", "LossBalancer", "balancers", "value_and_task_grads"]
+__all__ = [
+  "Balancer",
+  "Diagnosis",
+  "LossBalancer",
+  "balancers",
+  "diagnose",
+  "value_and_task_grads",
+]
 
 __version__ = "0.1.0"

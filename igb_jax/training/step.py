@@ -111,20 +111,17 @@ class GradientSums(NamedTuple):
     """
     gramian: Gramian = state.gramian
     # of an absent task the Gramian, which may be an earlier step's, has zeros
-    seen = gramian.nonzero if lacks_tasks else jnp.ones(len(gramian.norms), bool)
-    condition_number = gramian.condition_number(seen if lacks_tasks else None)
-    pairs = seen[:, None] & seen
-    num_pairs = jnp.maximum(pairs.sum() - seen.sum(), 1)
+    present = gramian.nonzero if lacks_tasks else None
+    seen = jnp.ones(len(gramian.norms), bool) if present is None else present
     residual = getattr(state, "residual", jnp.zeros((), jnp.float32))  # pcgrad: none
     return GradientSums(
       weights=self.weights + state.weights,
       cosines=self.cosines + gramian.cosines,
-      conflicts=self.conflicts
-      + jnp.sum(gramian.cosines < 0, dtype=jnp.float32) / num_pairs,
-      log_condition=self.log_condition + jnp.log(condition_number),
+      conflicts=self.conflicts + gramian.conflict_share(present),
+      log_condition=self.log_condition + jnp.log(gramian.condition_number(present)),
       residual=self.residual + residual,
       worst_residual=jnp.maximum(self.worst_residual, residual),
-      pairs=self.pairs + pairs,
+      pairs=self.pairs + (seen[:, None] & seen),
     )
 
 

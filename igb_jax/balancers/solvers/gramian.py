@@ -110,6 +110,17 @@ class Gramian(NamedTuple):
     """
     return dot(self.cosines, weights)
 
+  def conflict_share(self, present: jax.Array | None = None) -> jax.Array:
+    """f32[]: share of the pairs of tasks with a negative cosine; 0 without a pair.
+
+    Args:
+      present: bool[K], all by default; of the others the cosines must not be negative,
+        and their pairs are not counted.
+    """
+    count = len(self.norms) if present is None else present.sum()
+    num_pairs = jnp.maximum(count * (count - 1), 1)
+    return jnp.sum(self.cosines < 0, dtype=jnp.float32) / num_pairs
+
   def condition_number(self, present: jax.Array | None = None) -> jax.Array:
     """f32[]: largest over smallest eigenvalue of G, at most 1 / eps of float32.
 

@@ -1,0 +1,293 @@
+"""What the losses and gradients of the tasks are like, before a balancer is chosen.
+
+    losses f32[K], task gradients [K, ...]  ->  norms, cosines, conflicts, condition
+
+The numbers are those that gradient balancers see, so that they can be computed inside
+`jax.jit` beside any step. The text is made of them afterwards, on the host.
+"""
+
+import textwrap
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+
+from igb_jax.balancers.common import check_losses
+from igb_jax.balancers.gradient.stacked import Shared, TaskGrads
+from igb_jax.balancers.solvers import Gramian
+
+_LARGE_FACTOR = 10.0  # between scales of tasks, from which the text calls one dominant
+_DEPENDENT = 1e3  # condition number: of two tasks, a cosine of 0.998 or -0.998
+_PARALLEL = 0.99  # |cosine|
+_WIDTH = 80  # of the text
+
+
+class Diagnosis(NamedTuple):
+  """What `diagnose` found; a pytree of arrays.
+
+  Attributes:
+    losses: f32[K], as they were given.
+    norms: f32[K], Euclidean norms of the task gradients, of the shared leaves.
+    cosines: f32[K, K], of the angles between them: symmetric, with ones on the
+      diagonal. Row and column of a zero gradient are zero, those of one that is not
+      finite are NaN.
+    conflict_share: f32[], share of the pairs of tasks with a negative cosine.
+    condition_number: f32[], largest over smallest eigenvalue of the normalised Gramian,
+      that is of the cosines; at most 1 / eps of float32, about 8.4e6. Both leave out
+      the gradients that are zero or not finite; without two others they are 0 and 1.
+  """
+
+  losses: jax.Array
+  norms: jax.Array
+  cosines: jax.Array
+  conflict_share: jax.Array
+  condition_number: jax.Array
+
+  def describe(self, task_names: Sequence[str] | None = None) -> str:
+    """What the numbers mean, in a few lines of text.
+
+    It says which task dominates and by which factor, how many pairs conflict, whether
+    gradients are nearly dependent, which losses and gradients are zero or not finite,
+    and which kind of balancer may help. One batch is a sample: look at several.
+
+    Args:
+      task_names: of the K tasks; by default "task 0", "task 1", ...
+
+    Raises:
+      TypeError: the numbers are traced: this is inside `jax.jit`, `vmap` or the like.
+      ValueError: there is more than one diagnosis, or not one name a task.
+
+    Example:
+      >>> grads = {"w": jnp.array([[300.0, 400.0], [-4.0, 3.0], [3.0, -4.0]])}
+      >>> found = diagnose(jnp.array([90.0, 1.0, 2.0]), grads)
+      >>> print(found.describe(["depth", "normal", "edge"]).splitlines()[0])
+      losses: depth has the largest (90), normal the smallest (1), a factor of 90:
+    """
+    if any(isinstance(value, Tracer) for value in self):
+      raise TypeError(
+        "describe needs numbers, and these are traced: return the Diagnosis from the "
+        "function that jax.jit or vmap transforms, and describe it outside."
+      )
+    shape = np.shape(self.losses)
+    if len(shape) != 1:
+      raise ValueError(
+        f"describe takes one diagnosis, and the losses of this have the shape {shape}; "
+        "pick one, as in jax.tree.map(lambda leaf: leaf[0], diagnosis)."
+      )
+    names = (
+      [f"task {k}" for k in range(shape[0])] if task_names is None else [*task_names]
+    )
+    if len(names) != shape[0]:
+      raise ValueError(
+        f"task_names must hold {shape[0]} names, one a task, got {len(names)}."
+      )
+    host = Diagnosis(*(np.asarray(value, np.float64) for value in jax.device_get(self)))  # pyright: ignore[reportArgumentType]
+    return "\n".join(
+      textwrap.fill(line, _WIDTH, subsequent_indent="  ", break_long_words=False)
+      for line in (*_lines(host, names), *_hints(host, names))
+    )
+
+
+def diagnose(
+  losses: jax.typing.ArrayLike, task_grads: Any, *, shared: Shared = None
+) -> Diagnosis:
+  """Norms, cosines, conflicts and condition of the gradients of K tasks.
+
+  May be called inside `jax.jit`, `vmap` and `scan`: there are no callbacks. Products
+  are computed in float32 at `Precision.HIGHEST`, as in the gradient balancers; scales
+  of the tasks may differ by any factor that float32 holds.
+
+  Args:
+    losses: float[K], one scalar a task.
+    task_grads: a pytree with leaves float[K, ...], as `value_and_task_grads` or
+      `jax.jacrev` returns it.
+    shared: which leaves the tasks share, as gradient balancers take it: a predicate on
+      key paths, or a pytree of bools like one task's gradient or a prefix of it; by
+      default all. The others are left out: the gradient of a head is of one task, and
+      would hide how the tasks meet.
+
+  Returns:
+    The diagnosis; its `describe` says in words what the numbers mean.
+
+  Raises:
+    TypeError: losses or gradients are not floating-point numbers, or `shared` is not
+      of bools.
+    ValueError: the losses are no vector, a leaf has no leading axis K, `shared` does
+      not fit the tree, or no leaf is shared.
+
+  Example:
+    >>> from igb_jax import value_and_task_grads
+    >>> def losses_of(w):
+    ...   return jnp.stack([w[0] ** 2, (w[1] - w[0]) ** 2])
+    >>> losses, grads = value_and_task_grads(losses_of)(jnp.array([1.0, 3.0]))
+    >>> found = diagnose(losses, grads)
+    >>> print(found.norms, found.cosines[0, 1], found.conflict_share)
+    [2.       5.656854] -0.70710677 1.0
+    >>> print(found.describe())
+    losses: task 1 has the largest (4), task 0 the smallest (1), a factor of 4.
+    gradients: task 1 has the largest norm (5.66), task 0 the smallest (2), a factor
+      of 2.83.
+    conflicts: 1 of 1 pairs of tasks have a negative cosine; the worst are task 0
+      and task 1 (-0.707).
+    condition number of the normalised Gramian: 5.83.
+    hint: where tasks conflict over many batches, a gradient balancer (pcgrad,
+      cagrad, mgda, imtlg, nashmtl) may help; it takes a backward pass for each
+      task.
+  """
+  losses = jnp.asarray(losses)
+  if losses.ndim != 1 or not len(losses):
+    raise ValueError(
+      f"losses must be a vector, one scalar a task, got the shape {losses.shape}; "
+      "stack them with jnp.stack."
+    )
+  num_tasks = len(losses)
+  losses = check_losses(losses, num_tasks)
+  gramian = TaskGrads.of(task_grads, num_tasks, shared).gramian()
+  known = gramian.nonzero & jnp.isfinite(gramian.norms)
+  pairs = known[:, None] & known
+  normalised = Gramian(
+    norms=known.astype(jnp.float32), cosines=jnp.where(pairs, gramian.cosines, 0.0)
+  )
+  return Diagnosis(
+    losses=losses,
+    norms=gramian.norms,
+    cosines=gramian.cosines,
+    conflict_share=normalised.conflict_share(known),
+    condition_number=normalised.condition_number(known),
+  )
+
+
+def _known(found: Diagnosis) -> np.ndarray:
+  """Which tasks have a gradient that is finite and not zero: their numbers, i[N]."""
+  norms = np.asarray(found.norms)
+  return np.flatnonzero(np.isfinite(norms) & (norms > 0))
+
+
+def _positive(found: Diagnosis) -> np.ndarray:
+  """Which tasks have a loss that is finite and positive: their numbers, i[N]."""
+  losses = np.asarray(found.losses)
+  return np.flatnonzero(np.isfinite(losses) & (losses > 0))
+
+
+def _factor(values: np.ndarray) -> float:
+  """Largest over smallest of some positive numbers; 1 of none."""
+  return float(values.max() / values.min()) if len(values) else 1.0
+
+
+def _pairs(found: Diagnosis) -> tuple[np.ndarray, np.ndarray]:
+  """The pairs of known tasks, i[P, 2], and their cosines f64[P]."""
+  known = _known(found)
+  pairs = np.stack([known[index] for index in np.triu_indices(len(known), 1)], axis=1)
+  return pairs, np.asarray(found.cosines)[*pairs.T]
+
+
+def _lines(found: Diagnosis, names: Sequence[str]) -> list[str]:
+  """What there is, a line a fact."""
+  losses, norms = np.asarray(found.losses), np.asarray(found.norms)
+  lines = []
+  for what, size, values, among in (
+    ("losses", "largest", losses, _positive(found)),
+    ("gradients", "largest norm", norms, _known(found)),
+  ):
+    if len(among) > 1:
+      top, low = among[values[among].argmax()], among[values[among].argmin()]
+      factor = _factor(values[among])
+      lines.append(
+        f"{what}: {names[top]} has the {size} ({values[top]:.3g}), {names[low]} the "
+        f"smallest ({values[low]:.3g}), a factor of {factor:.3g}"
+        + (f": {names[top]} dominates their sum." if factor >= _LARGE_FACTOR else ".")
+      )
+    elif len(among) == 1:
+      task = among[0]
+      lines.append(f"{what}: {names[task]} alone has {values[task]:.3g}.")
+  pairs, cosines = _pairs(found)
+  if len(pairs):
+    num_conflicts = int((cosines < 0).sum())
+    line = f"conflicts: {num_conflicts} of {len(pairs)} pairs of tasks have a negative "
+    if num_conflicts:
+      worst = cosines.argmin()
+      first, second = (names[task] for task in pairs[worst])
+      line += f"cosine; the worst are {first} and {second} ({cosines[worst]:.3g})."
+    else:
+      line += "cosine."
+    lines.append(line)
+    number = float(found.condition_number)
+    line = f"condition number of the normalised Gramian: {number:.3g}"
+    if number >= _DEPENDENT:
+      most = np.abs(cosines).argmax()
+      first, second = (names[task] for task in pairs[most])
+      if abs(cosines[most]) >= _PARALLEL:
+        line += f": {first} and {second} are nearly parallel ({cosines[most]:.6g})"
+      else:
+        line += ": a gradient is nearly a combination of others, though no two are "
+        line += "parallel"
+    lines.append(line + ".")
+  for what, is_so in (
+    ("the loss is not finite", ~np.isfinite(losses)),
+    ("the loss is not positive", np.isfinite(losses) & (losses <= 0)),
+    ("the gradient is not finite, or too large for float32", ~np.isfinite(norms)),
+    ("the gradient is zero", norms == 0),
+  ):
+    if is_so.any():
+      tasks = ", ".join(names[task] for task in np.flatnonzero(is_so).tolist())
+      lines.append(f"{what}: {tasks}.")
+  return lines
+
+
+def _hints(found: Diagnosis, names: Sequence[str]) -> list[str]:
+  """What may help."""
+  losses, norms = np.asarray(found.losses), np.asarray(found.norms)
+  known, positive = _known(found), _positive(found)
+  hints = []
+  if not np.isfinite([*losses, *norms]).all():
+    hints.append(
+      "no balancer mends numbers that are not finite: look for their origin first, "
+      "as with jax.debug_nans."
+    )
+  if (losses <= 0).any():
+    hints.append(
+      "si, igbv1, igbv2 and the log variants take the logarithm of the losses, which "
+      "must be positive."
+    )
+  if (norms == 0).any():
+    hints.append(
+      "a task with a zero gradient does not move the shared parameters: it may not "
+      "depend on them, or have no labels in this batch (then pass present=)."
+    )
+  if _factor(norms[known]) >= _LARGE_FACTOR:
+    both = np.intersect1d(known, positive)
+    after = _factor(norms[both] / losses[both])
+    if after < _LARGE_FACTOR and len(both) == len(known):
+      hints.append(
+        "divided by their losses the gradients are within a factor of "
+        f"{after:.3g}: a loss balancer that goes by the logarithm (si, igbv1) may be "
+        "enough."
+      )
+    else:
+      hints.append(
+        "dividing by the losses does not even the gradients out: imtlg or nashmtl, "
+        "whose direction does not depend on the scales, may; or other units of a loss."
+      )
+  elif _factor(losses[positive]) >= _LARGE_FACTOR:
+    hints.append(
+      "the losses differ and their gradients do not: the sum of the gradients may be "
+      "balanced as it is."
+    )
+  _, cosines = _pairs(found)
+  if (cosines < 0).any():
+    hints.append(
+      "where tasks conflict over many batches, a gradient balancer (pcgrad, cagrad, "
+      "mgda, imtlg, nashmtl) may help; it takes a backward pass for each task."
+    )
+  if len(known) > 1 and float(found.condition_number) >= _DEPENDENT:
+    hints.append(
+      "where gradients are dependent, the weights of mgda, imtlg and nashmtl may "
+      "change much from step to step: see the residual in their state; parallel tasks "
+      "may be trained as one."
+    )
+  if not hints and len(names) > 1:
+    hints.append("nothing here asks for a balancer: equal weights may do as well.")
+  return [f"hint: {hint}" for hint in hints]
