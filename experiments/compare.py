@@ -35,6 +35,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from igb_jax.training import command_line
+from igb_jax.training.loggers import LoggersConfig, check_loggers
 from igb_jax.training.machine import processor
 from igb_jax.training.results import say
 from igb_jax.training.run import (
@@ -65,6 +66,7 @@ from .comparison.report import write_report
 
 PROGRAM = f"python -m {__package__}.compare"
 _PACKAGES = ("igb_jax", "jax", "jaxlib", "flax", "optax", "numpy")
+_LOGGERS = dataclasses.fields(LoggersConfig)  # they decide nothing
 _OWN_OPTIONS = ("balancer", "balancer_options", "seed", "seeds", "out", "resume")
 _LAST_LINES = 15
 _START_SECONDS = 10.0  # of a process, until its first step, with compiled steps at hand
@@ -74,7 +76,7 @@ _POLL_SECONDS = 0.1
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-  """Compares balancers by repeated runs on the same data; see the module's docstring.
+  """Compares balancers by repeated runs on the same data, and writes a report.
 
   Options that are not listed here are the experiment's, such as --epochs.
   """
@@ -151,6 +153,7 @@ class Comparison:
       )
     if self.dataset_name == "rooms" and has_folder:
       raise ValueError("--dataset rooms takes no --data-dir; --dataset nyuv2 does.")
+    check_loggers(self.options)
     command_line.check_at_least(
       config, {"seeds": 1, "gradient_seeds": 1, "parallel": 1}
     )
@@ -182,7 +185,7 @@ class Comparison:
     for name in ("out", "dry_run", "parallel"):
       own.pop(name)
     experiment = dataclasses.asdict(self.options)
-    for name in _OWN_OPTIONS:
+    for name in (*_OWN_OPTIONS, *(field.name for field in _LOGGERS)):
       experiment.pop(name)
     if self.config.task is not None:
       code = self.config.task.expanduser().read_bytes()
@@ -272,6 +275,7 @@ def begin(comparison: Comparison, out: Path, command: str) -> None:
   """
   path = out / "compare.json"
   if not path.exists():
+    RunFolder.check_writable(out)
     # of a comparison killed before it began
     path.with_suffix(".partial").unlink(missing_ok=True)
     RunFolder.check(out)

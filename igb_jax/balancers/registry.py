@@ -1,5 +1,6 @@
 """Balancers by name: `create("igbv1", num_tasks=3, steps_per_epoch=397)`."""
 
+import difflib
 import functools
 import inspect
 from collections.abc import Callable
@@ -10,30 +11,70 @@ from igb_jax.balancers.gradient.stacked import Shared
 from igb_jax.balancers.types import Balancer
 
 
-class _Method(NamedTuple):
+class Method(NamedTuple):
+  """What is known of a balancer.
+
+  Attributes:
+    kind: what it balances.
+    constructor: makes it.
+    reference: authors, venue and year; empty for what needs no paper.
+  """
+
   kind: Literal["loss", "gradient"]
   constructor: Callable[..., Any]
+  reference: str = ""
+
+  @property
+  def constructor_name(self) -> str:
+    """The constructor's name in `igb_jax.balancers`.
+
+    Example:
+      >>> METHODS["rlwlog"].constructor_name
+      'random_loss_weighting'
+    """
+    return getattr(self.constructor, "func", self.constructor).__name__
+
+  @property
+  def backward_passes(self) -> str:
+    """How many a step takes: "1", or "K" for K tasks.
+
+    Example:
+      >>> METHODS["igbv1"].backward_passes, METHODS["mgda"].backward_passes
+      ('1', 'K')
+    """
+    return {"loss": "1", "gradient": "K"}[self.kind]
 
 
-_METHODS = {
-  "ew": _Method("loss", loss.equal),
-  "si": _Method("loss", loss.scale_invariant),
-  "stl": _Method("loss", loss.single_task),
-  "rlw": _Method("loss", functools.partial(loss.random_loss_weighting, log=False)),
-  "rlwlog": _Method("loss", functools.partial(loss.random_loss_weighting, log=True)),
-  "dwa": _Method("loss", functools.partial(loss.dynamic_weight_average, log=False)),
-  "dwalog": _Method("loss", functools.partial(loss.dynamic_weight_average, log=True)),
-  "uw": _Method("loss", functools.partial(loss.uncertainty_weighting, log=False)),
-  "uwlog": _Method("loss", functools.partial(loss.uncertainty_weighting, log=True)),
-  "igbv1": _Method("loss", loss.igbv1),
-  "igbv2": _Method("loss", loss.igbv2),
-  "mgda": _Method("gradient", gradient.mgda),
-  "pcgrad": _Method("gradient", gradient.pcgrad),
-  "cagrad": _Method("gradient", gradient.cagrad),
-  "imtlg": _Method("gradient", gradient.imtl_g),
-  "nashmtl": _Method("gradient", gradient.nash_mtl),
+_RLW = "Lin et al., TMLR 2022"
+_DWA = "Liu et al., CVPR 2019"
+_UW = "Kendall et al., CVPR 2018"
+_IGB = "Dai et al., UAI 2023"
+_NASH = "Navon et al., ICML 2022"
+
+
+def _form(constructor: Callable[..., Any], *, log: bool) -> Callable[..., Any]:
+  return functools.partial(constructor, log=log)
+
+
+METHODS = {
+  "ew": Method("loss", loss.equal),
+  "si": Method("loss", loss.scale_invariant, _NASH),
+  "stl": Method("loss", loss.single_task),
+  "rlw": Method("loss", _form(loss.random_loss_weighting, log=False), _RLW),
+  "rlwlog": Method("loss", _form(loss.random_loss_weighting, log=True), _RLW),
+  "dwa": Method("loss", _form(loss.dynamic_weight_average, log=False), _DWA),
+  "dwalog": Method("loss", _form(loss.dynamic_weight_average, log=True), _DWA),
+  "uw": Method("loss", _form(loss.uncertainty_weighting, log=False), _UW),
+  "uwlog": Method("loss", _form(loss.uncertainty_weighting, log=True), _UW),
+  "igbv1": Method("loss", loss.igbv1, _IGB),
+  "igbv2": Method("loss", loss.igbv2, _IGB),
+  "mgda": Method("gradient", gradient.mgda, "Sener and Koltun, NeurIPS 2018"),
+  "pcgrad": Method("gradient", gradient.pcgrad, "Yu et al., NeurIPS 2020"),
+  "cagrad": Method("gradient", gradient.cagrad, "Liu et al., NeurIPS 2021"),
+  "imtlg": Method("gradient", gradient.imtl_g, "Liu et al., ICLR 2021"),
+  "nashmtl": Method("gradient", gradient.nash_mtl, _NASH),
 }
-_ALIASES = {"ls": "ew", "imtl": "imtlg"}
+ALIASES = {"ls": "ew", "imtl": "imtlg"}
 # Hyper-parameters of a combination that differ from those of its parts, as published.
 _COMBINATIONS = {
   frozenset({"igbv2", name}): {"learning_rate": 1e-4}
@@ -48,7 +89,7 @@ def names() -> dict[str, Literal["loss", "gradient"]]:
     >>> names()["igbv1"]
     'loss'
   """
-  return {name: method.kind for name, method in _METHODS.items()}
+  return {name: method.kind for name, method in METHODS.items()}
 
 
 def create(
@@ -95,7 +136,7 @@ def create(
   if not isinstance(spec, str):
     raise TypeError(f"the specification must be a string, got {spec!r}.")
   names_in_spec = [name.strip() for name in spec.split("+")]
-  names_in_spec = [_ALIASES.get(name, name) for name in names_in_spec]
+  names_in_spec = [ALIASES.get(name, name) for name in names_in_spec]
   offered: dict[str, Any] = {
     "num_tasks": num_tasks,
     **_COMBINATIONS.get(frozenset(names_in_spec), {}),
@@ -109,12 +150,13 @@ def create(
   known: set[str] = set()
   parts: dict[str, Any] = {"loss": None, "gradient": None}
   for name in names_in_spec:
-    if name not in _METHODS:
+    if name not in METHODS:
       raise ValueError(
-        f"unknown balancer {name!r} in {spec!r}; known: {', '.join(_METHODS)}; a loss "
-        "and a gradient balancer combine as 'loss+gradient'."
+        f"unknown balancer {name!r} in {spec!r}{_nearest(name)}; known: "
+        f"{', '.join(METHODS)}; a loss and a gradient balancer combine as "
+        "'loss+gradient'."
       )
-    kind, constructor = _METHODS[name]
+    kind, constructor, _ = METHODS[name]
     if parts[kind] is not None:
       raise ValueError(f"{spec!r} names two {kind} balancers; at most one is allowed.")
     parameters = _parameters(constructor)
@@ -135,6 +177,15 @@ def create(
       f"{', '.join(sorted(known)) or 'none'}."
     )
   return Balancer(**{kind: make and make() for kind, make in parts.items()})
+
+
+def _nearest(name: str) -> str:
+  """The question whether a known name was meant, or nothing where none is like it."""
+  spelt = {name: name for name in METHODS} | ALIASES
+  for known, method in METHODS.items():
+    spelt.setdefault(method.constructor_name, known)
+  near = difflib.get_close_matches(name.lower(), spelt, n=1)
+  return f" (did you mean {spelt[near[0]]!r}?)" if near else ""
 
 
 def _parameters(constructor: Callable[..., Any]) -> dict[str, inspect.Parameter]:

@@ -28,6 +28,10 @@ _AHEAD = 64  # results that may wait for whoever takes them.
 _console = Console(stderr=True, soft_wrap=True)
 
 
+class PreparationError(RuntimeError):
+  """A process that prepares data has died."""
+
+
 def say(line: str) -> None:
   """Prints a line for the user, apart from the output."""
   _console.print(line, markup=False, highlight=False)
@@ -100,7 +104,7 @@ def on_all_cores(
     The results.
 
   Raises:
-    RuntimeError: If a process has died.
+    PreparationError: If a process has died.
   """
   if len(tasks) <= few:
     yield from map(function, tasks)
@@ -122,7 +126,7 @@ def on_all_cores(
         executor.submit(function, task) for task in itertools.islice(waiting, 1)
       ]
   except BrokenProcessPool as error:
-    raise RuntimeError(
+    raise PreparationError(
       "a process that prepares data has died; is there enough memory? A script "
       'that calls this must guard its code by: if __name__ == "__main__".'
     ) from error

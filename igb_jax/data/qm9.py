@@ -286,6 +286,30 @@ def split(
   return Split(train[:train_size], validation, test)
 
 
+def cache_folder(
+  data_dir: Path | None = None,
+  source: Source = "qm9pack",
+  *,
+  limit: int | None = None,
+) -> Path:
+  """Where `load`, with the same arguments, keeps what it has prepared.
+
+  Args:
+    data_dir: Folder of the cache, as for `load`.
+    source: As for `load`.
+    limit: As for `load`.
+
+  Returns:
+    The folder, whether it is there or not.
+
+  Example:
+    >>> cache_folder(Path("/data"), limit=100).as_posix()
+    '/data/igb_qm9/qm9pack-limit100'
+  """
+  config = source if limit is None else f"{source}-limit{limit}"
+  return _once.cache_root(data_dir) / "igb_qm9" / config
+
+
 def load(
   data_dir: Path | None = None,
   source: Source = "qm9pack",
@@ -323,8 +347,7 @@ def load(
   if limit is not None and limit < 1:
     raise ValueError(f"limit must be positive, got {limit}")
   root = _once.cache_root(data_dir)
-  config = source if limit is None else f"{source}-limit{limit}"
-  folder = root / "igb_qm9" / config
+  folder = cache_folder(data_dir, source, limit=limit)
   if _once.read_only(folder) and _find_problem(folder) is None:
     return _read(folder)  # Nobody can change it, so it needs no lock.
   with _once.locked(folder, "QM9"):

@@ -15,8 +15,11 @@ import numpy as np
 import platformdirs
 from rich.console import Console
 
+from igb_jax.data._once import PreparationError
 from igb_jax.data.loader import LoadingError
+from igb_jax.extras import missing_package
 from igb_jax.training import command_line
+from igb_jax.training.balancing import balances_gradients
 from igb_jax.training.checkpoint import (
   CheckpointError,
   Checkpoints,
@@ -31,6 +34,7 @@ from igb_jax.training.devices import (
 )
 from igb_jax.training.experiment import Experiment, RunConfig, for_seed
 from igb_jax.training.interrupt import stop_on_signal
+from igb_jax.training.loggers import check_loggers, open_loggers
 from igb_jax.training.loop import EpochRecord, NonFiniteError, Progress, train
 from igb_jax.training.progress import TrainProgress
 from igb_jax.training.results import judged_split, metrics_line, say, write_results
@@ -46,6 +50,7 @@ from igb_jax.training.seeds import (
 _State = TypeVar("_State")
 _Progress = TypeVar("_Progress", Progress, SeedsProgress)
 
+_RUNS = Path("runs")
 EXIT_FAILED = 1
 EXIT_BAD_INPUT = 2
 EXIT_INTERRUPTED = 130
@@ -62,9 +67,10 @@ def main(
 ) -> NoReturn:
   """Runs an experiment and exits with a code that says how it went.
 
-  0 after a complete run, 1 when the numbers were not finite, the data could not be read
-  or a file could not be written any more, 2 when an option or the data were wrong, 130
-  after Ctrl-C, 143 after SIGTERM. Where one of several processes fails, the others fail
+  0 after a complete run, 1 when the numbers were not finite, memory was too little, a
+  package is not installed, the data could not be read or a file could not be written
+  any more, 2 when an option or the data were wrong, 130 after Ctrl-C, 143 after
+  SIGTERM. Where one of several processes fails, the others fail
   soon after.
 
   Args:
@@ -100,6 +106,17 @@ def main(
       except (ValueError, TypeError, OSError) as error:
         complain(error)
         sys.exit(EXIT_BAD_INPUT)
+      except ModuleNotFoundError as error:
+        say(errors, f"error: {missing_package(error.name)}")
+        sys.exit(EXIT_FAILED)
+      except PreparationError as error:
+        complain(error)
+        sys.exit(EXIT_FAILED)
+      except (jax.errors.JaxRuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+          raise
+        say(errors, f"error: {what_to_lower(config, error)}")
+        sys.exit(EXIT_FAILED)
       again = resume_command(program, arguments, config, folder.path)
       with contextlib.closing(experiment), contextlib.closing(folder):
         try:
@@ -110,11 +127,19 @@ def main(
           complain(error)
           say(errors, f"what was saved before is in {folder.path}; to go on: {again}")
           sys.exit(EXIT_FAILED)
-        except jax.errors.JaxRuntimeError as error:
-          if not is_of_another_process(error):
+        except (jax.errors.JaxRuntimeError, MemoryError) as error:
+          if is_out_of_memory(error):
+            say(errors, f"error: {what_to_lower(config, error)}")
+            say(
+              errors,
+              f"what was saved before is in {folder.path}; to go on with more memory: "
+              f"{again}",
+            )
+          elif isinstance(error, RuntimeError) and is_of_another_process(error):
+            complain(error)
+            say(errors, f"another process of the run has ended; to go on: {again}")
+          else:
             raise
-          complain(error)
-          say(errors, f"another process of the run has ended; to go on: {again}")
           sys.exit(EXIT_FAILED)
         except KeyboardInterrupt:
           say(errors, f"stopped; to go on: {again}")
@@ -127,6 +152,8 @@ def main(
 def _check_folder(out: Path | None, config: RunConfig) -> None:
   interval = parse_interval(config.checkpoint_every)
   check_seeds(config)
+  if jax.process_index() == 0:
+    check_loggers(config)
   if jax.process_count() > 1:
     if out is None:
       raise ValueError("several processes need one --out, which all of them see.")
@@ -136,12 +163,53 @@ def _check_folder(out: Path | None, config: RunConfig) -> None:
         "of several differ, so count epochs, such as 1epoch."
       )
   command_line.check_at_least(config, {"keep": 1})
+  if jax.process_index() == 0:
+    RunFolder.check_writable(out or _RUNS)
   if config.resume:
     if out is None:
       raise ValueError("--resume needs --out, the folder of the run that is to go on.")
     RunFolder.check_resumable(out, _fields(config))
   elif out and jax.process_index() == 0:
     RunFolder.check(out)
+
+
+def is_out_of_memory(error: Exception) -> bool:
+  """Whether an error says that the memory of the host or of a device is too little.
+
+  Args:
+    error: of Python, or of a computation.
+
+  Example:
+    >>> is_out_of_memory(MemoryError()), is_out_of_memory(RuntimeError("INTERNAL: ..."))
+    (True, False)
+  """
+  return isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error)
+
+
+def what_to_lower(config: RunConfig, error: Exception) -> str:
+  """What to change about a run that takes more memory than there is, in words.
+
+  Args:
+    config: of the run.
+    error: what told of it.
+  """
+  told = str(error).strip().partition("\n")[0]
+  text = f"too little memory{told and f' ({told})'}."
+  sizes = [
+    f"{command_line.option_of(name)} (now {getattr(config, name)})"
+    for name in ("batch_size", "dim", "width", "resolution")
+    if hasattr(config, name)
+  ]
+  if sizes:
+    text += f" Lower {' or '.join(sizes)}."
+  if config.seeds:
+    text += f" Train fewer than {len(config.seeds)} --seeds at once."
+  if balances_gradients(config.balancer):
+    text += (
+      f" --balancer={config.balancer} holds the gradients of all tasks at once; a loss "
+      "balancer holds one."
+    )
+  return text
 
 
 def _fields(config: RunConfig) -> dict[str, Any]:
@@ -184,7 +252,7 @@ def default_folder(dataset: str, config: RunConfig) -> Path:
   """
   now = datetime.now().strftime("%Y%m%d-%H%M%S")
   seeds = "-".join(map(str, config.seeds or [config.seed]))
-  return Path("runs") / f"{dataset}-{config.balancer}-seed{seeds}-{now}"
+  return _RUNS / f"{dataset}-{config.balancer}-seed{seeds}-{now}"
 
 
 def run(
@@ -235,6 +303,7 @@ def run(
   checkpoints = _open_checkpoints(config, folder)
   with stop_on_signal() as stop, checkpoints, progress:
     start = Progress()
+    _start_loggers(experiment, config, folder, progress)
     if config.resume:
       state, start = _resume(
         experiment, config, folder, checkpoints, state, start, console
@@ -352,6 +421,7 @@ def run_seeds(
       )
     for own, each in zip(folders, configs, strict=True):
       own.write_json("config.json", _fields(each))
+      _start_loggers(experiment, each, own, progress)
     if config.resume:
       for own, each, done in zip(folders, experiments, start.of_seeds, strict=True):
         own.write_metrics(metrics_line(each, record) for record in done.records)
@@ -424,6 +494,21 @@ def _begin(
   say(console, f"data: {experiment.description}")
   if experiment.notice:
     say(console, experiment.notice)
+
+
+def _start_loggers(
+  experiment: Experiment, config: RunConfig, folder: RunFolder, progress: TrainProgress
+) -> None:
+  if not folder.writes:
+    return
+  loggers = open_loggers(
+    config,
+    folder.path,
+    name=f"{experiment.dataset}-{config.balancer}-seed{config.seed}",
+    options=_fields(config),
+    report=progress.line,
+  )
+  folder.log_to(loggers)
 
 
 def _open_checkpoints(config: RunConfig, folder: RunFolder) -> Checkpoints:

@@ -5,7 +5,7 @@ import json
 import os
 from collections.abc import Container, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import filelock
 
@@ -16,8 +16,20 @@ _LOCK = "run.lock"
 FREE_OPTIONS = frozenset(
   {"out", "resume", "checkpoint_every", "keep", "epochs", "workers", "cache_dir"}
   | {"devices", "mesh", "distributed", "coordinator", "num_processes", "process_id"}
-  | {"on_nonfinite", "max_skips"}
+  | {"on_nonfinite", "max_skips", "tensorboard", "wandb"}
 )
+
+
+class LineTaker(Protocol):
+  """Takes the lines of metrics.jsonl beside the file; neither call may raise."""
+
+  def write(self, line: Mapping[str, Any]) -> None:
+    """Takes an epoch's line."""
+    ...
+
+  def close(self) -> None:
+    """Takes no more."""
+    ...
 
 
 class RunFolder:
@@ -44,11 +56,13 @@ class RunFolder:
     self.path = path
     self.writes = writes
     self._lock = filelock.FileLock(path / _LOCK)
+    self._takers: list[LineTaker] = []
     if not writes:
       return
     if not resumed:
       self.check(path)
-    (path / "plots").mkdir(parents=True, exist_ok=True)
+    with _naming(path):
+      (path / "plots").mkdir(parents=True, exist_ok=True)
     try:
       self._lock.acquire(blocking=False)
     except filelock.Timeout:
@@ -57,8 +71,42 @@ class RunFolder:
       ) from None
 
   def close(self) -> None:
-    """Lets other processes go on in the folder."""
-    self._lock.release()
+    """Closes the takers of lines, and lets other processes go on in the folder."""
+    try:
+      while self._takers:
+        self._takers.pop().close()
+    finally:
+      self._lock.release()
+
+  def log_to(self, taker: LineTaker) -> None:
+    """Gives what takes lines those that are written from now on, until `close`.
+
+    Args:
+      taker: closed with the folder.
+    """
+    self._takers.append(taker)
+
+  @staticmethod
+  def check_writable(path: Path) -> None:
+    """Checks that a folder is there, or can be made, and written in; changes nothing.
+
+    Args:
+      path: the folder.
+
+    Raises:
+      NotADirectoryError: it is a file, or would have to lie in one.
+      PermissionError: it, or the folder that it would be made in, may not be written.
+    """
+    there = next(each for each in (path, *path.absolute().parents) if each.exists())
+    if not there.is_dir():
+      raise NotADirectoryError(
+        f"{path} cannot be a folder: {there} is a file; choose another --out."
+      )
+    if not os.access(there, os.W_OK | os.X_OK):
+      raise PermissionError(
+        f"{path} cannot be written: you have no permission to write in {there}; choose "
+        "another --out."
+      )
 
   @staticmethod
   def check(path: Path) -> None:
@@ -137,7 +185,7 @@ class RunFolder:
     return self._write(name, _to_json(content, indent=2) + "\n")
 
   def write_metrics(self, lines: Iterable[Mapping[str, Any]]) -> None:
-    """Writes metrics.jsonl whole, or not at all.
+    """Writes metrics.jsonl whole, or not at all; takers get every line once more.
 
     Args:
       lines: what JSON can hold; numbers that are not finite are refused.
@@ -145,7 +193,10 @@ class RunFolder:
     Raises:
       ValueError: a number is not finite.
     """
+    lines = [*lines]
     self._write("metrics.jsonl", "".join(_to_json(line) + "\n" for line in lines))
+    for line in lines:
+      self._give(line)
 
   def append_metrics(self, line: Mapping[str, Any]) -> None:
     """Appends one line to metrics.jsonl.
@@ -161,6 +212,11 @@ class RunFolder:
       path = self.path / "metrics.jsonl"
       with _naming(path), path.open("a") as file:
         file.write(text)
+    self._give(line)
+
+  def _give(self, line: Mapping[str, Any]) -> None:
+    for taker in self._takers:
+      taker.write(line)
 
   def _write(self, name: str, text: str) -> Path:
     path = self.path / name

@@ -1,0 +1,43 @@
+"""The command `igb-jax`, or `python -m igb_jax`.
+
+Its subcommands are part of the experiments and need their packages; where one is
+missing, this says how to install it. Nothing else is imported before it is needed.
+"""
+
+import importlib
+import sys
+from collections.abc import Sequence
+
+import igb_jax
+from igb_jax.extras import missing_package
+
+
+def main(arguments: Sequence[str] | None = None, program: str = "igb-jax") -> None:
+  """Runs the command line, and exits unless the command has nothing to train.
+
+  Args:
+    arguments: without the program's name; None for those of this process.
+    program: what was started, as a command line has it.
+
+  Raises:
+    SystemExit: with the code that `igb-jax --help` explains.
+
+  Example:
+    >>> main(["--version"])  # doctest: +ELLIPSIS
+    igb-jax ...
+  """
+  arguments = sys.argv[1:] if arguments is None else arguments
+  if list(arguments) == ["--version"]:
+    print(f"igb-jax {igb_jax.__version__}")
+    return
+  try:
+    # the folder experiments/ of a checkout, where it is installed
+    cli = importlib.import_module("igb_jax.experiments.cli")
+    cli.main(arguments, program)
+  except ModuleNotFoundError as error:
+    print(f"error: {missing_package(error.name)}", file=sys.stderr)
+    sys.exit(1)
+
+
+if __name__ == "__main__":
+  main(program="python -m igb_jax")
