@@ -100,6 +100,8 @@ def test_the_balancer_of_ones_own_learns_what_equal_weights_leave(capsys):
 @pytest.mark.slow
 def test_runs_from_top_to_bottom(tmp_path, qm9_dir, monkeypatch):
   monkeypatch.setenv("IGB_JAX_DATA", str(qm9_dir))
+  # most of the time goes into compiling steps of which few are taken
+  monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
   notebook = read_notebook()
   make_tiny(notebook)
   resources = {"metadata": {"path": str(tmp_path)}}
