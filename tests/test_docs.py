@@ -22,12 +22,15 @@ import pytest
 import tyro
 
 import igb_jax
-from experiments import compare, custom, nyuv2, qm9
+from experiments import cli, compare, custom, nyuv2, qm9
 from experiments.comparison.datasets import DATASETS
 from igb_jax import balancers
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = Path(igb_jax.__file__).parent
+EXPERIMENTS = {
+  "experiments.qm9": qm9, "experiments.nyuv2": nyuv2, "experiments.custom": custom,
+}  # fmt: skip
 PAGES = {
   path.relative_to(ROOT).as_posix(): path.read_text()
   for path in (
@@ -93,23 +96,25 @@ def test_what_a_page_shows_is_compared():
 
 
 def commands() -> list[tuple[str, str, str]]:
-  """Page, module and arguments of every `python -m` on it."""
+  """Page, module and arguments of every `python -m` and `igb-jax` on it."""
+  modules = r"python -m ((?:experiments|benchmarks|tests)\.\w+(?:\.\w+)*|benchmarks)"
+  trained = r"igb-jax train (qm9|nyuv2|custom)|igb-jax (compare)(?= )"
+  others = r"igb-jax(?= (?:prepare|balancers) )"
   found = []
   for page, text in PAGES.items():
     joined = re.sub(r"\\\n\s*", " ", text)
-    modules = r"((?:experiments|benchmarks|tests)\.\w+(?:\.\w+)*|benchmarks)"
-    for match in re.finditer(rf"python -m {modules}([^`\"'&|;#)\n]*)", joined):
-      found.append((page, match[1], match[2].strip()))
+    start = f"(?:{modules}|{trained}|{others})"
+    for match in re.finditer(rf"{start}([^`\"'&|;#)\n]*)", joined):
+      module, dataset, comparison, arguments = match.groups()
+      module = module or f"experiments.{dataset or comparison or 'cli'}"
+      found.append((page, module, arguments.strip()))
   return found
 
 
 def parse(module: str, arguments: list[str]) -> Any:
   """The configuration that a command line gives; SystemExit if it is wrong."""
-  if module != "experiments.compare":
-    experiments = {f"experiments.{m.__name__.split('.')[-1]}": m for m in (qm9, nyuv2)}
-    return (experiments | {"experiments.custom": custom})[module].parse_config(
-      arguments
-    )
+  if module in EXPERIMENTS:
+    return EXPERIMENTS[module].parse_config(arguments)
   config, others = tyro.cli(compare.Config, args=arguments, return_unknown_args=True)
   assert (config.dataset is None) != (config.task is None)
   if config.task is not None:
@@ -121,7 +126,9 @@ def parse(module: str, arguments: list[str]) -> Any:
 @pytest.mark.parametrize(("page", "module", "arguments"), commands())
 def test_commands_parse(page, module, arguments):
   assert importlib.util.find_spec(module) is not None
-  if not module.startswith("experiments."):
+  if module == "experiments.cli":
+    assert cli._parse(shlex.split(arguments), "igb-jax")
+  if module not in (*EXPERIMENTS, "experiments.compare"):
     return
   config = parse(module, shlex.split(arguments))
   specs = config.balancers if module == "experiments.compare" else config.balancer
@@ -210,8 +217,8 @@ def test_every_public_name_is_documented_and_on_a_page_of_the_api(site):
     if (value.__doc__ or "(").startswith(("(", f"{value.__name__}("))  # made by Python
   }
   assert not undocumented, "give these a docstring"
-  modules = {name.rpartition(".")[0] for name in objects.keys() - shown}
-  assert not objects.keys() - shown, f"add to a page in docs/api: {sorted(modules)}"
+  missing = sorted(objects.keys() - shown)
+  assert not missing, "add their modules to a page in docs/api"
 
 
 PUBLIC = [
