@@ -30,6 +30,7 @@ from igb_jax.training.balancing import judged_metrics, make_balancer
 from igb_jax.training.checkpoint import CheckpointConfig
 from igb_jax.training.devices import DeviceConfig, Devices, initialize
 from igb_jax.training.experiment import Metric
+from igb_jax.training.loggers import LoggersConfig
 from igb_jax.training.loop import Evaluation
 from igb_jax.training.seeds import SeedsConfig
 from igb_jax.training.step import (
@@ -45,7 +46,9 @@ PROGRAM = f"python -m {__package__}.custom"
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(DeviceConfig, CheckpointConfig, NonFiniteConfig, SeedsConfig):
+class Config(
+  DeviceConfig, CheckpointConfig, NonFiniteConfig, SeedsConfig, LoggersConfig
+):
   """Trains the net of a task file on its data."""
 
   task: Path = dataclasses.field(kw_only=True)

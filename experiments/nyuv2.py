@@ -44,6 +44,7 @@ from igb_jax.training.balancing import judged_metrics, make_balancer
 from igb_jax.training.checkpoint import CheckpointConfig
 from igb_jax.training.devices import DeviceConfig, Devices, initialize
 from igb_jax.training.experiment import Metric
+from igb_jax.training.loggers import LoggersConfig
 from igb_jax.training.loop import Evaluation
 from igb_jax.training.scene_plots import plot_predictions
 from igb_jax.training.schedule import halve_every
@@ -67,7 +68,9 @@ NUM_SHOWN = 6
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(DeviceConfig, CheckpointConfig, NonFiniteConfig, SeedsConfig):
+class Config(
+  DeviceConfig, CheckpointConfig, NonFiniteConfig, SeedsConfig, LoggersConfig
+):
   """Trains one network on segmentation, depth and normals of indoor scenes."""
 
   preset: Literal["quick", "paper", "mtan"] = "quick"

@@ -39,6 +39,7 @@ from igb_jax.training.balancing import judged_metrics, make_balancer
 from igb_jax.training.checkpoint import CheckpointConfig
 from igb_jax.training.devices import DeviceConfig, Devices, initialize
 from igb_jax.training.experiment import Metric
+from igb_jax.training.loggers import LoggersConfig
 from igb_jax.training.loop import Evaluation
 from igb_jax.training.seeds import SeedsConfig
 from igb_jax.training.step import (
@@ -59,7 +60,9 @@ SINGLE_TASK_ERRORS = (
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(DeviceConfig, CheckpointConfig, NonFiniteConfig, SeedsConfig):
+class Config(
+  DeviceConfig, CheckpointConfig, NonFiniteConfig, SeedsConfig, LoggersConfig
+):
   """Trains one graph network on eleven properties of QM9's molecules."""
 
   preset: Literal["quick", "paper"] = "quick"

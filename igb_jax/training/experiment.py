@@ -87,6 +87,16 @@ class RunConfig(Protocol):
     """How many of the newest checkpoints are kept."""
     ...
 
+  @property
+  def tensorboard(self) -> bool:
+    """Whether there are event files for TensorBoard."""
+    ...
+
+  @property
+  def wandb(self) -> bool:
+    """Whether Weights & Biases gets the numbers."""
+    ...
+
 
 class Experiment(Protocol):
   """What a run needs to know of a data set, a net and a balancer."""
