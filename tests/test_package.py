@@ -2,12 +2,14 @@
 
 import ast
 import importlib.metadata
+import importlib.util
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+import experiments
 import igb_jax
 
 EXPERIMENT_PACKAGES = [
@@ -56,6 +58,20 @@ def test_declares_its_types_and_version():
   assert importlib.metadata.version("igb-jax") == igb_jax.__version__
 
 
+def test_the_command_is_installed(capsys):
+  (command,) = importlib.metadata.entry_points(group="console_scripts", name="igb-jax")
+  command.load()(["--version"])
+  assert capsys.readouterr().out == f"igb-jax {igb_jax.__version__}\n"
+
+
+@pytest.mark.parametrize("name", ["qm9", "cli", "comparison.child"])
+def test_the_experiments_are_installed_below_the_package(name):
+  spec = importlib.util.find_spec(f"igb_jax.experiments.{name}")
+  assert spec is not None
+  path = Path(experiments.__file__).parent / name.replace(".", "/")
+  assert spec.origin == f"{path}.py"
+
+
 def imported_modules(source: Path) -> set[str]:
   """Every module that a file imports, also inside functions."""
   modules = set()
@@ -70,11 +86,12 @@ def imported_modules(source: Path) -> set[str]:
 @pytest.mark.parametrize("layer", ["balancers", "nets", "data", "training"])
 def test_arrows_point_one_way(layer):
   """Experiments -> training -> {balancers, nets, data, metrics}, and never back."""
-  forbidden = {
-    "balancers": ["igb_jax.nets", "igb_jax.data", "igb_jax.training", "experiments"],
-    "nets": ["igb_jax.balancers", "igb_jax.training", "experiments"],
-    "data": ["igb_jax.balancers", "igb_jax.nets", "igb_jax.training", "experiments"],
-    "training": ["experiments"],
+  forbidden = ["experiments", "igb_jax.experiments"]
+  forbidden += {
+    "balancers": ["igb_jax.nets", "igb_jax.data", "igb_jax.training"],
+    "nets": ["igb_jax.balancers", "igb_jax.training"],
+    "data": ["igb_jax.balancers", "igb_jax.nets", "igb_jax.training"],
+    "training": [],
   }[layer]
   sources = list((Path(igb_jax.__file__).parent / layer).rglob("*.py"))
   assert sources
