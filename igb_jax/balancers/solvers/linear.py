@@ -1,13 +1,16 @@
 """Linear systems with the cosines of some tasks as their matrix, singular or not."""
 
 import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 import jax.scipy.linalg as jsl
 
 # TPUs multiply in bfloat16 unless told otherwise, vectors too
-dot = functools.partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
+dot: Callable[[jax.Array, jax.Array], jax.Array] = functools.partial(
+  jnp.matmul, precision=jax.lax.Precision.HIGHEST
+)
 
 
 def ridge(num_tasks: int) -> float:
