@@ -19,9 +19,7 @@ _PATTERNS = (
   "benchmarks/results.md",
   "examples/*.py",
   "examples/*.ipynb",
-  "results/**/*.md",
-  "results/**/*.json",
-  "results/**/*.png",
+  "results/*/**/*.*",
   "tests/balancers/*.py",
 )
 
