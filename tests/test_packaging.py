@@ -36,6 +36,13 @@ EXTRAS = importlib.metadata.metadata("igb-jax").get_all("Provides-Extra") or []
 ONLY_RESOLVED = {"cuda", "tpu", "bench", "all"}
 
 
+PYTHONS = [
+  line.rpartition(" ")[2]
+  for line in importlib.metadata.metadata("igb-jax").get_all("Classifier") or []
+  if re.search(r"Python :: 3\.\d+$", line)
+]
+
+
 def run(*command: str | Path, **options) -> str:
   """Standard output of a command, which must succeed."""
   result = subprocess.run(
@@ -142,6 +149,7 @@ def test_metadata_say_what_ci_runs(distributions):
   assert metadata["Description-Content-Type"] == "text/markdown"
   classifiers = "\n".join(metadata.get_all("Classifier") or [])
   versions = re.findall(r"Python :: (3\.\d+)", classifiers)
+  assert versions == PYTHONS
   assert metadata["Requires-Python"] == f">={versions[0]}"
   workflow = (ROOT / ".github" / "workflows" / "test.yml").read_text()
   matrix = re.search(r"python: \[(.*)\]", workflow)
@@ -219,6 +227,19 @@ def test_the_types_of_the_core_are_complete(user, tmp_path):
     if " - error" in line and not line.partition("/igb_jax/")[2].startswith(applied)
   ]
   assert not gaps
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("python", PYTHONS)
+@pytest.mark.parametrize(
+  "versions", [["--constraint", "constraints.txt"], ["--resolution", "lowest-direct"]]
+)
+def test_there_are_wheels_for_every_python(python, versions):
+  """Of what tests run with, but for promise, which is pure Python without a wheel."""
+  command = [sys.executable, "-m", "uv", "pip", "compile", "pyproject.toml"]
+  wheels = ["--only-binary", ":all:", "--no-binary", "promise"]
+  command += ["--extra", "test", "--python-version", python, *wheels, *versions]
+  assert "jax==" in run(*command, cwd=ROOT)
 
 
 @pytest.mark.slow
