@@ -16,6 +16,7 @@ from tests.experiments.test_nyuv2 import small as small_scenes
 from tests.experiments.test_qm9 import small as small_molecules
 
 NUM_STEPS = 20
+ULP = 2.0**-23  # of a float32 near one
 MESHES = {"one": "--devices=1", "data": "--devices=8", "model": "--mesh=data=4,model=2"}
 # Relative, of every leaf. Measured: 1e-6 and, with ew, 8e-3; the latter is rounding
 # that the batch norms and the maxima of SegNet enlarge.
@@ -74,9 +75,12 @@ class Trajectory(NamedTuple):
   num_compiled: int
 
 
-def trajectory(experiment) -> Trajectory:
-  """Runs an experiment, whose optimizer is Adam."""
+def trajectory(experiment, nudge: float = 0.0) -> Trajectory:
+  """Runs an experiment, whose optimizer is Adam, from parameters times 1 + nudge."""
   state = experiment.init_state()
+  if nudge:
+    params = jax.tree.map(lambda leaf: leaf * (1 + nudge), state.params)
+    state = state._replace(params=params)
   initial = jax.device_get(state.params)
   losses, weights, gradient, change = [], [], None, None
   for epoch in range(NUM_STEPS):
@@ -104,6 +108,12 @@ def norms(tree) -> np.ndarray:
   )
 
 
+def errors(found, expected) -> np.ndarray:
+  """The largest relative error of each step, of what is above 1e-5: f[T]."""
+  excess = np.maximum(np.abs(found - expected) - 1e-5, 0)
+  return (excess / np.maximum(np.abs(expected), 1e-5)).max(axis=1)
+
+
 @pytest.mark.parametrize(("name", "spec"), CASES)
 def test_the_trajectory_is_that_of_one_device(make, name, spec):
   expected = trajectory(make(name, spec, "one"))
@@ -112,15 +122,27 @@ def test_the_trajectory_is_that_of_one_device(make, name, spec):
   floor = 1e-6 * np.linalg.norm(sizes)
   assert (sizes > floor).sum() > len(sizes) / 5  # where stl has few
   assert norms(expected.change)[sizes > floor].all()
+  bounds = {"losses": 1e-4, "weights": 1e-3}
+  of_steps = np.max
+  if name == "nyuv2":
+    # SegNet unpools to where maxima were, and so jumps where one moves to another
+    # pixel: on one device too, after a change of one unit in the last place. So a
+    # single step shows nothing, and most are held to what rounding does.
+    nudged = trajectory(make(name, spec, "one"), ULP)
+    of_steps = np.median
+    for field in bounds:
+      rounding = errors(getattr(nudged, field), getattr(expected, field))
+      bounds[field] += 5 * of_steps(rounding)
   for mesh in ("data", "model"):
     found = trajectory(make(name, spec, mesh))
     # At so small a learning rate the losses show errors of the gradient above some per
     # cent alone.
-    errors = norms(jax.tree.map(np.subtract, found.gradient, expected.gradient))
+    difference = norms(jax.tree.map(np.subtract, found.gradient, expected.gradient))
     assert norms(found.change)[sizes > floor].all()
-    assert (errors <= GRADIENT_TOLERANCE[name] * sizes + floor).all()
-    np.testing.assert_allclose(found.losses, expected.losses, 1e-4)
-    np.testing.assert_allclose(found.weights, expected.weights, 1e-3, 1e-5)
+    assert (difference <= GRADIENT_TOLERANCE[name] * sizes + floor).all()
+    for field, bound in bounds.items():
+      per_step = errors(getattr(found, field), getattr(expected, field))
+      assert of_steps(per_step) <= bound, (mesh, field, per_step)
     assert found.num_compiled == 1
 
 
