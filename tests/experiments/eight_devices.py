@@ -18,9 +18,6 @@ from tests.experiments.test_qm9 import small as small_molecules
 NUM_STEPS = 20
 ULP = 2.0**-23  # of a float32 near one
 MESHES = {"one": "--devices=1", "data": "--devices=8", "model": "--mesh=data=4,model=2"}
-# Relative, of every leaf. Measured: 1e-6 and, with ew, 8e-3; the latter is rounding
-# that the batch norms and the maxima of SegNet enlarge.
-GRADIENT_TOLERANCE = {"qm9": 1e-3, "nyuv2": 2e-2}
 SLOW = ["igbv1+pcgrad", *balancers.names()]
 CASES = [
   pytest.param("qm9", "igbv2+nashmtl", marks=pytest.mark.slow),
@@ -122,7 +119,15 @@ def test_the_trajectory_is_that_of_one_device(make, name, spec):
   floor = 1e-6 * np.linalg.norm(sizes)
   assert (sizes > floor).sum() > len(sizes) / 5  # where stl has few
   assert norms(expected.change)[sizes > floor].all()
-  bounds = {"losses": 1e-4, "weights": 1e-3}
+
+  def largest(gradient) -> float:
+    """Of all leaves, the largest relative error of the first gradient."""
+    difference = norms(jax.tree.map(np.subtract, gradient, expected.gradient))
+    return float((np.maximum(difference - floor, 0) / np.maximum(sizes, floor)).max())
+
+  # At so small a learning rate the losses show errors of the gradient above some per
+  # cent alone.
+  bounds = {"gradient": 1e-3, "losses": 1e-4, "weights": 1e-3}
   of_steps = np.max
   if name == "nyuv2":
     # SegNet unpools to where maxima were, and so jumps where one moves to another
@@ -130,19 +135,17 @@ def test_the_trajectory_is_that_of_one_device(make, name, spec):
     # single step shows nothing, and most are held to what rounding does.
     nudged = trajectory(make(name, spec, "one"), ULP)
     of_steps = np.median
-    for field in bounds:
+    bounds["gradient"] = 0.1  # measured: 0.04, of the first layer with stl
+    for field in ("losses", "weights"):
       rounding = errors(getattr(nudged, field), getattr(expected, field))
       bounds[field] += 5 * of_steps(rounding)
   for mesh in ("data", "model"):
     found = trajectory(make(name, spec, mesh))
-    # At so small a learning rate the losses show errors of the gradient above some per
-    # cent alone.
-    difference = norms(jax.tree.map(np.subtract, found.gradient, expected.gradient))
     assert norms(found.change)[sizes > floor].all()
-    assert (difference <= GRADIENT_TOLERANCE[name] * sizes + floor).all()
-    for field, bound in bounds.items():
+    assert largest(found.gradient) <= bounds["gradient"], mesh
+    for field in ("losses", "weights"):
       per_step = errors(getattr(found, field), getattr(expected, field))
-      assert of_steps(per_step) <= bound, (mesh, field, per_step)
+      assert of_steps(per_step) <= bounds[field], (mesh, field, per_step)
     assert found.num_compiled == 1
 
 
