@@ -52,7 +52,7 @@ from igb_jax.training.run_folder import (
 )
 
 from .comparison.datasets import DATASETS, Dataset
-from .comparison.measure import FIELDS
+from .comparison.measure import FIELDS, check_parallel
 from .comparison.plan import (
   Contender,
   Job,
@@ -100,8 +100,8 @@ class Config:
   """Whether all seeds of a loss balancer are trained in one vmapped step: always where
   memory allows, never, or where it is also faster than one after another."""
   parallel: int = 1
-  """Number of runs at a time, each with its share of the processor's cores; for CPUs.
-  Small steps leave cores idle, so that small runs take less time side by side."""
+  """Number of runs at a time, for CPUs; on Linux each has its share of the cores. Small
+  steps leave cores idle, so that small runs take less time side by side."""
   out: Path | None = None
   """Folder of the comparison."""
   dry_run: bool = False
@@ -157,6 +157,11 @@ class Comparison:
     command_line.check_at_least(
       config, {"seeds": 1, "gradient_seeds": 1, "parallel": 1}
     )
+    if config.parallel > len(_cores()):
+      raise ValueError(
+        f"--parallel must be at most {len(_cores())}, the number of cores, got "
+        f"{config.parallel}."
+      )
     self.tasks = list(self.dataset.task_names(self.options))
     self.contenders = parse_contenders(config.balancers, self.tasks)
     if config.out is None and not config.dry_run:
@@ -256,6 +261,9 @@ def main(arguments: Sequence[str] | None = None, program: str = PROGRAM) -> NoRe
   except filelock.Timeout:
     say(errors, f"error: another comparison is at work in {out}; wait, or stop it.")
     sys.exit(EXIT_BAD_INPUT)
+  except ValueError as error:
+    say(errors, f"error: {error}")
+    sys.exit(EXIT_BAD_INPUT)
   except (ComparisonError, OSError) as error:
     say(errors, f"error: {error}")
     sys.exit(EXIT_FAILED)
@@ -311,6 +319,7 @@ def compare(comparison: Comparison, out: Path, console: Console) -> int:
 
   Raises:
     ComparisonError: the steps could not be measured, so that nothing can be run.
+    ValueError: an option does not fit the device.
     OSError: a file could not be written.
   """
   failures: dict[str, str] = {}  # folder of a run -> the last lines it wrote
@@ -320,10 +329,7 @@ def compare(comparison: Comparison, out: Path, console: Console) -> int:
   try:
     with _stop_on_sigterm():
       measured = _measured(comparison, out, console)
-      if comparison.config.parallel > 1 and measured["device"] != "cpu":
-        raise ComparisonError(
-          f"--parallel is for CPUs; here each run has {measured['device']} to itself."
-        )
+      check_parallel(comparison.config.parallel, measured["device"])
       jobs = comparison.jobs(measured["seeds"]["at_once"])
       _run_jobs(comparison, out, console, jobs, measured, failures)
   except KeyboardInterrupt:
@@ -418,7 +424,12 @@ def collect(
     names = ("delta_m", "epochs", "best_epoch", "num_steps", "train_seconds")
     facts = {name: summary and summary[name] for name in (*names, "skipped_steps")}
     runs.append({"balancer": run.contender.text, **entry, **facts})
-  why = measured["seeds"]["why"]
+  notes = [measured["seeds"]["why"]] if measured["seeds"]["why"] else []
+  if comparison.config.parallel > 1:
+    notes.append(
+      f"{comparison.config.parallel} runs were trained at a time: the seconds of a run "
+      "are longer than alone; those of a step were measured alone"
+    )
   return {
     "dataset": measured["dataset"],
     "description": measured["description"],
@@ -436,7 +447,7 @@ def collect(
     "baselines": baselines,
     "runs": runs,
     "timing": measured["timing"],
-    "notes": [why] if why else [],
+    "notes": notes,
   }
 
 
@@ -460,6 +471,7 @@ def _measured(comparison: Comparison, out: Path, console: Console) -> dict[str, 
     "contenders": [dataclasses.asdict(each) for each in comparison.contenders],
     "seeds": comparison.seeds,
     "together": comparison.config.together,
+    "parallel": comparison.config.parallel,
   }
   request_path = out / "measure.request.json"
   request_path.write_text(json.dumps(request, default=os.fspath))
@@ -467,6 +479,8 @@ def _measured(comparison: Comparison, out: Path, console: Console) -> dict[str, 
   arguments = [os.fspath(request_path), os.fspath(path)]
   with _starting() as start:
     code = start(f"{__package__}.comparison.measure", arguments, log).wait()
+  if code == EXIT_BAD_INPUT:
+    raise ValueError(_last_lines(log))
   if code:
     raise ComparisonError(
       f"the steps could not be measured (exit code {code}):\n{_last_lines(log)}"
@@ -536,14 +550,18 @@ def _run_jobs(
           say(console, f"failed: {job.name} (exit code {code}), see {out / job.log}")
 
 
+def _cores() -> list[int]:
+  """Those that this process may use."""
+  if hasattr(os, "sched_getaffinity"):
+    return sorted(os.sched_getaffinity(0))
+  return [*range(os.cpu_count() or 1)]
+
+
 def _shares_of_cores(count: int) -> list[set[int] | None]:
   """The cores of each of so many runs at a time; None for all."""
-  if count == 1 or not hasattr(os, "sched_getaffinity"):
+  if count == 1 or not hasattr(os, "sched_setaffinity"):
     return [None] * count
-  cores = sorted(os.sched_getaffinity(0))
-  return [
-    {*cores[share::count]} or {cores[share % len(cores)]} for share in range(count)
-  ]
+  return [{*_cores()[share::count]} for share in range(count)]
 
 
 @contextlib.contextmanager

@@ -195,6 +195,9 @@ def _lines(found: Diagnosis, names: Sequence[str]) -> list[str]:
     if len(among) > 1:
       top, low = among[values[among].argmax()], among[values[among].argmin()]
       factor = _factor(values[among])
+      if factor == 1:
+        lines.append(f"{what}: all are {values[top]:.3g}.")
+        continue
       lines.append(
         f"{what}: {names[top]} has the {size} ({values[top]:.3g}), {names[low]} the "
         f"smallest ({values[low]:.3g}), a factor of {factor:.3g}"
@@ -220,7 +223,8 @@ def _lines(found: Diagnosis, names: Sequence[str]) -> list[str]:
       most = np.abs(cosines).argmax()
       first, second = (names[task] for task in pairs[most])
       if abs(cosines[most]) >= _PARALLEL:
-        line += f": {first} and {second} are nearly parallel ({cosines[most]:.6g})"
+        how = "parallel" if cosines[most] > 0 else "opposite"
+        line += f": {first} and {second} are nearly {how} ({cosines[most]:.6g})"
       else:
         line += ": a gradient is nearly a combination of others, though no two are "
         line += "parallel"
@@ -255,7 +259,8 @@ def _hints(found: Diagnosis, names: Sequence[str]) -> list[str]:
   if (norms == 0).any():
     hints.append(
       "a task with a zero gradient does not move the shared parameters: it may not "
-      "depend on them, or have no labels in this batch (then pass present=)."
+      "depend on them, or have no labels in this batch (then pass present= to the "
+      "balancer)."
     )
   if _factor(norms[known]) >= _LARGE_FACTOR:
     both = np.intersect1d(known, positive)
@@ -283,10 +288,11 @@ def _hints(found: Diagnosis, names: Sequence[str]) -> list[str]:
       "mgda, imtlg, nashmtl) may help; it takes a backward pass for each task."
     )
   if len(known) > 1 and float(found.condition_number) >= _DEPENDENT:
+    is_parallel = (cosines >= _PARALLEL).any()
     hints.append(
       "where gradients are dependent, the weights of mgda, imtlg and nashmtl may "
-      "change much from step to step: see the residual in their state; parallel tasks "
-      "may be trained as one."
+      "change much from step to step: see the residual in their state"
+      + ("; parallel tasks may be trained as one." if is_parallel else ".")
     )
   if not hints and len(names) > 1:
     hints.append("nothing here asks for a balancer: equal weights may do as well.")

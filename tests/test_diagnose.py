@@ -264,6 +264,11 @@ def test_names_dependent_tasks():
   text = text_of([1.0, 1.0, 1.0], [[1.0, 0.0], [0.0, 1.0], [1e-6, 1.0]])
   assert "task 1 and task 2 are nearly parallel (1)" in text
   assert "where gradients are dependent" in text
+  assert "parallel tasks may be trained as one" in text
+  text = text_of([1.0, 1.0], [[1.0, 0.0], [-1.0, 0.0]])
+  assert "task 0 and task 1 are nearly opposite (-1)" in text
+  assert "gradients: all are 1." in text
+  assert "trained as one" not in text
   text = text_of([1.0, 1.0, 1.0], [[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
   assert "a gradient is nearly a combination of others, though no two are" in text
 

@@ -23,7 +23,7 @@ from rich.console import Console
 
 from igb_jax.training.experiment import Experiment, for_seed
 from igb_jax.training.results import say
-from igb_jax.training.run import use_compilation_cache
+from igb_jax.training.run import EXIT_BAD_INPUT, use_compilation_cache
 from igb_jax.training.run_folder import write_whole
 from igb_jax.training.seeds import SeedsState, step_together
 from igb_jax.training.step import Batch, TrainState
@@ -195,11 +195,30 @@ def free_memory() -> int | None:
   return stats["bytes_limit"] - stats.get("bytes_in_use", 0)
 
 
+def check_parallel(count: int, device: str) -> None:
+  """Checks that so many runs at a time fit the device.
+
+  Args:
+    count: of the runs.
+    device: its kind.
+
+  Raises:
+    ValueError: it is no CPU, and there is more than one.
+  """
+  if count > 1 and device != "cpu":
+    raise ValueError(f"--parallel is for CPUs; here each run has {device} to itself.")
+
+
 def main() -> None:
   """Reads the request, measures, writes the answer."""
   request_path, answer_path = map(Path, sys.argv[1:])
   request = json.loads(request_path.read_text())
   console = Console()
+  try:
+    check_parallel(request["parallel"], jax.devices()[0].device_kind)
+  except ValueError as error:
+    say(console, str(error))
+    sys.exit(EXIT_BAD_INPUT)
   use_compilation_cache()
   dataset = DATASETS[request["dataset"]]
   config = dataset.parse_config(request["arguments"])

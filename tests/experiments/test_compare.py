@@ -9,10 +9,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
+import jax
 import pytest
 
 from experiments import compare
+from experiments.comparison import measure
 from experiments.comparison.plan import Contender, contender_jobs, parse_contenders
 from tests.experiments.running import exit_code
 
@@ -134,8 +137,9 @@ def test_runs_side_by_side_are_those_one_after_another(task, tmp_path, capfd):
     assert exit_code(compare.main, given) == 0
     tests.append([run["test"] for run in read_results(out)["runs"]])
     shown.append(capfd.readouterr().out.replace("\n", " "))
-  assert tests[0] == tests[1]
   assert len(tests[0]) == 4
+  for alone, beside in zip(*tests, strict=True):
+    assert beside == pytest.approx(alone, rel=1e-4)
   assert "running ew, seed 0, about" in shown[0]
   assert "running ew, seed 0, igbv1, seed 0, at most" in shown[1]
 
@@ -159,9 +163,27 @@ def test_damaged_measurements_are_named(task, tmp_path, capfd, content, message)
 
 def test_each_of_several_runs_has_its_share_of_the_cores(monkeypatch):
   monkeypatch.setattr(os, "sched_getaffinity", lambda _: {3, 5, 7}, raising=False)
+  monkeypatch.setattr(os, "sched_setaffinity", print, raising=False)
   assert compare._shares_of_cores(1) == [None]
   assert compare._shares_of_cores(2) == [{3, 7}, {5}]
-  assert compare._shares_of_cores(4) == [{3}, {5}, {7}, {3}]
+
+
+def test_runs_side_by_side_need_cores(task, tmp_path, monkeypatch, capfd):
+  monkeypatch.setattr(os, "sched_getaffinity", lambda _: {3, 5, 7}, raising=False)
+  assert exit_code(compare.main, arguments(task, tmp_path, "--parallel=4")) == 2
+  assert "--parallel must be at most 3, the number of" in capfd.readouterr().err
+
+  request, answer = tmp_path / "request.json", tmp_path / "answer.json"
+  request.write_text(json.dumps({"parallel": 2}))
+  device = SimpleNamespace(device_kind="H100")
+  monkeypatch.setattr(jax, "devices", lambda: [device])
+  monkeypatch.setattr(sys, "argv", ["measure", str(request), str(answer)])
+  with pytest.raises(SystemExit, match="2"):
+    measure.main()
+  message = "--parallel is for CPUs; here each run has H100 to itself."
+  assert message in capfd.readouterr().out
+  assert not answer.exists()
+  measure.check_parallel(1, "H100")
 
 
 @pytest.mark.slow
