@@ -299,7 +299,7 @@ def open_loggers(
       Loggers(started, report).close()
       raise LoggerError(
         f"{option} could not start: {_reason(error)}. Mend that, or leave the option "
-        "out."
+        "out, and resume."
       ) from error
   return Loggers(started, report)
 

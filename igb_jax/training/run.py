@@ -34,7 +34,7 @@ from igb_jax.training.devices import (
 )
 from igb_jax.training.experiment import Experiment, RunConfig, for_seed
 from igb_jax.training.interrupt import stop_on_signal
-from igb_jax.training.loggers import check_loggers, open_loggers
+from igb_jax.training.loggers import LoggerError, check_loggers, open_loggers
 from igb_jax.training.loop import EpochRecord, NonFiniteError, Progress, train
 from igb_jax.training.progress import TrainProgress
 from igb_jax.training.results import judged_split, metrics_line, say, write_results
@@ -125,7 +125,12 @@ def main(
           code = runner(experiment, config, folder, console=console, again=again)
         except (NonFiniteError, LoadingError, CheckpointError, OSError) as error:
           complain(error)
-          say(errors, f"what was saved before is in {folder.path}; to go on: {again}")
+          # the command that has just failed would fail again
+          if not (
+            isinstance(error, LoggerError)
+            or (isinstance(error, CheckpointError) and config.resume)
+          ):
+            say(errors, f"what was saved before is in {folder.path}; to go on: {again}")
           sys.exit(EXIT_FAILED)
         except (jax.errors.JaxRuntimeError, MemoryError) as error:
           if is_out_of_memory(error):
@@ -303,11 +308,13 @@ def run(
   checkpoints = _open_checkpoints(config, folder)
   with stop_on_signal() as stop, checkpoints, progress:
     start = Progress()
-    _start_loggers(experiment, config, folder, progress)
     if config.resume:
       state, start = _resume(
         experiment, config, folder, checkpoints, state, start, console
       )
+    # only now: TensorBoard forgets what was logged before
+    _start_loggers(experiment, config, folder, progress)
+    if config.resume:
       lines = [metrics_line(experiment, record) for record in start.records]
       folder.write_metrics(lines)
     state, reached = train(

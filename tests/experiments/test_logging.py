@@ -60,6 +60,19 @@ def test_a_resumed_run_has_every_epoch_once(task, tmp_path, wandb):
   assert [*of_run] == [0, 1, 2, 3]
 
 
+def test_a_run_that_cannot_be_resumed_keeps_what_was_logged(task, tmp_path, capsys):
+  out = tmp_path / "run"
+  assert exit_code(custom.main, arguments(task, out, "--tensorboard")) == 0
+  given = arguments(task, out, "--tensorboard", "--epochs=2", "--resume")
+  assert exit_code(custom.main, given) == 1
+  shown = capsys.readouterr().err
+  assert "is in epoch 4 already" in shown
+  assert "to go on" not in shown
+  lines = read_metrics(out)
+  assert len(lines) == 3
+  assert logged(out) == as_float32(lines)
+
+
 def test_a_run_that_had_no_logger_gets_one_when_it_is_resumed(task, tmp_path):
   out = tmp_path / "run"
   assert exit_code(custom.main, arguments(task, out)) == 0
@@ -118,7 +131,8 @@ def test_a_logger_that_cannot_start_ends_the_run_before_it_trains(
   assert exit_code(custom.main, arguments(task, out, "--wandb")) == 1
   shown = " ".join(capsys.readouterr().err.split())
   assert "error: --wandb could not start: api_key not configured." in shown
-  assert "leave the option out" in shown
+  assert "leave the option out, and resume." in shown
+  assert "to go on" not in shown
   assert not (out / "metrics.jsonl").exists()
   assert exit_code(custom.main, arguments(task, out, "--resume")) == 0
   assert len(read_metrics(out)) == 3
