@@ -161,6 +161,7 @@ class WandbLogger:
     Raises:
       ImportError: the package wandb is not installed.
       ValueError: wandb.json is damaged.
+      OSError: wandb.json cannot be written.
       Exception: wandb cannot begin the run, for want of a login or a network.
     """
     wandb = importlib.import_module("wandb")
@@ -177,10 +178,14 @@ class WandbLogger:
       reinit="create_new",  # seeds that are trained at once have a run each
       settings=wandb.Settings(console="off"),  # the progress bar is no log
     )
-    # what was not sent is sent again; without a network nobody else knows of it
-    is_offline = self._run.offline
-    self._num_epochs = before.get("epochs", 0) if is_offline else self._run.step
-    self._keep()
+    try:
+      # what was not sent is sent again; without a network nobody else knows of it
+      is_offline = self._run.offline
+      self._num_epochs = before.get("epochs", 0) if is_offline else self._run.step
+      self._keep()
+    except Exception:
+      self._run.finish()
+      raise
 
   def write(self, epoch: int, scalars: Mapping[str, float]) -> None:
     """Sends an epoch's scalars, at the step `epoch`, unless they are there.

@@ -254,6 +254,17 @@ def test_a_logger_that_cannot_start_is_an_error(tmp_path, wandb):
   assert not told
 
 
+def test_a_run_of_wandb_that_cannot_be_kept_is_finished(tmp_path, wandb, monkeypatch):
+  def full(path, text):
+    raise OSError(f"{path} could not be written")
+
+  monkeypatch.setattr("igb_jax.training.loggers.write_whole", full)
+  with pytest.raises(LoggerError, match=r"--wandb could not start: .*wandb\.json"):
+    start(tmp_path, [], wandb=True)
+  (begun,) = wandb.runs
+  assert begun.finished
+
+
 def test_nothing_is_asked_for_and_nothing_is_imported(tmp_path, monkeypatch):
   for package in ("tensorboard", "wandb"):
     monkeypatch.setitem(sys.modules, package, None)
