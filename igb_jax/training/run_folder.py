@@ -230,14 +230,14 @@ def write_whole(path: Path, text: str) -> None:
 
   Args:
     path: of the file; what it held before is replaced.
-    text: what it is to hold.
+    text: what it is to hold; line ends are kept as they are.
 
   Raises:
     OSError: it cannot be written; the message names it.
   """
   partial = path.with_suffix(".partial")
   with _naming(path):
-    with partial.open("w", encoding="utf-8") as file:
+    with partial.open("w", encoding="utf-8", newline="") as file:
       file.write(text)
       file.flush()
       os.fsync(file.fileno())  # before its name is that of the old one

@@ -1,6 +1,9 @@
 """What a run writes: its folder and its plots."""
 
+import _pyio
 import json
+import os
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -10,7 +13,7 @@ import pytest
 from igb_jax.training.loop import GradientRecord
 from igb_jax.training.plots import plot_run
 from igb_jax.training.run import use_compilation_cache
-from igb_jax.training.run_folder import RunFolder
+from igb_jax.training.run_folder import RunFolder, write_whole
 
 
 def test_writes_json_whole(tmp_path):
@@ -20,6 +23,17 @@ def test_writes_json_whole(tmp_path):
   with pytest.raises(ValueError, match="not JSON compliant"):
     folder.write_json("summary.json", {"x": float("nan")})
   assert json.loads(path.read_text()) == {"x": 1}
+
+
+def test_keeps_line_ends_on_every_platform(tmp_path, monkeypatch):
+  monkeypatch.setattr(os, "linesep", "\r\n")  # which Python's own open looks up
+  monkeypatch.setattr(
+    Path, "open", lambda path, *given, **options: _pyio.open(path, *given, **options)
+  )
+  path = tmp_path / "metrics.csv"
+  write_whole(path, "epoch,loss\r\n0,1\n")
+  monkeypatch.undo()
+  assert path.read_bytes() == b"epoch,loss\r\n0,1\n"
 
 
 def test_appends_lines(tmp_path):
