@@ -3,6 +3,7 @@
 import ast
 import importlib.metadata
 import importlib.util
+import itertools
 import subprocess
 import sys
 from pathlib import Path
@@ -72,39 +73,79 @@ def test_the_experiments_are_installed_below_the_package(name):
   assert spec.origin == f"{path}.py"
 
 
-def imported_modules(source: Path) -> set[str]:
-  """Every module that a file imports, also inside functions."""
+PACKAGE = Path(igb_jax.__file__).parent
+# what a part of the package may not import, beside the experiments
+ABOVE = {
+  "balancers": ["nets", "data", "training", "diagnosis", "metrics", "scene_tasks"],
+  "nets": ["balancers", "data", "training", "diagnosis"],
+  "data": ["balancers", "nets", "training", "diagnosis"],
+  "training": [],
+  "layers": ["balancers", "nets", "data", "training", "diagnosis"],
+  "metrics": ["balancers", "nets", "data", "training", "diagnosis"],
+  "scene_tasks": ["balancers", "nets", "data", "training", "diagnosis"],
+  "task_grads": ["nets", "data", "training", "diagnosis"],
+  "diagnosis": ["nets", "data", "training"],
+  "extras": ["balancers", "nets", "data", "training", "diagnosis"],
+  "__main__": ["balancers", "nets", "data", "training", "diagnosis"],
+  "__init__": ["nets", "data", "training"],
+}
+
+
+def imported_modules(source: Path, package: str) -> set[str]:
+  """Every module that a file of a package imports, also inside functions."""
   modules = set()
   for node in ast.walk(ast.parse(source.read_text())):
     if isinstance(node, ast.Import):
       modules |= {alias.name for alias in node.names}
     elif isinstance(node, ast.ImportFrom):
-      modules |= {f"{node.module}.{alias.name}" for alias in node.names}
+      name = f"{'.' * node.level}{node.module or ''}"
+      module = importlib.util.resolve_name(name, package)
+      modules |= {f"{module}.{alias.name}" for alias in node.names}
   return modules
 
 
-@pytest.mark.parametrize("layer", ["balancers", "nets", "data", "training"])
-def test_arrows_point_one_way(layer):
-  """Experiments -> training -> {balancers, nets, data, metrics}, and never back."""
-  forbidden = ["experiments", "igb_jax.experiments"]
-  forbidden += {
-    "balancers": ["igb_jax.nets", "igb_jax.data", "igb_jax.training"],
-    "nets": ["igb_jax.balancers", "igb_jax.training"],
-    "data": ["igb_jax.balancers", "igb_jax.nets", "igb_jax.training"],
-    "training": [],
-  }[layer]
-  sources = list((Path(igb_jax.__file__).parent / layer).rglob("*.py"))
+def imports(part: str) -> list[tuple[Path, str]]:
+  """Every file of a part of the package, with each module that it imports."""
+  path = PACKAGE / part
+  sources = [*path.rglob("*.py")] if path.is_dir() else [path.with_suffix(".py")]
   assert sources
+  found = []
   for source in sources:
-    for module in imported_modules(source):
-      assert not module.startswith(tuple(forbidden)), f"{source} imports {module}"
+    package = ".".join(source.parent.relative_to(PACKAGE.parent).parts)
+    found += [(source, module) for module in imported_modules(source, package)]
+  return found
+
+
+def test_relative_imports_are_resolved(tmp_path):
+  source = tmp_path / "module.py"
+  source.write_text(
+    "import a.b\nfrom . import c\nfrom ..d import e\nfrom f import g\n"
+    "def function():\n  from .h import i, j\n"
+  )
+  expected = {"a.b", "x.y.c", "x.d.e", "f.g", "x.y.h.i", "x.y.h.j"}
+  assert imported_modules(source, "x.y") == expected
+
+
+def test_every_part_of_the_package_is_in_a_layer():
+  parts = {path.stem for path in PACKAGE.glob("*.py")}
+  parts |= {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
+  assert parts == ABOVE.keys()
+
+
+@pytest.mark.parametrize("part", ABOVE)
+def test_arrows_point_one_way(part):
+  """Experiments -> training -> {balancers, nets, data, metrics}, and never back."""
+  forbidden = {"experiments", *(f"igb_jax.{above}" for above in ABOVE[part])}
+  for source, module in imports(part):
+    inside = module.replace("igb_jax.experiments", "experiments", 1)
+    parents = {inside, *itertools.accumulate(inside.split("."), "{}.{}".format)}
+    assert not parents & forbidden, f"{source} imports {module}"
 
 
 def test_balancers_import_only_jax_flax_and_optax():
   allowed = {"jax", "flax", "optax", *sys.stdlib_module_names}
   ours = ("igb_jax.balancers", "igb_jax.layers")
-  for source in (Path(igb_jax.__file__).parent / "balancers").rglob("*.py"):
-    for module in imported_modules(source):
-      assert module.partition(".")[0] in allowed or module.startswith(ours), (
-        f"{source} imports {module}"
-      )
+  for source, module in imports("balancers"):
+    assert module.partition(".")[0] in allowed or module.startswith(ours), (
+      f"{source} imports {module}"
+    )
