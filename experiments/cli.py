@@ -29,8 +29,8 @@ COMMANDS: dict[str, tuple[str, ...]] = {
 }
 _DESCRIPTION = """Task balancing for multi-task learning.
 
-Exit codes: 0 complete, 1 failed, 2 wrong options or data, 130 interrupted (Ctrl-C), 143
-terminated (SIGTERM).
+Exit codes: 0 complete, 1 failed, 2 wrong options or data or a missing package, 130
+interrupted (Ctrl-C), 143 terminated (SIGTERM).
 
 --version prints the version. --tyro-print-completion bash (or zsh, tcsh) prints a
 completion script for the shell; --tyro-write-completion bash FILE writes it to a file,
@@ -119,6 +119,7 @@ def main(arguments: Sequence[str], program: str = "igb-jax") -> None:
   Raises:
     SystemExit: after a run or a comparison; where the command line or the data are
       wrong (2); after Ctrl-C (130); and where memory is too little (1).
+    ModuleNotFoundError: a package is not installed, which `igb_jax.__main__` tells.
   """
   errors = Console(stderr=True)
   # a completion script is of all subcommands, after whichever it is asked for

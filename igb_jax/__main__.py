@@ -9,7 +9,9 @@ import sys
 from collections.abc import Sequence
 
 import igb_jax
-from igb_jax.extras import missing_package
+from igb_jax.extras import is_of_extra, missing_package
+
+_EXIT_BAD_INPUT = 2  # as in training.run, which needs the packages itself
 
 
 def main(arguments: Sequence[str] | None = None, program: str = "igb-jax") -> None:
@@ -21,6 +23,7 @@ def main(arguments: Sequence[str] | None = None, program: str = "igb-jax") -> No
 
   Raises:
     SystemExit: with the code that `igb-jax --help` explains.
+    ModuleNotFoundError: a module that is not of the extra `experiments` is missing.
 
   Example:
     >>> main(["--version"])  # doctest: +ELLIPSIS
@@ -35,8 +38,10 @@ def main(arguments: Sequence[str] | None = None, program: str = "igb-jax") -> No
     cli = importlib.import_module("igb_jax.experiments.cli")
     cli.main(arguments, program)
   except ModuleNotFoundError as error:
+    if not is_of_extra(error.name):
+      raise
     print(f"error: {missing_package(error.name)}", file=sys.stderr)
-    sys.exit(1)
+    sys.exit(_EXIT_BAD_INPUT)
 
 
 if __name__ == "__main__":

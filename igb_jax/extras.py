@@ -2,6 +2,29 @@
 
 INSTALL = "pip install 'igb-jax[experiments]'"
 
+# what is imported of it, by the names that import has for its packages
+PACKAGES = frozenset(
+  {"PIL", "absl", "array_record", "filelock", "grain", "h5py", "jinja2", "jraph"}
+  | {"matplotlib", "orbax", "platformdirs", "qm9pack", "rdkit", "rich", "scipy"}
+  | {"tensorflow_datasets", "tyro"}
+)
+
+
+def is_of_extra(name: str | None) -> bool:
+  """Whether a module is of a package that the extra installs.
+
+  Another one that is missing is somebody else's, or a mistake of ours, and an error
+  whose traceback is needed.
+
+  Args:
+    name: of the module that cannot be imported.
+
+  Example:
+    >>> is_of_extra("jraph.utils"), is_of_extra("igb_jax.utils")
+    (True, False)
+  """
+  return _package(name) in PACKAGES
+
 
 def missing_package(name: str | None) -> str:
   """A sentence with the command that installs what is missing.
@@ -13,9 +36,12 @@ def missing_package(name: str | None) -> str:
     >>> missing_package("jraph.utils")[:22]
     'jraph is not installed'
   """
-  package = (name or "a package").partition(".")[0]
   in_checkout = INSTALL.replace("igb-jax", ".").replace("install", "install -e")
   return (
-    f"{package} is not installed, which the experiments need: {INSTALL}, or "
+    f"{_package(name)} is not installed, which the experiments need: {INSTALL}, or "
     f"{in_checkout} in a checkout."
   )
+
+
+def _package(name: str | None) -> str:
+  return (name or "a package").partition(".")[0]

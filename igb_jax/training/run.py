@@ -17,7 +17,7 @@ from rich.console import Console
 
 from igb_jax.data._once import PreparationError
 from igb_jax.data.loader import LoadingError
-from igb_jax.extras import missing_package
+from igb_jax.extras import is_of_extra, missing_package
 from igb_jax.training import command_line
 from igb_jax.training.balancing import balances_gradients
 from igb_jax.training.checkpoint import (
@@ -68,10 +68,10 @@ def main(
   """Runs an experiment and exits with a code that says how it went.
 
   0 after a complete run, 1 when the numbers were not finite, memory was too little, a
-  package is not installed, the data could not be read or a file could not be written
-  any more, 2 when an option or the data were wrong, 130 after Ctrl-C, 143 after
-  SIGTERM. Where one of several processes fails, the others fail
-  soon after.
+  process that prepares data died, a logger could not start, or a file could not be read
+  or written any more, 2 when an option or the data were wrong or a package is not
+  installed, 130 after Ctrl-C, 143 after SIGTERM. Where one of several processes fails,
+  the others fail soon after.
 
   Args:
     make_experiment: prepares the experiment.
@@ -107,8 +107,10 @@ def main(
         complain(error)
         sys.exit(EXIT_BAD_INPUT)
       except ModuleNotFoundError as error:
+        if not is_of_extra(error.name):
+          raise
         say(errors, f"error: {missing_package(error.name)}")
-        sys.exit(EXIT_FAILED)
+        sys.exit(EXIT_BAD_INPUT)
       except PreparationError as error:
         complain(error)
         sys.exit(EXIT_FAILED)

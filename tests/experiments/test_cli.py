@@ -1,19 +1,22 @@
 """The command `igb-jax`: its words, its errors, what it hands to the experiments."""
 
 import errno
+import importlib.metadata
 import inspect
 import os
 import re
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import jax
 import pytest
 
 from experiments import cli, custom, qm9
-from igb_jax import balancers
+from igb_jax import __main__, balancers
 from igb_jax.balancers import registry
+from igb_jax.extras import PACKAGES
 from igb_jax.training import run
 from igb_jax.training.run_folder import RunFolder
 from tests.conftest import MOLECULES
@@ -44,8 +47,8 @@ def test_help_names_the_commands_and_the_exit_codes(capsys):
   codes = re.search(r"Exit codes: (.*?)\. --version prints", shown)
   assert codes is not None
   assert codes[1] == (
-    "0 complete, 1 failed, 2 wrong options or data, 130 interrupted (Ctrl-C), 143 "
-    "terminated (SIGTERM)"
+    "0 complete, 1 failed, 2 wrong options or data or a missing package, 130 "
+    "interrupted (Ctrl-C), 143 terminated (SIGTERM)"
   )
   stated = [int(code) for code in re.findall(r"\d+", codes[1])]
   assert stated == [
@@ -344,5 +347,40 @@ for module, *words in [
   ]
   assert shown.stderr.splitlines() == [f"error: {line}" for line in missing]
   assert shown.stdout.splitlines() == [
-    "tyro 1", missing[0], "orbax.checkpoint 1", "jraph 1", "rdkit 1", "jinja2 1"
+    "tyro 2", missing[0], "orbax.checkpoint 2", "jraph 2", "rdkit 2", "jinja2 2"
   ]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["scipy.optimize", "scipi", "igb_jax.nowhere"])
+def test_only_a_package_of_the_extra_is_told_as_missing(
+  name, task, monkeypatch, capsys
+):
+  monkeypatch.setattr(custom, "CustomExperiment", lambda _: import_module(name))
+  monkeypatch.setitem(sys.modules, name, None)
+  given = ["train", "custom", f"--task={task}"]
+  if name == "scipy.optimize":
+    assert exit_code(cli.main, given) == 2
+    assert "error: scipy is not installed, which" in capsys.readouterr().err
+  else:
+    with pytest.raises(ModuleNotFoundError, match=name):
+      cli.main(given)
+
+
+def test_a_mistake_of_ours_is_not_told_as_a_missing_package(monkeypatch):
+  monkeypatch.setitem(sys.modules, "igb_jax.experiments.cli", None)
+  with pytest.raises(ModuleNotFoundError, match=r"igb_jax\.experiments\.cli"):
+    __main__.main(["balancers"])
+
+
+def test_the_packages_that_are_told_are_those_of_the_extra():
+  required = importlib.metadata.requires("igb-jax")
+  assert required
+  ours = {
+    re.split("[<>=]", line)[0] for line in required if 'extra == "experiments"' in line
+  }
+  owners = importlib.metadata.packages_distributions()
+  told = {
+    name: {each.lower().replace("_", "-") for each in owners[name]} for name in PACKAGES
+  }
+  assert all(ours & found for found in told.values())
+  assert ours <= set().union(*told.values())
