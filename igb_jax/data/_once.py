@@ -18,6 +18,8 @@ import platformdirs
 from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress
 
+from igb_jax.data.errors import PreparationError
+
 _Task = TypeVar("_Task")
 _Result = TypeVar("_Result")
 
@@ -26,10 +28,6 @@ _FEW = 12  # tasks that are done sooner than processes start.
 _AHEAD = 64  # results that may wait for whoever takes them.
 
 _console = Console(stderr=True, soft_wrap=True)
-
-
-class PreparationError(RuntimeError):
-  """A process that prepares data has died."""
 
 
 def say(line: str) -> None:

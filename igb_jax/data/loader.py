@@ -7,6 +7,8 @@ from typing import Protocol, TypeVar
 import grain
 from absl import flags
 
+from igb_jax.data.errors import LoadingError
+
 Batch_co = TypeVar("Batch_co", covariant=True)
 Batch = TypeVar("Batch")
 
@@ -21,10 +23,6 @@ class BatchSource(Protocol[Batch_co]):
   def __getitem__(self, index: int) -> Batch_co:
     """Batch number `index`, a pytree of NumPy arrays."""
     ...
-
-
-class LoadingError(RuntimeError):
-  """A batch could not be made, or a process that makes them ended."""
 
 
 def prefetch(

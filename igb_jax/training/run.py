@@ -15,8 +15,7 @@ import numpy as np
 import platformdirs
 from rich.console import Console
 
-from igb_jax.data._once import PreparationError
-from igb_jax.data.loader import LoadingError
+from igb_jax.data.errors import LoadingError, PreparationError
 from igb_jax.extras import is_of_extra, missing_package
 from igb_jax.training import command_line
 from igb_jax.training.balancing import balances_gradients

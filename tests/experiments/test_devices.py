@@ -47,7 +47,7 @@ def test_eight_devices_equal_one(marked):
 # What a process does that fails at the first step of its fourth epoch.
 FAILING = """
 from experiments import qm9
-from igb_jax.data.loader import LoadingError
+from igb_jax.data.errors import LoadingError
 
 batches_of = qm9.QM9Experiment.epoch_batches
 
