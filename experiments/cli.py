@@ -16,7 +16,7 @@ from rich.table import Table
 from tyro.conf import subcommand
 
 from igb_jax.balancers import registry
-from igb_jax.data._once import PreparationError
+from igb_jax.data.errors import PreparationError
 from igb_jax.training.results import say
 from igb_jax.training.run import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_INTERRUPTED
 
@@ -33,8 +33,9 @@ Exit codes: 0 complete, 1 failed, 2 wrong options or data or a missing package, 
 interrupted (Ctrl-C), 143 terminated (SIGTERM).
 
 --version prints the version. --tyro-print-completion bash (or zsh, tcsh) prints a
-completion script for the shell; --tyro-write-completion bash FILE writes it to a file,
-such as ~/.local/share/bash-completion/completions/igb-jax."""
+completion script for the shell; --tyro-write-completion bash FILE writes it to a file
+in a folder that is there, such as
+~/.local/share/bash-completion/completions/igb-jax."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,7 +119,8 @@ def main(arguments: Sequence[str], program: str = "igb-jax") -> None:
 
   Raises:
     SystemExit: after a run or a comparison; where the command line or the data are
-      wrong (2); after Ctrl-C (130); and where memory is too little (1).
+      wrong, or a file cannot be written (2); after Ctrl-C (130); and where memory is
+      too little (1).
     ModuleNotFoundError: a package is not installed, which `igb_jax.__main__` tells.
   """
   errors = Console(stderr=True)
@@ -138,7 +140,16 @@ def main(arguments: Sequence[str], program: str = "igb-jax") -> None:
       compare = importlib.import_module(f"{__package__}.compare")
       compare.main(others, f"{program} compare")
     case _:
-      _run(_parse(words, program), errors)
+      try:
+        command = _parse(words, program)
+      except OSError as error:  # it writes nothing else
+        say(
+          errors,
+          f"error: the completion script could not be written: {error}. Make its "
+          "folder, or name another file.",
+        )
+        sys.exit(EXIT_BAD_INPUT)
+      _run(command, errors)
 
 
 def _run(command: PrepareQM9 | PrepareNYUv2 | ListBalancers, errors: Console) -> None:

@@ -140,6 +140,14 @@ def test_writes_a_completion_script(tmp_path):
   assert path.read_text().startswith("#compdef igb-jax")
 
 
+def test_a_completion_script_that_cannot_be_written_is_told(tmp_path, capsys):
+  path = tmp_path / "nowhere" / "igb-jax"
+  assert exit_code(cli.main, ["--tyro-write-completion", "bash", str(path)]) == 2
+  shown = one_line(capsys.readouterr().err)
+  assert "error: the completion script could not be written: " in shown
+  assert f"No such file or directory: '{path}'. Make its folder, or name ano" in shown
+
+
 def test_prepares_molecules_and_says_where(qm9_dir, capsys):
   cli.main(["prepare", "qm9", f"--data-dir={qm9_dir}", f"--molecules={MOLECULES}"])
   shown = capsys.readouterr().out.strip()
@@ -370,6 +378,16 @@ def test_a_mistake_of_ours_is_not_told_as_a_missing_package(monkeypatch):
   monkeypatch.setitem(sys.modules, "igb_jax.experiments.cli", None)
   with pytest.raises(ModuleNotFoundError, match=r"igb_jax\.experiments\.cli"):
     __main__.main(["balancers"])
+
+
+def test_an_error_that_can_be_caught_is_in_a_module_that_can_be_named():
+  errors = [Exception]
+  for error in errors:  # which grows
+    errors += error.__subclasses__()
+  ours = [error for error in errors if error.__module__.startswith("igb_jax.")]
+  assert cli.PreparationError in ours
+  for error in ours:
+    assert error.__name__.startswith("_") or "._" not in error.__module__
 
 
 def test_the_packages_that_are_told_are_those_of_the_extra():
