@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import traverse_util
+from jax.typing import DTypeLike
 
 from igb_jax import scene_tasks
 from igb_jax.data.scene_batches import SceneBatch
@@ -94,24 +95,28 @@ def golden_params(name: str) -> dict:
   return traverse_util.unflatten_dict(flat)
 
 
-@pytest.mark.parametrize("name", NETS)
-def test_equals_the_published_network(name):
-  net = NETS[name]()
-  golden = dict(np.load(GOLDEN / f"{name}.npz"))
-  image, normal, segmentation, normal_pred = (
-    golden[key].transpose(0, 2, 3, 1)
-    for key in ("image", "normal", "semantic_logprob", "normal_pred")
-  )
-  depth, depth_pred = golden["depth"][:, 0], golden["depth_pred"][:, 0]
-  label = golden["label"].astype(int)
+def compute_golden_network(name: str, dtype: DTypeLike):
+  """Losses, prediction and Gramian of the golden scenes, and the published ones."""
+  net = NETS[name](dtype=dtype)
+  published = dict(np.load(GOLDEN / f"{name}.npz"))
+  for key in ("image", "normal", "semantic_logprob", "normal_pred"):
+    published[key] = published[key].transpose(0, 2, 3, 1)
+  for key in ("depth", "depth_pred"):
+    published[key] = published[key][:, 0]
+
+  def cast(tree):
+    return jax.tree.map(lambda leaf: np.asarray(leaf, dtype), tree)
+
+  image, depth, normal = cast([published[key] for key in ("image", "depth", "normal")])
+  label = published["label"].astype(int)
   scenes = SceneBatch(image, label, depth, normal, np.ones(len(image), bool))
   variables = shapes_of(net)
-  params = golden_params(name)
+  params = cast(golden_params(name))
   assert jax.tree.map(jnp.shape, params) == jax.tree.map(
     lambda leaf: leaf.shape, variables["params"]
   )
   statistics = jax.tree_util.tree_map_with_path(
-    lambda path, leaf: np.full(leaf.shape, path[-1].key == "var", leaf.dtype),
+    lambda path, leaf: np.full(leaf.shape, path[-1].key == "var", dtype),
     variables["batch_stats"],
   )
 
@@ -127,24 +132,59 @@ def test_equals_the_published_network(name):
       return scene_tasks.losses(prediction, scenes), prediction
 
     losses, pullback, prediction = jax.vjp(fun, params["shared"], has_aux=True)
-    rows = jax.lax.map(lambda row: pullback(row)[0], jnp.eye(3))
+    rows = jax.lax.map(lambda row: pullback(row)[0], jnp.eye(3, dtype=dtype))
     flat = [leaf.reshape(3, -1) for leaf in jax.tree.leaves(rows)]
     precision = jax.lax.Precision.HIGHEST
     gramian = sum(jnp.matmul(leaf, leaf.T, precision=precision) for leaf in flat)
     return losses, prediction, gramian
 
-  losses, prediction, gramian = compute(params)
-  np.testing.assert_allclose(prediction.segmentation, segmentation, 1e-3, 1e-3)
-  np.testing.assert_allclose(prediction.depth, depth_pred, 1e-3, 1e-3)
+  losses, prediction, gramian = jax.tree.map(np.asarray, compute(params))
+  assert losses.dtype == gramian.dtype == dtype
+  return losses, prediction, gramian, published
+
+
+def gramian_error(gramian: np.ndarray, expected: np.ndarray) -> float:
+  """The largest error of an inner product, in parts of the two norms."""
+  norms = np.sqrt(np.diag(expected))
+  return (np.abs(gramian - expected) / np.outer(norms, norms)).max()
+
+
+@pytest.mark.parametrize(
+  "name", ["segnet", pytest.param("mtan", marks=pytest.mark.slow)]
+)
+def test_equals_the_published_network(name):
+  """In float64, so that the rounding is the published float32 numbers' alone."""
+  with jax.enable_x64(True):
+    losses, prediction, gramian, published = compute_golden_network(name, np.float64)
+  np.testing.assert_allclose(losses, published["losses"], 1e-6)
+  close = {"rtol": 0, "atol": 5e-4}
+  segmentation, depth = published["semantic_logprob"], published["depth_pred"]
+  np.testing.assert_allclose(prediction.segmentation, segmentation, **close)
+  np.testing.assert_allclose(prediction.depth, depth, **close)
   # where a vector is short, its direction takes the rounding of all layers
-  np.testing.assert_allclose(prediction.normal, normal_pred, 0, 5e-3)
-  np.testing.assert_allclose(losses, golden["losses"], 1e-4)
-  expected = golden["gramian"]
-  scale = np.sqrt(np.outer(np.diag(expected), np.diag(expected)))
-  # Gradients jump where rounding moves a maximum or a sign. In float64 we are within
-  # 1.2e-3 of the published float32 numbers; in float32, parameters moved by one part
-  # in 2^23 give 0.7e-3 to 2e-3, and once in ten 1.2e-2.
-  np.testing.assert_array_less(np.abs(gramian - expected) / scale, 5e-3)
+  np.testing.assert_allclose(prediction.normal, published["normal_pred"], 0, 2e-3)
+  assert gramian_error(gramian, published["gramian"]) < 1.5e-3
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_equals_the_published_network_in_float32(name):
+  """Up to jumps: where rounding moves a maximum or a sign, few outputs jump.
+
+  XLA before jax 0.10.2 sums on CPU one number after another; the statistics of batch
+  norm are then ten times less exact, and one output in fifty jumps. Later none does.
+  """
+  losses, prediction, gramian, published = compute_golden_network(name, np.float32)
+  np.testing.assert_allclose(losses, published["losses"], 1e-4)
+  for field, key in (
+    ("segmentation", "semantic_logprob"),
+    ("depth", "depth_pred"),
+    ("normal", "normal_pred"),
+  ):
+    is_close = np.isclose(getattr(prediction, field), published[key], 1e-3, 1e-3)
+    assert is_close.mean() > 0.95, field
+  # Gradients jump too: parameters moved by one part in 2^23 change this by 0.7e-3 to
+  # 2e-3, and once in ten by 1.2e-2.
+  assert gramian_error(gramian, published["gramian"]) < 3e-2
 
 
 @pytest.mark.parametrize("name", NETS)
