@@ -101,7 +101,8 @@ class Config:
   memory allows, never, or where it is also faster than one after another."""
   parallel: int = 1
   """Number of runs at a time, for CPUs; on Linux each has its share of the cores. Small
-  steps leave cores idle, so that small runs take less time side by side."""
+  steps leave cores idle, so that small runs take less time side by side. Each needs
+  as much memory as it would alone; that is not checked."""
   out: Path | None = None
   """Folder of the comparison."""
   dry_run: bool = False

@@ -9,9 +9,9 @@ import sys
 from collections.abc import Sequence
 
 import igb_jax
-from igb_jax.extras import is_of_extra, missing_package
+from igb_jax.extras import EXIT_MISSING, IN_CHECKOUT, is_of_extra, missing_package
 
-_EXIT_BAD_INPUT = 2  # as in training.run, which needs the packages itself
+_EXPERIMENTS = "igb_jax.experiments"  # the folder experiments/, where it is installed
 
 
 def main(arguments: Sequence[str] | None = None, program: str = "igb-jax") -> None:
@@ -34,14 +34,17 @@ def main(arguments: Sequence[str] | None = None, program: str = "igb-jax") -> No
     print(f"igb-jax {igb_jax.__version__}")
     return
   try:
-    # the folder experiments/ of a checkout, where it is installed
-    cli = importlib.import_module("igb_jax.experiments.cli")
+    cli = importlib.import_module(f"{_EXPERIMENTS}.cli")
     cli.main(arguments, program)
   except ModuleNotFoundError as error:
-    if not is_of_extra(error.name):
+    if error.name == _EXPERIMENTS:
+      missing = f"this checkout is not installed: {IN_CHECKOUT} in it."
+    elif is_of_extra(error.name):
+      missing = missing_package(error.name)
+    else:
       raise
-    print(f"error: {missing_package(error.name)}", file=sys.stderr)
-    sys.exit(_EXIT_BAD_INPUT)
+    print(f"error: {missing}", file=sys.stderr)
+    sys.exit(EXIT_MISSING)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,8 @@
 """What to say where a package of the extra `experiments` is not installed."""
 
 INSTALL = "pip install 'igb-jax[experiments]'"
+IN_CHECKOUT = INSTALL.replace("igb-jax", ".").replace("install", "install -e")
+EXIT_MISSING = 2  # bad input, as in training.run, which needs the packages itself
 
 # what is imported of it, by the names that import has for its packages
 PACKAGES = frozenset(
@@ -36,10 +38,9 @@ def missing_package(name: str | None) -> str:
     >>> missing_package("jraph.utils")[:22]
     'jraph is not installed'
   """
-  in_checkout = INSTALL.replace("igb-jax", ".").replace("install", "install -e")
   return (
     f"{_package(name)} is not installed, which the experiments need: {INSTALL}, or "
-    f"{in_checkout} in a checkout."
+    f"{IN_CHECKOUT} in a checkout."
   )
 
 

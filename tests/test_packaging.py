@@ -10,14 +10,13 @@ import sys
 import sysconfig
 import tarfile
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-import filelock
 import pytest
 
 import igb_jax
+from tests.conftest import made_once
 
 ROOT = Path(__file__).parents[1]
 USER_PROGRAM = ROOT / "tests" / "typing" / "user_program.py"
@@ -56,18 +55,6 @@ def run(*command: str | Path, **options) -> str:
 class Distributions(NamedTuple):
   sdist: Path
   wheel: Path
-
-
-def made_once(
-  name: str, make: Callable[[Path], Path], factory: pytest.TempPathFactory
-) -> Path:
-  """A folder that one of the test processes makes for all of them, in this run."""
-  base = factory.getbasetemp()
-  folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / name
-  with filelock.FileLock(f"{folder}.lock"):
-    if not folder.exists():
-      make(factory.mktemp(f"making-{name}")).rename(folder)
-  return folder
 
 
 @pytest.fixture(scope="session")

@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import sysconfig
 from importlib import import_module
 from pathlib import Path
 
@@ -317,6 +318,7 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path, monkeypatch):
 def test_a_missing_package_is_told_with_the_command_that_installs_it():
   code = """
 import sys
+import sysconfig
 from igb_jax.__main__ import main
 for module, *words in [
   ("tyro", "balancers"),
@@ -336,6 +338,11 @@ for module, *words in [
       import experiments.qm9
     except ModuleNotFoundError as error:
       print(error)
+    sys.argv = ["-m"]
+    try:
+      import experiments.qm9
+    except SystemExit as end:
+      print("python -m", end.code)
   if before is None:
     del sys.modules[module]
   else:
@@ -351,12 +358,13 @@ for module, *words in [
   missing = [
     f"{name} is not installed, which the experiments need: pip install "
     "'igb-jax[experiments]', or pip install -e '.[experiments]' in a checkout."
-    for name in ("tyro", "orbax", "jraph", "rdkit", "jinja2")
+    for name in ("tyro", "tyro", "orbax", "jraph", "rdkit", "jinja2")
   ]
   assert shown.stderr.splitlines() == [f"error: {line}" for line in missing]
   assert shown.stdout.splitlines() == [
-    "tyro 2", missing[0], "orbax.checkpoint 2", "jraph 2", "rdkit 2", "jinja2 2"
-  ]  # fmt: skip
+    *("tyro 2", missing[0], "python -m 2"),
+    *("orbax.checkpoint 2", "jraph 2", "rdkit 2", "jinja2 2"),
+  ]
 
 
 @pytest.mark.parametrize("name", ["scipy.optimize", "scipi", "igb_jax.nowhere"])
@@ -372,6 +380,22 @@ def test_only_a_package_of_the_extra_is_told_as_missing(
   else:
     with pytest.raises(ModuleNotFoundError, match=name):
       cli.main(given)
+
+
+def test_a_checkout_that_is_not_installed_is_told(tmp_path):
+  (tmp_path / "igb_jax").symlink_to(Path(__main__.__file__).parent)
+  packages = os.pathsep.join([str(tmp_path), sysconfig.get_path("purelib")])
+  shown = subprocess.run(
+    [sys.executable, "-S", "-m", "igb_jax", "balancers"],  # -S: nor by an editable one
+    capture_output=True,
+    text=True,
+    cwd=tmp_path,
+    env=os.environ | {"PYTHONPATH": packages},
+  )
+  assert shown.returncode == 2
+  assert shown.stderr == (
+    "error: this checkout is not installed: pip install -e '.[experiments]' in it.\n"
+  )
 
 
 def test_a_mistake_of_ours_is_not_told_as_a_missing_package(monkeypatch):
