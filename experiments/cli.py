@@ -1,9 +1,13 @@
 """The subcommands of `igb-jax`, beside `python -m experiments.qm9` and the others."""
 
+import contextlib
 import dataclasses
 import difflib
 import importlib
+import io
 import itertools
+import re
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,15 +31,18 @@ COMMANDS: dict[str, tuple[str, ...]] = {
   "prepare": ("qm9", "nyuv2"),
   "balancers": (),
 }
+_COMPLETION = {
+  "--tyro-print-completion": "bash or zsh",
+  "--tyro-write-completion": "bash or zsh, and a file",
+}
 _DESCRIPTION = """Task balancing for multi-task learning.
 
 Exit codes: 0 complete, 1 failed, 2 wrong options or data or a missing package, 130
 interrupted (Ctrl-C), 143 terminated (SIGTERM).
 
---version prints the version. --tyro-print-completion bash (or zsh, tcsh) prints a
-completion script for the shell; --tyro-write-completion bash FILE writes it to a file
-in a folder that is there, such as
-~/.local/share/bash-completion/completions/igb-jax."""
+--version prints the version. --tyro-print-completion bash (or zsh) prints a completion
+script for the shell; --tyro-write-completion bash FILE writes it to a file in a folder
+that is there, such as ~/.local/share/bash-completion/completions/igb-jax."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,7 +132,7 @@ def main(arguments: Sequence[str], program: str = "igb-jax") -> None:
   """
   errors = Console(stderr=True)
   # a completion script is of all subcommands, after whichever it is asked for
-  words = list(itertools.dropwhile(lambda word: not _completes(word), arguments))
+  words = list(itertools.dropwhile(lambda word: word not in _COMPLETION, arguments))
   words = words or list(arguments)
   wrong = _wrong_word(words)
   if wrong is not None:
@@ -139,17 +146,27 @@ def main(arguments: Sequence[str], program: str = "igb-jax") -> None:
     case ["compare", *others]:
       compare = importlib.import_module(f"{__package__}.compare")
       compare.main(others, f"{program} compare")
-    case _:
+    case ["--tyro-print-completion", "bash" | "zsh" as shell]:
+      print(_completion_script(shell, program))
+      sys.exit(0)
+    case ["--tyro-write-completion", "bash" | "zsh" as shell, path]:
+      script = _completion_script(shell, program)
       try:
-        command = _parse(words, program)
-      except OSError as error:  # it writes nothing else
+        Path(path).write_text(script)
+      except OSError as error:
         say(
           errors,
           f"error: the completion script could not be written: {error}. Make its "
           "folder, or name another file.",
         )
         sys.exit(EXIT_BAD_INPUT)
-      _run(command, errors)
+      sys.exit(0)
+    case [option, *others] if option in _COMPLETION:
+      expected = _COMPLETION[option]
+      say(errors, f"error: {option} wants {expected}, got {shlex.join(others)!r}.")
+      sys.exit(EXIT_BAD_INPUT)
+    case _:
+      _run(_parse(words, program), errors)
 
 
 def _run(command: PrepareQM9 | PrepareNYUv2 | ListBalancers, errors: Console) -> None:
@@ -168,8 +185,23 @@ def _run(command: PrepareQM9 | PrepareNYUv2 | ListBalancers, errors: Console) ->
     sys.exit(EXIT_INTERRUPTED)
 
 
-def _completes(word: str) -> bool:
-  return word.startswith(("--tyro-print-completion", "--tyro-write-completion"))
+def _completion_script(shell: str, program: str) -> str:
+  """The script that tyro makes, without the line breaks of help texts.
+
+  bash takes every line of them for a word that could follow.
+  """
+  printed = io.StringIO()
+  with contextlib.redirect_stdout(printed):
+    try:
+      _parse(["--tyro-print-completion", shell], program)
+    except SystemExit as end:
+      if end.code:
+        raise
+  return re.sub(
+    r"(?m)^COMPLETION_SPEC = .*$",
+    lambda spec: spec[0].replace(r"\n", " "),
+    printed.getvalue(),
+  )
 
 
 def _wrong_word(arguments: Sequence[str]) -> str | None:

@@ -44,11 +44,54 @@ def delta_m(
       "baselines must not be zero, and must be finite: the change is relative to them; "
       f"got {baselines.tolist()}."
     )
+  sign = _signs(higher_is_better, len(metrics))
+  return float(100 * np.mean(sign * (metrics - baselines) / baselines))
+
+
+def mean_ranks(
+  metrics: np.typing.ArrayLike, higher_is_better: np.typing.ArrayLike = False
+) -> np.ndarray:
+  """Mean over the metrics of each method's rank among the methods.
+
+  Lower is better; 1 is a method that is the best in everything. Equal values share
+  the mean of their places. NaN ranks behind every number, as a run that failed.
+  Reference: Navon et al., "Multi-Task Learning as a Bargaining Game", ICML 2022,
+  section 6, MR.
+
+  Args:
+    metrics: float[N, M], M metrics of each of N methods.
+    higher_is_better: bool[M] or one bool for all.
+
+  Returns:
+    float64[N], from 1 to N.
+
+  Raises:
+    ValueError: metrics are not a table with at least one row and column, or
+      higher_is_better has another length.
+
+  Example:
+    >>> mean_ranks([[1.0, 5.0], [2.0, 5.0]], higher_is_better=[False, True]).tolist()
+    [1.25, 1.75]
+  """
+  metrics = np.asarray(metrics, np.float64)
+  if metrics.ndim != 2 or metrics.size == 0:
+    raise ValueError(
+      "metrics must be a table with a row a method and a column a metric, got the "
+      f"shape {metrics.shape}."
+    )
+  errors = _signs(higher_is_better, metrics.shape[1]) * metrics
+  errors = np.where(np.isnan(errors), np.inf, errors)
+  others = errors[:, None]
+  lower, equal = (others < errors).sum(axis=0), (others == errors).sum(axis=0)
+  return (lower + (equal + 1) / 2).mean(axis=1)
+
+
+def _signs(higher_is_better: np.typing.ArrayLike, num_metrics: int) -> np.ndarray:
+  """-1 where higher is better, so that an accuracy becomes an error."""
   higher = np.asarray(higher_is_better)
-  if higher.shape not in ((), metrics.shape):
+  if higher.shape not in ((), (num_metrics,)):
     raise ValueError(
       "higher_is_better must be one bool, or one a metric, got the shape "
-      f"{higher.shape} for {len(metrics)} metrics."
+      f"{higher.shape} for {num_metrics} metrics."
     )
-  sign = np.where(higher, -1.0, 1.0)
-  return float(100 * np.mean(sign * (metrics - baselines) / baselines))
+  return np.where(higher, -1.0, 1.0)

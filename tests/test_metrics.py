@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
+from scipy import stats
 
-from igb_jax.metrics import delta_m
+from igb_jax.metrics import delta_m, mean_ranks
 
 
 def test_delta_m_of_the_papers_rows():
@@ -33,3 +34,36 @@ def test_delta_m_turns_the_sign_where_higher_is_better():
 def test_delta_m_errors(metrics, baselines, message):
   with pytest.raises(ValueError, match=message):
     delta_m(metrics, baselines)
+
+
+def test_mean_ranks_share_ties_and_heed_the_sign():
+  metrics = [[1.0, 90.0], [1.0, 95.0], [5.0, 10.0]]
+  assert mean_ranks(metrics, [False, True]).tolist() == [1.75, 1.25, 3.0]
+  assert mean_ranks(metrics, True).tolist() == [2.25, 1.75, 2.0]
+  assert mean_ranks([[7.0]]).tolist() == [1.0]
+
+
+def test_mean_ranks_of_random_tables():
+  table = np.random.default_rng(0).integers(0, 5, (12, 7)).astype(float)
+  np.testing.assert_allclose(
+    mean_ranks(table), stats.rankdata(table, axis=0).mean(axis=1)
+  )
+
+
+def test_a_run_that_failed_ranks_last():
+  ranks = mean_ranks([[np.nan, 1.0], [2.0, 3.0], [1.0, np.nan]])
+  assert ranks.tolist() == [2.0, 2.0, 2.0]
+  assert mean_ranks([[np.nan], [0.0]], higher_is_better=True).tolist() == [2.0, 1.0]
+
+
+@pytest.mark.parametrize(
+  ("metrics", "higher", "message"),
+  [
+    ([1.0, 2.0], False, "must be a table"),
+    ([[]], False, "must be a table"),
+    ([[1.0, 2.0]], [True], "one a metric"),
+  ],
+)
+def test_mean_ranks_errors(metrics, higher, message):
+  with pytest.raises(ValueError, match=message):
+    mean_ranks(metrics, higher)

@@ -3,6 +3,7 @@
 import json
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import nbformat
 import numpy as np
@@ -46,13 +47,40 @@ def test_cell_compiles(cell):
   compile(python, f"{NOTEBOOK.name}:{cell}", "exec")
 
 
+class Packages:
+  """What the install cell finds installed; its pip replaces it by `after`."""
+
+  def __init__(self, monkeypatch, before, after=None):
+    self.installed = before
+    self.calls = []
+    self.after = after or before | {"igb-jax": "0.1.0"}
+    modules = {"pytest": ["pytest"], "nowhere": ["another"]}
+    patch = {
+      "distributions": lambda: [
+        SimpleNamespace(name=name, version=version)
+        for name, version in self.installed.items()
+      ],
+      "packages_distributions": lambda: modules,
+    }
+    for name, fake in patch.items():
+      monkeypatch.setattr(f"importlib.metadata.{name}", fake)
+
+  def run_line_magic(self, name, line):
+    self.calls.append((name, line))
+    self.installed = self.after
+
+  def install(self, source):
+    names = {"SOURCE": source, "get_ipython": lambda: self}
+    exec(TransformerManager().transform_cell(code_cells()["install"]), names)
+    return names
+
+
 def test_where_the_package_is_missing_the_source_is_asked_for(monkeypatch):
-  monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-  cells, names = code_cells(), {}
-  exec(cells["settings"], names)
-  install = TransformerManager().transform_cell(cells["install"])
+  packages = Packages(monkeypatch, {"pytest": "1"})
+  names = {}
+  exec(code_cells()["settings"], names)
   with pytest.raises(ValueError, match="set SOURCE"):
-    exec(install, names)
+    packages.install(names["SOURCE"])
 
 
 @pytest.mark.parametrize(
@@ -64,25 +92,42 @@ def test_installs_with_the_extra_of_the_machine(
   monkeypatch, tmp_path, source, plugin, requirement
 ):
   monkeypatch.chdir(tmp_path)
+  # a folder of that name, such as a checkout, is not the package
+  (tmp_path / "igb_jax").mkdir()
   monkeypatch.setattr(
     "importlib.util.find_spec", lambda name: name if name == plugin else None
   )
-  calls = []
-
-  class Shell:
-    def run_line_magic(self, name, line):
-      calls.append((name, line))
-
-  names = {"SOURCE": source, "get_ipython": Shell}
-  install = TransformerManager().transform_cell(code_cells()["install"])
-  exec(install, names)
-  ((name, line),) = calls
+  packages = Packages(monkeypatch, {"pytest": "1", "another": "1"})
+  packages.after = packages.after | {"another": "2"}  # which is not loaded
+  names = packages.install(source)
+  ((name, line),) = packages.calls
   assert name == "pip"
   url = source if "://" in source else (tmp_path / source).as_uri()
   # IPython itself fills the braces in
   assert eval(f"f{line!r}", names).endswith(
     f'"igb-jax[experiments] @ {url}" "{requirement}"'
   )
+
+
+def test_what_is_installed_is_not_installed_again(monkeypatch):
+  packages = Packages(monkeypatch, {"igb-jax": "0.1.0"})
+  packages.install("")
+  assert not packages.calls
+
+
+def test_a_restart_is_asked_for_where_a_loaded_package_was_replaced(monkeypatch):
+  after = {"pytest": "2", "another": "2", "igb-jax": "0.1.0"}
+  packages = Packages(monkeypatch, {"pytest": "1", "another": "1"}, after)
+  with pytest.raises(
+    RuntimeError, match=r"^Restart the session .* replaced, pytest\.$"
+  ):
+    packages.install("checkout")
+
+
+def test_an_installation_that_failed_is_told(monkeypatch):
+  packages = Packages(monkeypatch, {"pytest": "1"}, {"pytest": "1"})
+  with pytest.raises(RuntimeError, match="could not install igb_jax"):
+    packages.install("checkout")
 
 
 def test_the_balancer_of_ones_own_learns_what_equal_weights_leave(capsys):

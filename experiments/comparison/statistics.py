@@ -22,7 +22,7 @@ from typing import Any, Literal
 import numpy as np
 from scipy import stats
 
-from igb_jax.metrics import delta_m
+from igb_jax.metrics import delta_m, mean_ranks
 
 CONFIDENCE = 0.95
 
@@ -185,33 +185,6 @@ def spread(values: Sequence[float]) -> Spread | None:
   if not values:
     return None
   return Spread(float(np.median(values)), float(min(values)), float(max(values)))
-
-
-def mean_ranks(
-  metrics: Mapping[str, Mapping[str, float]], higher_is_better: Mapping[str, bool]
-) -> dict[str, float]:
-  """Mean over the metrics of each balancer's rank; equal values share theirs.
-
-  Args:
-    metrics: balancer -> metric -> value.
-    higher_is_better: metric -> whether it is an accuracy rather than an error.
-
-  Returns:
-    Balancer -> mean rank, 1 for one that is the best in everything.
-
-  Example:
-    >>> mean_ranks({"a": {"x": 1.0, "y": 5.0}, "b": {"x": 2.0, "y": 5.0}},
-    ...            {"x": False, "y": True})
-    {'a': 1.25, 'b': 1.75}
-  """
-  if not metrics:
-    return {}
-  signs = {name: -1 if higher else 1 for name, higher in higher_is_better.items()}
-  table = [
-    [sign * row[name] for name, sign in signs.items()] for row in metrics.values()
-  ]
-  ranks = stats.rankdata(np.array(table), axis=0).mean(axis=1)
-  return dict(zip(metrics, ranks.tolist(), strict=True))
 
 
 def pareto_front(points: Mapping[str, tuple[float, float]]) -> list[str]:
@@ -437,11 +410,14 @@ def _numbers(
     for balancer, runs in tests.items()
   }
   means = {
-    balancer: {name: value.mean for name, value in row.items()}
+    balancer: [row[name].mean for name in higher]
     for balancer, row in metrics.items()
     if row
   }
-  ranks = mean_ranks(means, higher)
+  ranks = {}
+  if means:
+    found = mean_ranks([*means.values()], [*higher.values()])
+    ranks = dict(zip(means, found.tolist(), strict=True))
   timing = results.get("timing") or {}
   numbers = {}
   for balancer, runs in tests.items():

@@ -133,6 +133,43 @@ def test_prints_a_completion_script_that_a_shell_takes(words, capsys, tmp_path):
     assert word in script.read_text()
 
 
+@pytest.mark.parametrize(
+  ("words", "expected"),
+  [
+    ("train q", ["qm9"]),
+    ("train qm9 --epo", ["--epochs"]),
+    ("train qm9 --balancer-o", ["--balancer-options"]),  # with a help of two lines
+    ("train nyuv2 --tensor", ["--tensorboard"]),
+    ("compare --para", ["--parallel"]),
+  ],
+)
+def test_bash_completes(words, expected, tmp_path):
+  with pytest.raises(SystemExit):
+    cli.main(["--tyro-write-completion", "bash", str(tmp_path / "script")])
+  code = f"""
+source {tmp_path / "script"}
+COMP_WORDS=(igb-jax {words})
+COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1))
+$(complete -p igb-jax | sed 's/.* -F \\(\\S*\\) .*/\\1/')
+printf '%s\n' "${{COMPREPLY[@]}}"
+"""
+  shown = subprocess.run(["bash", "-c", code], capture_output=True, text=True)
+  assert shown.stdout.splitlines() == expected, shown.stderr
+
+
+@pytest.mark.parametrize(
+  ("words", "message"),
+  [
+    (["--tyro-print-completion"], "completion wants bash or zsh, got ''."),
+    (["--tyro-print-completion", "tcsh"], "wants bash or zsh, got 'tcsh'."),
+    (["--tyro-write-completion", "bash"], "wants bash or zsh, and a file, got 'bash'."),
+  ],
+)
+def test_a_wrong_call_for_completion_is_told(words, message, capsys):
+  assert exit_code(cli.main, words) == 2
+  assert message in one_line(capsys.readouterr().err)
+
+
 def test_writes_a_completion_script(tmp_path):
   path = tmp_path / "_igb-jax"
   with pytest.raises(SystemExit) as end:

@@ -11,7 +11,6 @@ from experiments.comparison.statistics import (
   delta_m_against,
   estimate,
   holm,
-  mean_ranks,
   paired_difference,
   pareto_front,
 )
@@ -62,17 +61,6 @@ def test_holm_is_between_no_correction_and_bonferroni():
   assert list(found) == list(p_values)
   assert holm({}) == {}
   assert holm({"a": 0.8, "b": 0.7}) == {"a": 1.0, "b": 1.0}
-
-
-def test_ranks_share_ties_and_heed_the_sign():
-  metrics = {
-    "a": {"error": 1.0, "accuracy": 90.0},
-    "b": {"error": 1.0, "accuracy": 95.0},
-    "c": {"error": 5.0, "accuracy": 10.0},
-  }
-  ranks = mean_ranks(metrics, {"error": False, "accuracy": True})
-  assert ranks == {"a": 1.75, "b": 1.25, "c": 3.0}
-  assert mean_ranks({}, {"error": False}) == {}
 
 
 def test_the_pareto_front():
