@@ -239,14 +239,18 @@ class SceneMetrics(NamedTuple):
       miou = (hits[occurs] / union[occurs]).mean() if occurs.any() else np.nan
       if sums.undecided:
         accuracy = miou = np.nan
+      angles = sums.angles.total + sums.angles.lost
       within = sums.within / sums.normal_pixels
+      median = _median(np.asarray(sums.histogram))
+      if np.isnan(angles):
+        within, median = np.full_like(within, np.nan), np.nan
       values = (
         100 * miou,
         100 * accuracy,
         (sums.depth_abs.total + sums.depth_abs.lost) / sums.depth_pixels,
         (sums.depth_rel.total + sums.depth_rel.lost) / sums.depth_pixels,
-        (sums.angles.total + sums.angles.lost) / sums.normal_pixels,
-        _median(np.asarray(sums.histogram)),
+        angles / sums.normal_pixels,
+        median,
         *(100 * within),
       )
     return dict(zip(METRICS, map(float, values), strict=True))

@@ -226,7 +226,7 @@ def test_a_task_without_targets_has_no_metric(part, names):
 def test_a_prediction_that_is_no_number_has_no_metric():
   prediction, scenes = random_case(0)
   for part, names in (
-    ("segmentation", METRICS[:2]), ("depth", METRICS[2:4]), ("normal", ["normal_mean"]),
+    ("segmentation", METRICS[:2]), ("depth", METRICS[2:4]), ("normal", METRICS[4:]),
   ):  # fmt: skip
     values = np.array(getattr(prediction, part))
     values[0, :3] = np.nan

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from igb_jax.balancers.registry import names_of
 from igb_jax.training.balancing import balances_gradients, make_balancer
 from igb_jax.training.run_folder import read_object
 
@@ -70,7 +71,7 @@ def parse_contenders(text: str, task_names: Sequence[str]) -> list[Contender]:
   contenders = []
   for name in names:
     balancer, *options = name.split(":")
-    if "stl" in balancer.split("+"):
+    if "stl" in names_of(balancer):
       raise ValueError(
         "--balancers must not name stl: a baseline is run for each task by itself."
       )

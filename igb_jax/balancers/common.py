@@ -98,12 +98,19 @@ def check_present(present: jax.typing.ArrayLike, num_tasks: int) -> jax.Array:
 def is_valid(losses: jax.Array, present: jax.Array | None = None) -> jax.Array:
   """bool[K]: which losses a history may use: positive, finite and present.
 
+  A subnormal number counts as zero, as it does where devices compute with it.
+
   Args:
     losses: f32[K].
     present: bool[K], all by default.
   """
-  valid = jnp.isfinite(losses) & (losses > 0)
+  valid = jnp.isfinite(losses) & (losses >= jnp.finfo(jnp.float32).tiny)
   return valid if present is None else valid & present
+
+
+def is_inexact(leaf: jax.Array) -> bool:
+  """Whether an array holds numbers that may not be finite; a PRNG key holds none."""
+  return jnp.issubdtype(leaf.dtype, jnp.inexact)
 
 
 def all_finite(tree: Any) -> jax.Array:
@@ -112,7 +119,8 @@ def all_finite(tree: Any) -> jax.Array:
   Args:
     tree: a pytree of arrays.
   """
-  of_leaves = jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)])
+  leaves = filter(is_inexact, jax.tree.leaves(tree))
+  of_leaves = jnp.stack([jnp.ones((), bool), *(jnp.isfinite(x).all() for x in leaves)])
   # Without the barrier XLA makes a chain of `and` of this and, on CPU, copies the chain
   # to every user of the result: the step of a net of 400 leaves compiles for minutes.
   return jax.lax.optimization_barrier(of_leaves).all()

@@ -92,6 +92,25 @@ def names() -> dict[str, Literal["loss", "gradient"]]:
   return {name: method.kind for name, method in METHODS.items()}
 
 
+def names_of(spec: str) -> list[str]:
+  """The names in a specification, without spaces, and aliases by what they mean.
+
+  Args:
+    spec: as for `create`; its names need not be known.
+
+  Raises:
+    TypeError: it is no string.
+
+  Example:
+    >>> names_of("igbv1 + imtl")
+    ['igbv1', 'imtlg']
+  """
+  if not isinstance(spec, str):
+    raise TypeError(f"the specification must be a string, got {spec!r}.")
+  found = (name.strip() for name in spec.split("+"))
+  return [ALIASES.get(name, name) for name in found]
+
+
 def create(
   spec: str,
   *,
@@ -133,10 +152,7 @@ def create(
     >>> create("igbv1+nashmtl", num_tasks=3, steps_per_epoch=397).gradient is None
     False
   """
-  if not isinstance(spec, str):
-    raise TypeError(f"the specification must be a string, got {spec!r}.")
-  names_in_spec = [name.strip() for name in spec.split("+")]
-  names_in_spec = [ALIASES.get(name, name) for name in names_in_spec]
+  names_in_spec = names_of(spec)
   offered: dict[str, Any] = {
     "num_tasks": num_tasks,
     **_COMBINATIONS.get(frozenset(names_in_spec), {}),

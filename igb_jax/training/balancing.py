@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from igb_jax import balancers
+from igb_jax.balancers.registry import names_of
 from igb_jax.training.experiment import Metric
 from igb_jax.training.step import SHARED
 
@@ -59,11 +60,11 @@ def balances_gradients(spec: str) -> bool:
     spec: as for `make_balancer`; an unknown name balances nothing.
 
   Example:
-    >>> balances_gradients("igbv1+nashmtl"), balances_gradients("igbv1")
+    >>> balances_gradients("igbv1 + imtl"), balances_gradients("igbv1")
     (True, False)
   """
   kinds = balancers.names()
-  return any(kinds.get(name) == "gradient" for name in spec.split("+"))
+  return any(kinds.get(name) == "gradient" for name in names_of(spec))
 
 
 def judged_metrics(
@@ -86,11 +87,11 @@ def judged_metrics(
 
   Example:
     >>> metrics = [Metric("error", "K", 1.0, task=name) for name in ("a", "b")]
-    >>> judged_metrics(metrics, "stl", ["task=b"], task_names=["a", "b"])
+    >>> judged_metrics(metrics, "stl + mgda", ["task=b"], task_names=["a", "b"])
     [1]
   """
   every = list(range(len(metrics)))
-  if "stl" not in spec.split("+"):
+  if "stl" not in names_of(spec):
     return every
   task = task_names[_hyperparameters(options, task_names)["task"]]
   return [index for index in every if metrics[index].task == task]

@@ -265,8 +265,15 @@ class Checkpoints:
         ),
       )
     except Exception as error:  # whatever orbax, tensorstore or the disk raise
+      hint = ""
+      if isinstance(error, ValueError):  # its files are those that were written
+        hint = (
+          ". Another net or version of igb_jax has written it: go on with that, or "
+          "start a new run in another --out"
+        )
       raise CheckpointError(
-        f"checkpoint {self._folder / str(steps)} could not be read: {_reason(error)}"
+        f"checkpoint {self._folder / str(steps)} could not be read: "
+        f"{_reason(error)}{hint}"
       ) from error
     return content["state"], content["progress"]["progress"]
 
@@ -353,8 +360,9 @@ def sync(path: Path) -> None:
 
 
 def _reason(error: Exception) -> str:
-  """What went wrong, without the specification that tensorstore puts behind it."""
-  return str(error).partition(" [")[0]
+  """What went wrong, without tensorstore's specification and orbax's advice."""
+  ends = (r" \[", r"\. Truncating/padding", r"\s*If this mismatch is intentional")
+  return re.split("|".join(ends), str(error), maxsplit=1)[0]
 
 
 def _checksums(folder: Path) -> dict[str, str]:

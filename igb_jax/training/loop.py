@@ -88,13 +88,13 @@ class GradientRecord:
   worst_residual: float
 
   @classmethod
-  def of(cls, sums: GradientSums, steps: int) -> "GradientRecord":
+  def of(cls, sums: GradientSums) -> "GradientRecord":
     """From the sums of an epoch, on the host.
 
     Args:
       sums: with NumPy leaves.
-      steps: number of steps in them.
     """
+    steps = np.maximum(sums.steps, 1)
     return cls(
       weights=np.asarray(sums.weights / steps),
       cosines=np.asarray(sums.cosines / np.maximum(sums.pairs, 1)),
@@ -182,7 +182,7 @@ class EpochRecord:
       skipped_steps=int(sums.skipped),
       losses=_mean_losses(sums),
       weights=sums.weights / sums.steps,
-      gradient=GradientRecord.of(sums.gradient, sums.steps) if sums.gradient else None,
+      gradient=GradientRecord.of(sums.gradient) if sums.gradient else None,
       learning_rate_scale=learning_rate_scale,
       validation=validation,
       train_seconds=timing.total,
@@ -395,7 +395,8 @@ def run_epoch(
     losses = _mean_losses(sums)
     losses = losses[~np.isnan(losses)]
     if len(losses):
-      weights = (sums.gradient or sums).weights / np.maximum(sums.steps, 1)[..., None]
+      shown = sums.gradient or sums
+      weights = shown.weights / np.maximum(shown.steps, 1)[..., None]
       progress.steps(epoch, done, losses, weights, seconds / count)
     if done < progress.steps_per_epoch and pause(state, done):
       break

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import optax
 
 from igb_jax.balancers import Balancer, LossBalancer
-from igb_jax.balancers.common import all_finite, key_data
+from igb_jax.balancers.common import all_finite, is_inexact, key_data
 from igb_jax.balancers.solvers import Gramian
 from igb_jax.task_grads import pull_back_each
 
@@ -79,6 +79,8 @@ class GradientSums(NamedTuple):
     residual: f32[], sum of the solver's residuals.
     worst_residual: f32[], the largest of them.
     pairs: i32[K, K], number of steps whose Gramian has both tasks.
+    steps: i32[], number of steps in the sums; one in which every task is absent does
+      not count.
   """
 
   weights: jax.Array
@@ -88,6 +90,7 @@ class GradientSums(NamedTuple):
   residual: jax.Array
   worst_residual: jax.Array
   pairs: jax.Array
+  steps: jax.Array
 
   @classmethod
   def zeros(cls, num_tasks: int) -> "GradientSums":
@@ -100,29 +103,32 @@ class GradientSums(NamedTuple):
       residual=jnp.zeros((), jnp.float32),
       worst_residual=jnp.zeros((), jnp.float32),
       pairs=jnp.zeros((num_tasks, num_tasks), jnp.int32),
+      steps=jnp.zeros((), jnp.int32),
     )
 
-  def plus(self, state: Any, *, lacks_tasks: bool = False) -> "GradientSums":
+  def plus(self, state: Any, present: jax.Array | None = None) -> "GradientSums":
     """Takes one more step in.
 
     Args:
       state: of the gradient balancer, after the step.
-      lacks_tasks: whether some may have been absent.
+      present: bool[K], the tasks of the step; None for all.
     """
     gramian: Gramian = state.gramian
     # of an absent task the Gramian, which may be an earlier step's, has zeros
-    present = gramian.nonzero if lacks_tasks else None
-    seen = jnp.ones(len(gramian.norms), bool) if present is None else present
+    in_gramian = None if present is None else gramian.nonzero
+    seen = jnp.ones(len(gramian.norms), bool) if in_gramian is None else in_gramian
     residual = getattr(state, "residual", jnp.zeros((), jnp.float32))  # pcgrad: none
-    return GradientSums(
+    sums = GradientSums(
       weights=self.weights + state.weights,
       cosines=self.cosines + gramian.cosines,
-      conflicts=self.conflicts + gramian.conflict_share(present),
-      log_condition=self.log_condition + jnp.log(gramian.condition_number(present)),
+      conflicts=self.conflicts + gramian.conflict_share(in_gramian),
+      log_condition=self.log_condition + jnp.log(gramian.condition_number(in_gramian)),
       residual=self.residual + residual,
       worst_residual=jnp.maximum(self.worst_residual, residual),
       pairs=self.pairs + (seen[:, None] & seen),
+      steps=self.steps + 1,
     )
+    return sums if present is None else optax.tree.where(present.any(), sums, self)
 
 
 class EpochSums(NamedTuple):
@@ -244,9 +250,10 @@ def init_state(
   return TrainState(
     step=jnp.zeros((), jnp.int32),
     skips_in_a_row=jnp.zeros((), jnp.int32),
-    params=jax.tree.map(jnp.copy, params),  # the step donates its own
+    # the step donates its own, also those of an optimiser that keeps where it began
+    params=jax.tree.map(jnp.copy, params),
     variables=jax.tree.map(jnp.copy, variables),
-    optimizer=optimizer.init(params),
+    optimizer=jax.tree.map(jnp.copy, optimizer.init(params)),
     balancer=balancer_state,
     gradient_balancer=gradient_state,
     plateau=plateau.init(params),
@@ -333,9 +340,7 @@ def make_train_step(
         present,
         placement.task_grads,
       )
-      gradient_sums = gradient_sums.plus(
-        gradient_state, lacks_tasks=present is not None
-      )
+      gradient_sums = gradient_sums.plus(gradient_state, present)
     updates, optimizer_state = optimizer.update(gradient, state.optimizer, state.params)
     updates = jax.tree.map(lambda update: state.plateau.scale * update, updates)
 
@@ -388,9 +393,11 @@ def _loss_part(balancer: Balancer) -> LossBalancer:
 
 def _where_finite_before(before: Any, after: Any) -> Any:
   """The numbers of `after` that were finite before; zeros for the others."""
-  return jax.tree.map(
-    lambda old, new: jnp.where(jnp.isfinite(old), new, 0), before, after
-  )
+
+  def of_leaf(old: jax.Array, new: jax.Array) -> jax.Array:
+    return jnp.where(jnp.isfinite(old), new, 0) if is_inexact(old) else new
+
+  return jax.tree.map(of_leaf, before, after)
 
 
 def _balanced(

@@ -167,6 +167,54 @@ def test_weights_come_back_after_one_outlier(name, value):
     assert distance.mean() <= LARGEST_DISTANCE[name]
 
 
+@pytest.mark.parametrize("small", [1e-40, 1e-37])
+@pytest.mark.parametrize("name", ["dwa", "dwalog", "igbv1", "uw"])
+def test_a_tiny_loss_spoils_no_weights(name, small):
+  balancer = balancers.create(
+    name, num_tasks=2, steps_per_epoch=2, **({"window": 2} if "dwa" in name else {})
+  ).loss
+  assert balancer is not None
+  state = balancer.init()
+  for step in range(12):
+    losses = np.array([small, 0.9**step], np.float32)
+    _, state = balancer.update(losses, state)
+    assert np.isfinite(state.weights).all(), step
+  assert state.weights[1] > 0
+
+
+def test_uw_follows_a_loss_whose_square_overflows():
+  balancer = balancers.uncertainty_weighting(2)
+  state = balancer.init()
+  for _ in range(50):
+    _, state = balancer.update(np.array([1e20, 1.0], np.float32), state)
+  assert state.log_variance[0] > 0.5
+  assert state.log_variance[1] == 0
+
+
+@pytest.mark.parametrize(
+  ("name", "combined"),
+  [(n, False) for n, kind in NAMES.items() if kind == "gradient"] + [("nashmtl", True)],
+)
+def test_bad_gradients_of_what_is_not_shared_leave_the_state_as_it_was(name, combined):
+  shared = {"trunk": True, "heads": False}
+  options = {"update_every": 3} if name == "nashmtl" else {}
+  balancer = balancers.create(name, num_tasks=2, shared=shared, **options).gradient
+  assert balancer is not None
+  params = {"trunk": jnp.ones(3), "heads": jnp.ones(2)}
+  state = balancer.init(params)
+  if hasattr(state, "key"):
+    state = state._replace(key=jnp.array([1, 2], jnp.uint32))
+  good = {"trunk": jnp.eye(2, 3), "heads": jnp.eye(2)}
+  _, state = balancer.update(good, state)
+  bad = good | {"heads": jnp.full((2, 2), jnp.nan)}
+  extra = {}
+  if combined:
+    bad, extra = jax.tree.map(lambda leaf: leaf.sum(axis=0), bad), {"combined": True}
+  gradient, after = balancer.update(bad, state, **extra)
+  assert np.isnan(gradient["heads"]).all()
+  jax.tree.map(np.testing.assert_array_equal, after, state)
+
+
 @pytest.mark.parametrize("name", [n for n, kind in NAMES.items() if kind == "gradient"])
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_a_gradient_that_is_not_finite_is_not_hidden(name, value):

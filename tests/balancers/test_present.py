@@ -227,6 +227,33 @@ def test_igbv2_records_no_transition_with_a_step_that_lacks_a_task(step):
     )
 
 
+@pytest.mark.parametrize("step", [8, 14, 23])
+def test_igbv2_records_no_transition_with_a_step_that_lacks_every_task(step):
+  balancer = make_loss("igbv2")
+  masks = np.ones((24, 3), bool)
+  masks[step] = False
+  state, _ = scan(balancer, random_losses(24), masks, balancer.init(jax.random.key(0)))
+  # the state does not know of the step itself: one step fewer, and none from it
+  missing = 1 if step == 23 else 2
+  assert begun("igbv2").replay.size - state.replay.size == missing
+  stored = np.asarray(state.replay.transitions.weights)[: state.replay.size]
+  np.testing.assert_allclose(stored.sum(axis=1), 3, 1e-5)
+
+
+def test_igbv2_learns_from_a_task_whose_labels_begin_after_the_base_epoch():
+  balancer = make_loss("igbv2")
+  masks = np.ones((24, 3), bool)
+  masks[: 2 * STEPS_PER_EPOCH + 1, 1] = False
+  losses = random_losses(24)
+  losses[20, 1] = 1e12
+  state, _ = scan(balancer, losses, masks, balancer.init(jax.random.key(0)))
+  assert state.base_count[1] == 0
+  full = 24 - 2 * STEPS_PER_EPOCH - 1
+  assert state.num_outliers == 2  # to the step of the outlier and from it
+  assert state.replay.size == full - 1 - 2
+  assert state.replay.transitions.losses.max() < 1e6
+
+
 def test_igbv2s_action_is_restricted_to_the_tasks_present():
   balancer = make_loss("igbv2")
   losses = random_losses(1, seed=1)[0]

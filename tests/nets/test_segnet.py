@@ -271,7 +271,7 @@ def test_pooling_checks_shapes():
 @pytest.mark.parametrize("size", [1, 2, 5])
 def test_upsampling_has_corners_on_corners(size):
   generator = np.random.default_rng(0)
-  features = generator.normal(size=(1, size, 3, 2)).astype(np.float32)
+  features = generator.normal(size=(1, size, 3, 2))
   places = np.linspace(0, size - 1, 2 * size), np.linspace(0, 2, 6)
   expected = features
   for axis, place in zip((1, 2), places, strict=True):
@@ -281,6 +281,9 @@ def test_upsampling_has_corners_on_corners(size):
       expected,
     )
   np.testing.assert_allclose(mtan.upsample(jnp.asarray(features)), expected, 1e-5, 1e-6)
+  with jax.enable_x64(True):
+    exact = mtan.upsample(jnp.asarray(features, jnp.float64))
+  np.testing.assert_allclose(exact, expected, 1e-13, 1e-14)
 
 
 @pytest.mark.parametrize("name", NETS)

@@ -159,14 +159,22 @@ def test_a_damaged_best_checkpoint_gives_way_to_the_next(tmp_path):
     assert not checkpoints.is_best(2.0)
 
 
-def test_another_net_is_an_error(tmp_path):
+@pytest.mark.parametrize(
+  ("params", "difference"),
+  [({"x": jnp.zeros(3)}, r"Requested shape: \(3,\) is"), ({}, r"params\.x:\n")],
+)
+def test_another_net_is_an_error(params, difference, tmp_path):
   write(tmp_path, 4)
-  other = TEMPLATE._replace(params={"x": jnp.zeros(3)})
   with (
     Checkpoints(tmp_path) as checkpoints,
-    pytest.raises(CheckpointError, match="/4 could not be read"),
+    pytest.raises(
+      CheckpointError, match=rf"(?s)/4 could not be read: .*{difference}"
+    ) as e,
   ):
-    checkpoints.restore_newest(other)
+    checkpoints.restore_newest(TEMPLATE._replace(params=params))
+  assert "Another net or version of igb_jax has written it" in str(e.value)
+  assert "partial_restore" not in str(e.value)
+  assert "Truncating" not in str(e.value)
   assert names(tmp_path) == ["4"]
 
 

@@ -1,5 +1,7 @@
 """The training step with a gradient balancer."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -151,7 +153,7 @@ def test_sums_what_the_balancer_saw(name):
     residuals.append(float(getattr(seen, "residual", 0.0)))
     upper = seen.gramian.cosines[np.triu_indices(3, 1)]
     conflicts.append((upper < 0).mean())
-  record = loop.GradientRecord.of(jax.device_get(state.sums.gradient), 4)
+  record = loop.GradientRecord.of(jax.device_get(state.sums.gradient))
   np.testing.assert_allclose(record.weights, np.mean(weights, axis=0), 1e-5)
   np.testing.assert_allclose(record.cosines, np.mean(cosines, axis=0), 1e-5, 1e-6)
   assert record.residual == pytest.approx(np.mean(residuals), abs=1e-9)
@@ -166,7 +168,7 @@ def test_condition_number_is_that_of_the_gramian():
     3, -1
   )
   state = step(state, BATCH)
-  record = loop.GradientRecord.of(jax.device_get(state.sums.gradient), 1)
+  record = loop.GradientRecord.of(jax.device_get(state.sums.gradient))
   expected = np.linalg.cond(np.asarray(jacobian @ jacobian.T, np.float64))
   assert record.condition_number == pytest.approx(expected, rel=1e-3)
 
@@ -285,9 +287,28 @@ def test_a_task_without_labels_has_no_part_in_the_gradient(name, options):
   assert sums.present.tolist() == [5, 3, 4]
   if not options:  # else the Gramian of a step may be an earlier one's
     assert sums.gradient.pairs.tolist() == [[5, 3, 4], [3, 3, 2], [4, 2, 4]]
-  record = loop.GradientRecord.of(sums.gradient, 5)
+  record = loop.GradientRecord.of(sums.gradient)
   np.testing.assert_allclose(np.diagonal(record.cosines), 1, 1e-5)
   assert 1 <= record.condition_number < 1e6  # of the tasks that were there
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_step_without_any_task_does_not_enter_the_means(name):
+  balancer = balancers.create(f"ew+{name}", num_tasks=3, shared=SHARED)
+  step = make_train_step(
+    losses_of, balancer, optax.sgd(0.05), present_of=lambda batch: ~jnp.isnan(batch)
+  )
+  state = step(init(balancer, initial_params()), BATCH)
+  once = loop.GradientRecord.of(jax.device_get(state.sums.gradient))
+  for _ in range(3):
+    state = step(state, np.full(3, np.nan, np.float32))
+  sums = jax.device_get(state.sums)
+  assert (sums.steps, sums.gradient.steps) == (4, 1)
+  assert (sums.gradient.pairs == 1).all()
+  again = loop.GradientRecord.of(sums.gradient)
+  jax.tree.map(
+    np.testing.assert_array_equal, dataclasses.asdict(again), dataclasses.asdict(once)
+  )
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -289,19 +289,32 @@ def test_an_optimizer_whose_state_begins_infinite_is_no_failure():
   assert step(state, jnp.ones(3)).failure.step == -1
 
 
-def test_the_initial_parameters_are_the_callers_to_keep():
-  balancer = balancers.Balancer(balancers.equal(3), None)
+@pytest.mark.parametrize(
+  "optimizer", [optax.sgd(0.1), optax.contrib.dog(0.1), optax.contrib.prodigy()]
+)  # the latter two keep where they began
+def test_the_initial_parameters_are_the_callers_to_keep(optimizer):
   params = {"x": jnp.ones(2)}
   for _ in range(2):
     state = init_state(
       params,
-      balancer=balancer,
-      optimizer=optax.sgd(0.1),
+      balancer=EQUAL,
+      optimizer=optimizer,
       plateau=optax.contrib.reduce_on_plateau(),
       key=jax.random.key(0),
     )
-    make_train_step(problem.losses_of, balancer, optax.sgd(0.1))(state, jnp.ones(3))
+    make_train_step(problem.losses_of, EQUAL, optimizer)(state, jnp.ones(3))
   assert params["x"].tolist() == [1, 1]
+
+
+def test_an_optimizer_may_keep_a_prng_key():
+  noise = optax.add_noise(0.1, 0.5, jax.random.key(0))
+  optimizer = optax.chain(noise, optax.sgd(0.1))
+  state = state_with(optimizer)
+  step = make_train_step(problem.losses_of, EQUAL, optimizer)
+  before = np.asarray(state.params["x"])
+  state = step(step(state, jnp.ones(3)), jnp.ones(3))
+  assert state.failure.step == -1
+  assert (np.asarray(state.params["x"]) != before).all()
 
 
 @pytest.mark.parametrize("platform", ["cpu", "cuda", "tpu"])

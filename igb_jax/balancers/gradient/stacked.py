@@ -182,10 +182,11 @@ def transformation(
   ) -> tuple[optax.Updates, Any]:
     if present is None:
       gradient, new = update(task_grads, state, params, None, **extra)
-      return gradient, optax.tree.where(all_finite(new), new, state)
+      return gradient, optax.tree.where(all_finite((gradient, new)), new, state)
     present = check_present(present, num_tasks)
     gradient, new = update(task_grads, state, params, present, **extra)
-    new = optax.tree.where(all_finite(new) & present.any(), new, state)
+    good = all_finite((gradient, new)) & present.any()
+    new = optax.tree.where(good, new, state)
     return gradient, new._replace(weights=jnp.where(present, new.weights, 0.0))
 
   return optax.GradientTransformationExtraArgs(init, guarded_update)  # pyright: ignore[reportArgumentType]

@@ -110,8 +110,9 @@ def dynamic_weight_average(
     history = jax.lax.stop_gradient(
       jnp.where(valid, jnp.vstack([state.window[1:], losses]), state.window)
     )
-    # divided first, since a sum may overflow
-    older, newer = (history.reshape(2, window, num_tasks) / window).sum(axis=1)
+    # of the largest, since sums of losses may overflow, and their means vanish
+    relative = history / history.max(axis=0)
+    older, newer = relative.reshape(2, window, num_tasks).sum(axis=1)
     # a task that never had a loss holds nobody back
     in_step = ((count == step) | (count == 0)).all()
     has_ratio = jnp.where(in_step, count > window + 1, count >= 2 * window)

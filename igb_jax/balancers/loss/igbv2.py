@@ -21,10 +21,11 @@ after or a reward beyond +-1,000, is not stored either. The published code store
 one; but the critics' Adams remember the square of a gradient for thousands of updates,
 and after one loss of 1e12 they would not learn for some 90,000. So one bad batch costs
 two transitions, while an agent whose task stays that high above its base loss learns
-nothing more (`num_outliers` counts both). Nor does a loss enter the base losses that is
-above 1,000 times their mean so far; but the first of the base epoch does, whatever it
-is, and if it is an outlier, the declines of its task count for next to nothing in all
-that follows.
+nothing more (`num_outliers` counts both). A task that had no loss in the base epoch has
+no base loss: it counts in no reward, and its losses before and after are held against
+each other. Nor does a loss enter the base losses that is above 1,000 times their mean
+so far; but the first of the base epoch does, whatever it is, and if it is an outlier,
+the declines of its task count for next to nothing in all that follows.
 
 Reference: Dai et al., "Improvable Gap Balancing for Multi-Task Learning", UAI 2023,
 section 3.3, Algorithm 2 and equation 4. `igb_jax.balancers.sac` has the agent. The
@@ -264,8 +265,10 @@ def igbv2(
     known = finite if present is None else finite & present
     all_known = known.all()
     complete = has_base & all_known & state.previous_finite & jnp.isfinite(reward)
-    largest = jnp.maximum(jnp.abs(state.previous_losses), jnp.abs(constant))
-    in_proportion = (largest <= _LARGEST_RELATIVE_LOSS * base_losses).all()
+    complete &= state.weights.any()  # none where the step before lacked every task
+    before, now = jnp.abs(state.previous_losses), jnp.abs(constant)
+    scale = jnp.where(base_count > 0, base_losses, jnp.minimum(before, now))
+    in_proportion = (jnp.maximum(before, now) <= _LARGEST_RELATIVE_LOSS * scale).all()
     in_proportion &= jnp.abs(reward) <= _LARGEST_REWARD
     replay = sac.add(state.replay, transition, complete & in_proportion)
 

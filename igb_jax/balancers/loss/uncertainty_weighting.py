@@ -109,7 +109,7 @@ def uncertainty_weighting(
     weighted = weights * values / 2 + s / 2
 
     gradient = jax.lax.stop_gradient(1 - weights * values) / 2
-    usable = jnp.isfinite(gradient**2)  # Adam squares it
+    usable = jnp.isfinite(gradient)
     if present is not None:
       usable &= present
     limit = _largest_derivative(state.adam)
