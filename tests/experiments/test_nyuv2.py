@@ -186,27 +186,27 @@ def test_stl_base_replaces_the_papers(tmp_path):
 
 def test_stl_base_is_made_of_single_task_runs(tmp_path):
   paths = []
-  for number, task in enumerate(("segmentation", "depth", "2")):
+  for number, task in enumerate(("segmentation", "depth", "2")):  # as runs write them
     paths.append(tmp_path / task / "summary.json")
-    options = [f"--balancer-options=task={task}", "--epochs=1"]
-    if number == 0:  # the others as such a run would write them
-      assert run(small(tmp_path / task, "--balancer=stl", *options)) == 0
-      summary = json.loads(paths[0].read_text())
-    else:
-      paths[-1].parent.mkdir()
-      content = {"balancer": "stl", "balancer_options": [f"task={task}"]}
-      test = {name: number + index for index, name in enumerate(METRICS)}
-      paths[-1].write_text(json.dumps({**content, "test": test}))
-  own = tuple(summary["test"].values())[:2]
-  expected = (*own, 1 + 2, 1 + 3, *(2 + index for index in range(4, 9)))
-  assert experiment.read_base(paths) == pytest.approx(expected)
+    paths[-1].parent.mkdir()
+    content = {"balancer": "stl", "balancer_options": [f"task={task}"]}
+    test = {name: number + index for index, name in enumerate(METRICS, 1)}
+    paths[-1].write_text(json.dumps({**content, "test": test}))
+  expected = (1, 2, 1 + 3, 1 + 4, *(2 + index for index in range(5, 10)))
+  assert experiment.read_base(paths) == expected
+
+  # a run that has this base, and is itself the base of another
   names = [str(path) for path in paths]
-  arguments = ["--stl-base", *names, "--balancer=ew", "--epochs=1"]
-  assert run(small(tmp_path / "run", *arguments)) == 0
-  summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+  options = ["--balancer=stl", "--balancer-options=task=segmentation", "--epochs=1"]
+  run_folder = tmp_path / "run"
+  assert run(small(run_folder, *options, "--stl-base", *names)) == 0
+  summary = json.loads((run_folder / "summary.json").read_text())
   assert summary["single_task_base"] == "own runs"
-  config = json.loads((tmp_path / "run" / "config.json").read_text())
-  assert config["stl_base"] == names
+  assert json.loads((run_folder / "config.json").read_text())["stl_base"] == names
+  own = tuple(summary["test"].values())[:2]
+  found = experiment.read_base([run_folder / "summary.json", *paths[1:]])
+  assert found == pytest.approx((*own, *expected[2:]))
+
   with pytest.raises(ValueError, match="wrong or missing: normal_mean, "):
     experiment.read_base(paths[:2])
   with pytest.raises(ValueError, match="has depth_abs_err, depth_rel_err twice"):
