@@ -116,7 +116,8 @@ def pull_back_each(
     [1. 6.]
   """
   num_tasks = len(losses)
-  one_hot = jnp.eye(num_tasks, dtype=losses.dtype)
+  # in `shard_map` cotangents must vary as the losses do: so do these zeros
+  one_hot = jnp.eye(num_tasks, dtype=losses.dtype) + jnp.zeros_like(losses)
   if unroll is None:
     unroll = batch_size == 1 and num_tasks <= _MAX_UNROLLED
   if unroll:
