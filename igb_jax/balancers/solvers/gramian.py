@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import NamedSharding, PartitionSpec
 
 from igb_jax.balancers.solvers.linear import dot
 
@@ -34,8 +35,18 @@ def _beside(values: jax.Array, leaf: jax.Array) -> jax.Array:
 
 def _contract(left: jax.Array, right: jax.Array) -> jax.Array:
   """Inner products [K, L] of two leaves, [K, ...] and [L, ...]."""
-  axes = _inner(left), _inner(right)
-  return jnp.tensordot(left, right, axes, precision=jax.lax.Precision.HIGHEST)
+  # Axes of a mesh that are Explicit are part of the type, and JAX does not choose a
+  # sharding for a sum over an axis that they divide: every device gets all of it.
+  sharding = jax.typeof(left).sharding
+  return jnp.tensordot(
+    left,
+    right,
+    axes=(_inner(left), _inner(right)),
+    precision=jax.lax.Precision.HIGHEST,
+    out_sharding=(
+      NamedSharding(sharding.mesh, PartitionSpec()) if any(sharding.spec) else None
+    ),
+  )
 
 
 class Gramian(NamedTuple):
@@ -172,7 +183,7 @@ class Mean(NamedTuple):
     for leaf in leaves:
       units = leaf.astype(jnp.float32) / _beside(norms, leaf)
       mean = jnp.tensordot(in_mean, units, 1, precision=jax.lax.Precision.HIGHEST)
-      square += jnp.vdot(mean, mean, precision=jax.lax.Precision.HIGHEST)
+      square += _contract(mean[None], mean[None])[0, 0]
       products += _contract(units, mean[None])[:, 0]
     norm = jnp.sqrt(square)
     return cls(
