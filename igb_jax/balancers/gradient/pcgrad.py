@@ -136,7 +136,8 @@ def project_conflicts(gramian: Gramian, orders: jax.Array) -> jax.Array:
     conflict = (dots < 0) & (others != tasks)
     return parts.at[tasks, others].add(jnp.where(conflict, -dots, 0.0))
 
-  start = jnp.eye(len(norms), dtype=jnp.float32)
+  # in `shard_map` a loop must carry what varies as it will vary: as both of these do
+  start = jnp.eye(len(norms), dtype=jnp.float32) + jnp.zeros_like(cosines * orders)
   parts = jax.lax.fori_loop(0, len(norms), meet, start)
   largest = float(jnp.finfo(jnp.float32).max)
   scales = jnp.minimum(norms[:, None] / jnp.where(norms == 0, 1.0, norms), largest)

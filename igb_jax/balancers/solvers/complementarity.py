@@ -86,12 +86,14 @@ def _pivot(gramian: Gramian, q: jax.Array, support: jax.Array) -> _Pivoting:
 
   support = support & gramian.nonzero
   y, wrong = evaluate(support)
+  count = wrong.sum()
   start = _Pivoting(
     support=support,
     y=y,
     wrong=wrong,
-    fewest=jnp.asarray(num_tasks + 1, wrong.sum().dtype),
-    tries=jnp.asarray(_TRIES, jnp.int32),
+    # like the count: in `shard_map` a loop must carry what varies as it will vary
+    fewest=jnp.full_like(count, num_tasks + 1),
+    tries=jnp.full_like(count, _TRIES, jnp.int32),
   )
   return jax.lax.while_loop(
     lambda state: state.wrong.any() & (state.tries > 0), exchange, start
