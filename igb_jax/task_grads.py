@@ -1,5 +1,6 @@
 """Gradients of K task losses, stacked leaf by leaf, from one forward pass."""
 
+import operator
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -30,7 +31,8 @@ def value_and_task_grads(
 
   Args:
     fun: `fun(params, ...) -> float[K]`, or `(float[K], aux)` with `has_aux`.
-    argnums: which positional arguments to differentiate, as in `jax.grad`.
+    argnums: which positional arguments to differentiate, as in `jax.grad`. All their
+      leaves must be floating-point numbers.
     has_aux: whether `fun` returns a pair whose second part is not differentiated.
     batch_size: tasks at a time, 1 to K; a larger number counts as K.
     unroll: whether each backward pass is compiled on its own, not as the body of a
@@ -44,9 +46,12 @@ def value_and_task_grads(
     with a leading axis K.
 
   Raises:
-    TypeError: `batch_size` is no integer, or the losses are not floating-point numbers.
+    TypeError: `batch_size` or a part of `argnums` is no integer, `fun` returns no array
+      of floating-point losses (with `has_aux` no pair), or a leaf that is to be
+      differentiated holds other numbers: integers, say, or a PRNG key.
     ValueError: `batch_size` is below 1, or above 1 where the passes are to be unrolled,
-      or the losses are no vector.
+      the losses are no vector, or `argnums` names an argument twice, or one that is not
+      passed by position.
 
   Example:
     >>> def losses(params, x):
@@ -62,35 +67,91 @@ def value_and_task_grads(
       f"unroll=True is for one task at a time, got batch_size={batch_size}; leave out "
       "one of the two."
     )
-  numbers = (argnums,) if isinstance(argnums, int) else tuple(argnums)
+  numbers, is_single = _check_argnums(argnums)
 
   def value_and_grads(*args: Any, **kwargs: Any) -> tuple[Any, Any]:
     def of_differentiated(*differentiated: Any) -> Any:
       full = list(args)
       for number, value in zip(numbers, differentiated, strict=True):
         full[number] = value
-      return fun(*full, **kwargs)
+      result = fun(*full, **kwargs)
+      _check_result(result, has_aux)
+      return result
 
-    differentiated = tuple(args[number] for number in numbers)
+    differentiated = _differentiated(args, numbers)
     if has_aux:
       losses, pull_back, aux = jax.vjp(of_differentiated, *differentiated, has_aux=True)
     else:
       losses, pull_back = jax.vjp(of_differentiated, *differentiated)
       aux = None
-    shape, dtype = jnp.shape(losses), jnp.result_type(losses)
-    if len(shape) != 1 or shape[0] < 1:
-      raise ValueError(
-        f"fun must return a vector of losses, one a task, got the shape {shape}; stack "
-        "them with jnp.stack."
-      )
-    if not jnp.issubdtype(dtype, jnp.floating):
-      raise TypeError(f"the losses must be floating-point numbers, got {dtype}.")
     grads = pull_back_each(pull_back, losses, batch_size, unroll)
-    if isinstance(argnums, int):
+    if is_single:
       (grads,) = grads
     return ((losses, aux) if has_aux else losses), grads
 
   return value_and_grads
+
+
+def _check_argnums(argnums: Any) -> tuple[tuple[int, ...], bool]:
+  """Its integers, and whether it was one alone, NumPy's included."""
+  try:
+    return (operator.index(argnums),), True
+  except TypeError:
+    pass
+  try:
+    return tuple(map(operator.index, argnums)), False
+  except TypeError as error:
+    raise TypeError(
+      f"argnums must be an integer or a sequence of integers, got {argnums!r}."
+    ) from error
+
+
+def _differentiated(args: tuple[Any, ...], numbers: tuple[int, ...]) -> tuple[Any, ...]:
+  """The arguments to differentiate, after a check that they are there and can be."""
+  count = len(args)
+  if not all(-count <= number < count for number in numbers):
+    raise ValueError(
+      f"argnums is {numbers}, but there are {count} positional arguments; pass what is "
+      "to be differentiated by position, not by keyword."
+    )
+  if len({number % count for number in numbers}) < len(numbers):
+    raise ValueError(
+      f"argnums is {numbers}, which names one of the {count} arguments twice."
+    )
+  for number in numbers:
+    for path, leaf in jax.tree_util.tree_leaves_with_path(args[number]):
+      dtype = jax.typeof(leaf).dtype
+      if not jnp.issubdtype(dtype, jnp.inexact):
+        raise TypeError(
+          f"argument {number}{jax.tree_util.keystr(path)} is to be differentiated and "
+          f"must hold floating-point numbers, got {dtype}; pass it in an argument that "
+          "argnums does not name, or let fun close over it."
+        )
+  return tuple(args[number] for number in numbers)
+
+
+def _check_result(result: Any, has_aux: bool) -> None:
+  """Refuses what is no vector of losses, or no pair of one and something else."""
+  if has_aux:
+    if not isinstance(result, (list, tuple)) or len(result) != 2:
+      raise TypeError(
+        "with has_aux=True fun must return a pair (losses, aux), and it does not; "
+        "return both, or leave out has_aux."
+      )
+    result = result[0]
+  if not jax.tree_util.all_leaves([result]):
+    raise TypeError(
+      f"fun must return one array of losses, got {type(result).__name__}; stack them "
+      "with jnp.stack. has_aux=True is for a fun that returns a pair (losses, aux)."
+    )
+  shape, dtype = jnp.shape(result), jnp.result_type(result)
+  if len(shape) != 1 or shape[0] < 1:
+    raise ValueError(
+      f"fun must return a vector of losses, one a task, got the shape {shape}; stack "
+      "them with jnp.stack."
+    )
+  if not jnp.issubdtype(dtype, jnp.floating):
+    raise TypeError(f"the losses must be floating-point numbers, got {dtype}.")
 
 
 def pull_back_each(

@@ -73,13 +73,61 @@ def fun(a, b, scale=1.0):
 ARGUMENTS = ({"x": jnp.float32(2.0)}, jnp.float32(3.0))
 
 
-@pytest.mark.parametrize("argnums", [0, 1, (0,), (0, 1), (1, 0), -1])
+@pytest.mark.parametrize(
+  "argnums", [0, 1, (0,), (0, 1), (1, 0), -1, (np.int64(1), 0), np.array([0, 1])]
+)
 def test_argnums_and_keywords(argnums):
   losses, grads = value_and_task_grads(fun, argnums)(*ARGUMENTS, scale=2.0)
   assert_close(losses, fun(*ARGUMENTS, scale=2.0))
   expected = jax.jacrev(fun, argnums)(*ARGUMENTS, scale=2.0)
   assert jax.tree.structure(grads) == jax.tree.structure(expected)
   assert_close(grads, expected)
+
+
+@pytest.mark.parametrize("number", [np.int64(1), jnp.int32(1)])
+def test_one_number_of_any_kind_is_one_argument(number):
+  _, grads = value_and_task_grads(fun, number)(*ARGUMENTS)
+  assert_close(grads, jax.jacrev(fun, 1)(*ARGUMENTS))  # jacrev itself gives a tuple
+
+
+@pytest.mark.parametrize("argnums", [1.5, "0", None, (0.0,)])
+def test_refuses_argnums_that_are_no_integers(argnums):
+  with pytest.raises(TypeError, match="argnums must be an integer or a sequence of"):
+    value_and_task_grads(fun, argnums)
+
+
+@pytest.mark.parametrize("argnums", [2, -3, (0, 2)])
+def test_refuses_the_number_of_an_argument_that_is_not_there(argnums):
+  with pytest.raises(
+    ValueError, match="there are 2 positional arguments; pass what is"
+  ):
+    value_and_task_grads(fun, argnums)(*ARGUMENTS)
+
+
+@pytest.mark.parametrize("argnums", [(0, 0), (1, -1)])
+def test_refuses_the_same_argument_twice(argnums):
+  with pytest.raises(ValueError, match="names one of the 2 arguments twice"):
+    value_and_task_grads(fun, argnums)(*ARGUMENTS)
+
+
+def test_refuses_parameters_passed_by_keyword():
+  with pytest.raises(
+    ValueError, match="there are 0 positional arguments; pass what is"
+  ):
+    value_and_task_grads(fun)(a=ARGUMENTS[0], b=ARGUMENTS[1])
+
+
+@pytest.mark.parametrize(
+  ("leaf", "dtype"),
+  [(jnp.int32(1), "int32"), (True, "bool"), (jax.random.key(0), "key<fry>")],
+)
+def test_refuses_to_differentiate_what_has_no_gradient(leaf, dtype):
+  params = {"x": jnp.float32(2.0), "step": leaf}
+  message = rf"argument 0\['step'\] is to be differentiated.*, got {dtype}; pass it in"
+  with pytest.raises(TypeError, match=message):
+    value_and_task_grads(fun)(params, 3.0)
+  _, grads = value_and_task_grads(fun, 1)(params, 3.0)  # beside it, all is allowed
+  assert_close(grads, jnp.array([2.0, 6.0]))
 
 
 def test_one_forward_pass_serves_all_tasks():
@@ -142,6 +190,23 @@ def test_bf16_and_other_dtypes_are_kept():
 def test_refuses_what_is_no_vector_of_losses(losses, error, message):
   with pytest.raises(error, match=message):
     value_and_task_grads(lambda x: losses)(jnp.float32(1.0))
+
+
+@pytest.mark.parametrize(
+  ("result", "has_aux", "message"),
+  [
+    ([1.0, 2.0], False, "one array of losses, got list; stack them with jnp.stack"),
+    ((jnp.ones(2), jnp.ones(3)), False, "got tuple;.* has_aux=True is for a fun that"),
+    ({"depth": 1.0}, False, "got dict"),
+    (None, False, "got NoneType"),
+    (([1.0, 2.0], "aux"), True, "got list"),
+    (jnp.ones(2), True, "must return a pair .losses, aux., and it does not"),
+    ((jnp.ones(2), 1, 2), True, "must return a pair"),
+  ],
+)
+def test_refuses_what_is_no_array_or_no_pair(result, has_aux, message):
+  with pytest.raises(TypeError, match=message):
+    value_and_task_grads(lambda x: result, has_aux=has_aux)(jnp.float32(1.0))
 
 
 @pytest.mark.parametrize(
