@@ -78,9 +78,8 @@ def test_a_share_that_makes_no_sense_is_refused(share, qm9_dir, tmp_path, capsys
   assert "--missing-labels must be at least 0 and below 1" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(
-  "balancer", ["igbv1", pytest.param("igbv1+nashmtl", marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("balancer", ["igbv1", "igbv1+nashmtl"])
 def test_scenes_without_depth_or_labels_train(balancer, tmp_path):
   data, out = tmp_path / "data", tmp_path / "run"
   write_images(data)

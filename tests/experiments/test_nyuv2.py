@@ -52,7 +52,9 @@ def write_images(folder, numbers=(4, 3), size=(32, 64)) -> None:
       ["--balancer=igbv1+nashmtl", "--balancer-options", "update_every=2"],
       marks=pytest.mark.slow,
     ),
-    ["--balancer=ew", "--split=standard", "--dtype=bfloat16"],
+    pytest.param(
+      ["--balancer=ew", "--split=standard", "--dtype=bfloat16"], marks=pytest.mark.slow
+    ),
   ],
 )
 def test_trains_on_rooms_and_writes_its_results(arguments, tmp_path, capsys):

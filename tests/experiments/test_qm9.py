@@ -37,9 +37,7 @@ def run(arguments: list[str]) -> int:
 
 
 LOSS_NAMES = [
-  pytest.param(
-    name, marks=[] if name in {"ew", "stl", "uw", "igbv2"} else pytest.mark.slow
-  )
+  pytest.param(name, marks=[] if name in {"ew", "stl", "uw"} else pytest.mark.slow)
   for name, kind in balancers.names().items()
   if kind == "loss"
 ]

@@ -51,7 +51,9 @@ def make(spec: str, *options: str, optimizer=None, seed: int = 0):
 BATCH = np.full(3, 0.1, np.float32)
 
 
-@pytest.mark.parametrize("loss", ["ew", "si", "igbv1"])
+@pytest.mark.parametrize(
+  "loss", ["ew", pytest.param("si", marks=pytest.mark.slow), "igbv1"]
+)
 @pytest.mark.parametrize("name", NAMES)
 def test_equals_a_step_by_hand_on_stacked_gradients(name, loss):
   """Heads and all stacked, as DESIGN's picture of one step has it."""
