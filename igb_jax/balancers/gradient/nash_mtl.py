@@ -71,7 +71,8 @@ def nash_mtl(
   Args:
     num_tasks: K, the number of tasks.
     max_norm: norm to which the shared part of the result is clipped.
-    update_every: steps from one update of the weights to the next.
+    update_every: steps from one update of the weights to the next. Above 1 it is not
+      for gradients that differ per device within `jax.shard_map`.
     shared: which leaves enter the Gramian: a predicate on the key path, a pytree of
       bools like the parameters or a prefix of one, or None for all. The other leaves
       get the same weighted sum, unclipped.
