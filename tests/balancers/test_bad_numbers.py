@@ -191,6 +191,19 @@ def test_uw_follows_a_loss_whose_square_overflows():
   assert state.log_variance[1] == 0
 
 
+def test_uw_keeps_a_finite_state_at_the_largest_losses():
+  balancer = balancers.uncertainty_weighting(2)
+  losses = jnp.array([3e38, 1.0], jnp.float32)
+
+  def step(state, _):
+    _, state = balancer.update(losses, state)
+    return state, all_finite(state)
+
+  state, finite = jax.lax.scan(step, balancer.init(), None, length=4000)
+  assert finite.all()
+  assert state.log_variance[0] > 40  # followed, and not stood still at the first
+
+
 @pytest.mark.parametrize(
   ("name", "combined"),
   [(n, False) for n, kind in NAMES.items() if kind == "gradient"] + [("nashmtl", True)],

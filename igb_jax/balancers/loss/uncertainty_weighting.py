@@ -37,6 +37,7 @@ _LARGEST_LOG_VARIANCE = 80.0
 _B2 = 0.999  # of Adam
 _LARGEST_FIRST_DERIVATIVE = 1e3
 _LARGEST_DERIVATIVE = 10.0  # also relative to their root mean square so far
+_LARGEST_OF_ALL = 1e18  # Adam squares it
 
 
 class UncertaintyWeightingState(NamedTuple):
@@ -130,8 +131,7 @@ def _largest_derivative(adam: optax.OptState) -> jax.Array:
   """f32[K]: beyond which a derivative is an outlier to one Adam a task."""
   count, nu = (optax.tree.get(adam, name) for name in ("count", "nu"))
   root_mean_square = jnp.sqrt(nu / (1 - jnp.float32(_B2) ** jnp.maximum(count, 1)))
+  limit = _LARGEST_DERIVATIVE * jnp.maximum(root_mean_square, 1.0)
   return jnp.where(
-    count > 0,
-    _LARGEST_DERIVATIVE * jnp.maximum(root_mean_square, 1.0),
-    _LARGEST_FIRST_DERIVATIVE,
+    count > 0, jnp.minimum(limit, _LARGEST_OF_ALL), _LARGEST_FIRST_DERIVATIVE
   )
