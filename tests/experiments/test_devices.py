@@ -1,6 +1,5 @@
 """Both experiments on many devices, virtual ones, in processes of their own."""
 
-import os
 import signal
 import socket
 import subprocess
@@ -20,27 +19,16 @@ from igb_jax.training.checkpoint import Checkpoints
 from igb_jax.training.devices import DeviceConfig, describe_devices, initialize
 from tests.experiments.running import exit_code, read_metrics
 from tests.experiments.test_qm9 import small
+from tests.virtual_devices import run_tests_on
 
 EIGHT = Path(__file__).with_name("eight_devices.py")
-
-
-def run_on_eight_devices(*options: str) -> subprocess.CompletedProcess[str]:
-  flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
-  command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(EIGHT)]
-  return subprocess.run(
-    [*command, *options],
-    env=os.environ | {"XLA_FLAGS": flags},
-    cwd=EIGHT.parents[2],
-    capture_output=True,
-    text=True,
-  )
 
 
 @pytest.mark.parametrize(
   "marked", ["not slow", pytest.param("slow", marks=pytest.mark.slow)]
 )
 def test_eight_devices_equal_one(marked):
-  result = run_on_eight_devices("-m", marked)
+  result = run_tests_on(8, EIGHT, "-m", marked)
   assert result.returncode == 0, result.stdout + result.stderr
 
 
