@@ -2,6 +2,7 @@
 
 import math
 import numbers
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -57,9 +58,15 @@ def check_losses(losses: jax.typing.ArrayLike, num_tasks: int) -> jax.Array:
     num_tasks: K.
 
   Raises:
-    TypeError: the losses are not floating-point numbers.
+    TypeError: the losses are a mapping, or not floating-point numbers.
     ValueError: the losses have not the shape (num_tasks,).
   """
+  if isinstance(losses, Mapping):
+    raise TypeError(
+      f"losses must be one array of the shape ({num_tasks},), one scalar a task, got "
+      f"{type(losses).__name__} with the keys {', '.join(map(repr, losses))}; stack "
+      "them with jnp.stack(list(losses.values()))."
+    )
   losses = jnp.asarray(losses)
   if losses.shape != (num_tasks,):
     raise ValueError(
