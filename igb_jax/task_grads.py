@@ -1,7 +1,7 @@
 """Gradients of K task losses, stacked leaf by leaf, from one forward pass."""
 
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -120,12 +120,18 @@ def _differentiated(args: tuple[Any, ...], numbers: tuple[int, ...]) -> tuple[An
     )
   for number in numbers:
     for path, leaf in jax.tree_util.tree_leaves_with_path(args[number]):
-      dtype = jax.typeof(leaf).dtype
-      if not jnp.issubdtype(dtype, jnp.inexact):
+      try:
+        found = dtype = jax.typeof(leaf).dtype
+      except TypeError:  # a function or a string, which are leaves too
+        found, dtype = type(leaf).__name__, None
+      if dtype is None or not jnp.issubdtype(dtype, jnp.inexact):
         raise TypeError(
           f"argument {number}{jax.tree_util.keystr(path)} is to be differentiated and "
-          f"must hold floating-point numbers, got {dtype}; pass it in an argument that "
-          "argnums does not name, or let fun close over it."
+          f"must hold floating-point numbers, got {found}; pass it in an argument that "
+          "argnums does not name, or let fun close over it. The parameters of a whole "
+          "model: params, static = eqx.partition(model, eqx.is_inexact_array) with "
+          "Equinox, graph, params, rest = nnx.split(model, nnx.Param, ...) with "
+          "Flax NNX."
         )
   return tuple(args[number] for number in numbers)
 
@@ -140,9 +146,11 @@ def _check_result(result: Any, has_aux: bool) -> None:
       )
     result = result[0]
   if not jax.tree_util.all_leaves([result]):
+    values = "list(losses.values())" if isinstance(result, Mapping) else "losses"
     raise TypeError(
       f"fun must return one array of losses, got {type(result).__name__}; stack them "
-      "with jnp.stack. has_aux=True is for a fun that returns a pair (losses, aux)."
+      f"with jnp.stack({values}). has_aux=True is for a fun that returns a pair "
+      "(losses, aux)."
     )
   shape, dtype = jnp.shape(result), jnp.result_type(result)
   if len(shape) != 1 or shape[0] < 1:

@@ -28,8 +28,7 @@ def shared_leaves(shared: Shared, tree: Any) -> list[bool]:
     TypeError: the predicate, or a leaf of `shared`, is no bool.
     ValueError: `shared` does not fit the tree, or no leaf of it is shared.
   """
-  with_path, structure = jax.tree_util.tree_flatten_with_path(tree)
-  paths = [path for path, _ in with_path]
+  paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(tree)]
   flags: list[Any]
   if shared is None:
     flags = [True] * len(paths)
@@ -38,11 +37,8 @@ def shared_leaves(shared: Shared, tree: Any) -> list[bool]:
   else:
     try:
       flags = jax.tree.leaves(jax.tree.broadcast(shared, tree))
-    except ValueError as error:
-      raise ValueError(
-        "shared must be a predicate on key paths, or a pytree of bools with the "
-        f"structure of the parameters or a prefix of it; it does not fit {structure}."
-      ) from error
+    except ValueError:  # such as a dict for a FrozenDict
+      flags = _flags_at(paths, shared)
   for path, flag in zip(paths, flags, strict=True):
     if not isinstance(flag, _BOOLS):
       raise TypeError(
@@ -56,6 +52,38 @@ def shared_leaves(shared: Shared, tree: Any) -> list[bool]:
       f"no parameter is shared by the tasks: shared is False for every leaf ({leaves})."
     )
   return flags
+
+
+def _flags_at(paths: list[tuple[Any, ...]], shared: Any) -> list[Any]:
+  """The leaf of `shared` at every path or above it, whatever the types of the nodes.
+
+  Raises:
+    ValueError: a path has none, or a leaf of `shared` is above no path.
+  """
+  given = dict(jax.tree_util.tree_leaves_with_path(shared))
+  flags, lacking, unknown = [], [], {*given}
+  for path in paths:
+    places = [path[:n] for n in range(len(path) + 1) if path[:n] in given]
+    flags += [given[place] for place in places]  # one, or none
+    lacking += [] if places else [path]
+    unknown -= {*places}
+  lacking, unknown = _listed(lacking), _listed([p for p in given if p in unknown])
+  reasons = [f"it has nothing for {lacking}"] if lacking else []
+  reasons += [f"no parameter is at {unknown}"] if unknown else []
+  if reasons:
+    raise ValueError(
+      "shared must be a predicate on key paths, or a pytree of bools with the "
+      "structure of the parameters or a prefix of it; it does not fit: "
+      f"{'; '.join(reasons)}."
+    )
+  return flags
+
+
+def _listed(paths: list[tuple[Any, ...]]) -> str:
+  """The first paths as they are written in code."""
+  names = [jax.tree_util.keystr(path) or "the tree itself" for path in paths]
+  more = [f"{len(names) - 8} more"] if len(names) > 8 else []
+  return ", ".join(names[:8] + more)
 
 
 class TaskGrads(NamedTuple):
