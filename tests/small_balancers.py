@@ -6,7 +6,12 @@ from igb_jax import balancers
 
 
 def small_loss_balancer(
-  name: str, num_tasks: int, steps_per_epoch: int, **of_igbv2: Any
+  name: str,
+  num_tasks: int,
+  steps_per_epoch: int,
+  *,
+  absent: Any = "leave_out",
+  **of_igbv2: Any,
 ) -> balancers.LossBalancer:
   """A loss balancer by name.
 
@@ -14,6 +19,7 @@ def small_loss_balancer(
     name: as for `balancers.create`.
     num_tasks: K; `stl` has the last task.
     steps_per_epoch: for those that need it.
+    absent: what becomes of tasks that a batch lacks.
     **of_igbv2: more options of igbv2.
   """
   options = {
@@ -26,7 +32,11 @@ def small_loss_balancer(
     },
   }.get(name, {})  # fmt: skip
   balancer = balancers.create(
-    name, num_tasks=num_tasks, steps_per_epoch=steps_per_epoch, **options
+    name,
+    num_tasks=num_tasks,
+    steps_per_epoch=steps_per_epoch,
+    absent=absent,
+    **options,
   ).loss
   assert balancer is not None
   return balancer

@@ -2,16 +2,17 @@
 
 import math
 import numbers
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 
 def check_count(name: str, value: Any, *, minimum: int = 1) -> int:
-  """Returns `value` if it is an integer of at least `minimum`.
+  """Returns `value` if it is a Python integer of at least `minimum`.
 
   Args:
     name: what the value is called in the error.
@@ -22,6 +23,11 @@ def check_count(name: str, value: Any, *, minimum: int = 1) -> int:
     TypeError: `value` is no integer.
     ValueError: `value` is below `minimum`.
   """
+  if isinstance(value, jax.Array | np.ndarray):
+    raise TypeError(
+      f"{name} must be a Python integer, got an array, {value}: it is part of the "
+      f"program. With optax.inject_hyperparams, add {name!r} to static_args."
+    )
   if isinstance(value, bool) or not isinstance(value, numbers.Integral):
     raise TypeError(f"{name} must be an integer, got {value!r}.")
   if value < minimum:
@@ -29,18 +35,35 @@ def check_count(name: str, value: Any, *, minimum: int = 1) -> int:
   return int(value)
 
 
-def check_positive(name: str, value: Any, *, or_zero: bool = False) -> float:
+def check_positive(
+  name: str, value: Any, *, or_zero: bool = False
+) -> float | jax.Array:
   """Returns `value` if it is a finite positive number.
+
+  Of an array, which may be traced, only the shape and dtype are checked.
 
   Args:
     name: what the value is called in the error.
     value: the number to check.
     or_zero: whether 0 is allowed too.
 
+  Returns:
+    A Python float, or f32[] of an array.
+
   Raises:
-    TypeError: `value` is no real number.
+    TypeError: `value` is no real number, nor an array of one.
     ValueError: `value` is not finite or not positive.
   """
+  if isinstance(value, jax.Array | np.ndarray):
+    is_real = jnp.issubdtype(value.dtype, jnp.floating) or jnp.issubdtype(
+      value.dtype, jnp.integer
+    )
+    if value.shape or not is_real:
+      raise TypeError(
+        f"{name} must be a number, or an array of the shape () with one, got "
+        f"{value.dtype}{list(value.shape)}."
+      )
+    return jnp.asarray(value, jnp.float32)
   if isinstance(value, bool) or not isinstance(value, numbers.Real):
     raise TypeError(f"{name} must be a number, got {value!r}.")
   number = float(value)
@@ -50,12 +73,32 @@ def check_positive(name: str, value: Any, *, or_zero: bool = False) -> float:
   return number
 
 
+def check_one_of(name: str, value: Any, allowed: Sequence[str]) -> str:
+  """Returns `value` if it is one of the words that are allowed.
+
+  Args:
+    name: what the value is called in the error.
+    value: the word to check.
+    allowed: the words.
+
+  Raises:
+    ValueError: `value` is none of them.
+  """
+  if not isinstance(value, str) or value not in allowed:
+    words = " or ".join(map(repr, allowed))
+    raise ValueError(f"{name} must be {words}, got {value!r}.")
+  return value
+
+
 def check_losses(losses: jax.typing.ArrayLike, num_tasks: int) -> jax.Array:
-  """Returns the losses as f32[K]; runs while tracing, so it costs no step time.
+  """Returns the losses as an array; runs while tracing, so it costs no step time.
 
   Args:
     losses: float[K], one loss a task.
     num_tasks: K.
+
+  Returns:
+    f32[K], or f64[K] if they have that many digits.
 
   Raises:
     TypeError: the losses are a mapping, or not floating-point numbers.
@@ -75,7 +118,7 @@ def check_losses(losses: jax.typing.ArrayLike, num_tasks: int) -> jax.Array:
     )
   if not jnp.issubdtype(losses.dtype, jnp.floating):
     raise TypeError(f"losses must be floating-point numbers, got {losses.dtype}.")
-  return losses.astype(jnp.float32)
+  return losses.astype(jnp.promote_types(losses.dtype, jnp.float32))
 
 
 def check_present(present: jax.typing.ArrayLike, num_tasks: int) -> jax.Array:
@@ -100,6 +143,24 @@ def check_present(present: jax.typing.ArrayLike, num_tasks: int) -> jax.Array:
       f"present must hold bools, True where a task has a loss, got {present.dtype}."
     )
   return present
+
+
+def constant_float32(losses: jax.Array) -> jax.Array:
+  """f32[K]: the losses as weights and histories see them, without a derivative.
+
+  Losses in float64 that are beyond the range of float32 become the nearest number in
+  it, zero and numbers that are not finite excepted.
+
+  Args:
+    losses: float[K].
+  """
+  losses = jax.lax.stop_gradient(losses)
+  if losses.dtype == jnp.float32:
+    return losses
+  limits = jnp.finfo(jnp.float32)
+  clipped = jnp.clip(losses, float(limits.min), float(limits.max))
+  clipped = jnp.where(losses > 0, jnp.maximum(clipped, float(limits.tiny)), clipped)
+  return jnp.where(jnp.isfinite(losses), clipped, losses).astype(jnp.float32)
 
 
 def is_valid(losses: jax.Array, present: jax.Array | None = None) -> jax.Array:
@@ -133,9 +194,37 @@ def all_finite(tree: Any) -> jax.Array:
   return jax.lax.optimization_barrier(of_leaves).all()
 
 
-def log_losses(losses: jax.Array) -> jax.Array:
-  """f32[K]: log L, and NaN where L is not positive (never -inf, which would hide)."""
-  return jnp.where(losses > 0, jnp.log(losses), jnp.nan)
+def check_epsilon(epsilon: Any, *, log: bool = True) -> Any:
+  """Returns what a log method adds to a loss before it takes the logarithm.
+
+  Args:
+    epsilon: the number to check; 0 adds nothing.
+    log: whether the method takes logarithms at all.
+
+  Raises:
+    TypeError: `epsilon` is no real number.
+    ValueError: it is not finite, or negative, or not 0 though nothing takes logarithms.
+  """
+  epsilon = check_positive("epsilon", epsilon, or_zero=True)
+  if not log and isinstance(epsilon, float) and epsilon != 0:
+    raise ValueError(
+      f"epsilon is added to a loss before its logarithm is taken, and without log=True "
+      f"none is; leave it out, got {epsilon}."
+    )
+  return epsilon
+
+
+def log_losses(losses: jax.Array, epsilon: jax.typing.ArrayLike = 0.0) -> jax.Array:
+  """float[K]: log(L + epsilon), and NaN where that has no logarithm.
+
+  Zero gives NaN too, and never -inf, which would hide it.
+
+  Args:
+    losses: float[K].
+    epsilon: float[], what is added to every loss.
+  """
+  shifted = losses + epsilon
+  return jnp.where(shifted > 0, jnp.log(shifted), jnp.nan)
 
 
 def softmax_weights(logits: jax.Array, valid: jax.Array | None = None) -> jax.Array:

@@ -12,6 +12,9 @@ lack the labels of a task. A task that is absent has the weight 0 and contribute
 exactly 0, whatever its loss or gradient is, NaN included; its history stays as it was;
 and the others are balanced as if it did not exist. Where no task is present nothing of
 the state changes but the weights, which are 0.
+
+A loss balancer made with `absent="remember"` weighs the others as if each absent task
+still had its latest valid loss; see `igb_jax.balancers.loss.base.Absent`.
 """
 
 from typing import Any, NamedTuple, Protocol
@@ -53,15 +56,16 @@ class UpdateFn(Protocol):
     """Weighs the losses and advances the state.
 
     Args:
-      losses: float[K], the losses of the batch; computed with in float32.
+      losses: float[K], the losses of the batch.
       state: the state that `init` or the previous `update` returned.
       present: bool[K], which tasks have a loss in this batch; all by default. The
         weighted loss of an absent task is 0, and so is its derivative.
       **extra: extra arguments; those that a method does not know are ignored.
 
     Returns:
-      The weighted losses, f32[K], differentiable in `losses` with the weights
-      held constant, and the new state.
+      The weighted losses, f32[K] (f64[K] where the losses are), differentiable in
+      `losses` with the weights held constant, and the new state, whose numbers are
+      float32 either way.
 
     Raises:
       TypeError: `losses` are not floating-point numbers, or `present` no bools.

@@ -21,7 +21,8 @@ def make_balancer(
 
   Args:
     spec: "loss", "gradient" or "loss+gradient", as for `balancers.create`.
-    options: hyper-parameters as "NAME=VALUE"; a task's name stands for its number.
+    options: hyper-parameters as "NAME=VALUE", with a number, true, false, or a word; a
+      task's name stands for its number.
     task_names: of the K tasks.
     steps_per_epoch: of the run.
 
@@ -114,8 +115,10 @@ def _hyperparameters(
       try:
         hyperparameters[name] = json.loads(value)
       except json.JSONDecodeError:
-        raise ValueError(
-          f"--balancer-options {option!r}: {value!r} is no number, truth value (true, "
-          f"false) or task ({', '.join(task_names)})."
-        ) from None
+        if name == "task" or not value.isidentifier():
+          raise ValueError(
+            f"--balancer-options {option!r}: {value!r} is no number, truth value "
+            f"(true, false), word or task ({', '.join(task_names)})."
+          ) from None
+        hyperparameters[name] = value
   return hyperparameters

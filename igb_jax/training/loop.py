@@ -481,9 +481,21 @@ def describe_failure(
     int(step),
     [task_names[k] for k in tasks],
     f"training stopped at step {step}: {what}. The step was not applied. "
-    f"{_last_checkpoint(saved)} Try a lower learning rate, or a balancer that does not "
-    "take the logarithm of the losses if a loss can be 0.",
+    f"{_last_checkpoint(saved)} {_remedy(losses[tasks])}",
   )
+
+
+def _remedy(losses: np.ndarray) -> str:
+  """What to try, given the losses whose weighted losses were not finite."""
+  if (losses == 0).any():
+    return (
+      "A loss of 0 has no logarithm: add a constant to the losses of a log method "
+      "(--balancer-options epsilon=1e-3), leave the task out of such a step "
+      "(present=losses > 0 in code of your own), or take a balancer without logarithms."
+    )
+  if (losses < 0).any():
+    return "A negative loss has no logarithm: take a balancer without logarithms."
+  return "Try a lower learning rate."
 
 
 def _last_checkpoint(steps: int | None) -> str:

@@ -15,6 +15,7 @@ from rich.console import Console
 from igb_jax.training import interrupt, loop
 from igb_jax.training.checkpoint import EVERY_EPOCH, Checkpoints, Interval
 from igb_jax.training.progress import TrainProgress
+from igb_jax.training.step import Failure
 
 from . import problem
 
@@ -155,6 +156,21 @@ def test_stops_at_a_loss_that_is_not_finite_and_keeps_what_was_saved(tmp_path):
     restored = checkpoints.restore_best(run.template)
   assert restored is not None
   assert restored[0].step == 4
+
+
+@pytest.mark.parametrize(
+  ("value", "remedies"),
+  [
+    (0.0, ["epsilon=1e-3", "present=losses > 0"]),
+    (-0.5, ["A negative loss has no logarithm"]),
+    (np.nan, ["lower learning rate"]),
+  ],
+)
+def test_the_error_names_what_helps_at_a_loss_without_logarithm(value, remedies):
+  losses = np.float32([1.0, value])
+  failure = Failure(np.int32(3), losses, np.float32([0.0, np.nan]))
+  error = loop.describe_failure(failure, 0, ["one", "two"], None)
+  assert all(remedy in str(error) for remedy in remedies)
 
 
 def test_a_request_to_stop_saves_the_epoch_unrecorded(tmp_path):

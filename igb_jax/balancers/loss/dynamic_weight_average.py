@@ -2,7 +2,7 @@
 
     r_k = mean of L_k over the newer half of a window / mean over its older half
     w = K softmax(r / T)
-    weighted loss_k = w_k L_k,    or w_k log(L_k) in the log form
+    weighted loss_k = w_k L_k,    or w_k log(L_k + epsilon) in the log form
 
 Reference: Liu et al., "End-to-End Multi-Task Learning with Attention", CVPR 2019,
 section 3.3, equation 7.
@@ -23,13 +23,15 @@ import jax.numpy as jnp
 
 from igb_jax.balancers.common import (
   check_count,
+  check_epsilon,
   check_positive,
+  constant_float32,
   increment,
   is_valid,
   log_losses,
   softmax_weights,
 )
-from igb_jax.balancers.loss.masked import loss_balancer
+from igb_jax.balancers.loss.base import Absent, loss_balancer
 from igb_jax.balancers.types import LossBalancer
 
 
@@ -51,7 +53,13 @@ class DynamicWeightAverageState(NamedTuple):
 
 
 def dynamic_weight_average(
-  num_tasks: int, *, window: int = 25, temperature: float = 2.0, log: bool = False
+  num_tasks: int,
+  *,
+  window: int = 25,
+  temperature: float = 2.0,
+  log: bool = False,
+  epsilon: jax.typing.ArrayLike = 0.0,
+  absent: Absent = "leave_out",
 ) -> LossBalancer:
   """Dynamic weight average: more weight to losses that fall more slowly.
 
@@ -63,6 +71,9 @@ def dynamic_weight_average(
     temperature: T; the larger, the more equal the weights.
     log: weigh the logarithms of the losses ("dwalog"). A loss that is not positive
       then gives NaN for its own task.
+    epsilon: in the log form, added to every loss before its logarithm is taken, so that
+      a loss may be 0 or come close to it.
+    absent: what becomes of tasks that a batch lacks, see `Absent`.
 
   Returns:
     A `LossBalancer`; state `DynamicWeightAverageState`.
@@ -86,6 +97,7 @@ def dynamic_weight_average(
   """
   num_tasks = check_count("num_tasks", num_tasks)
   window = check_count("window", window)
+  epsilon = check_epsilon(epsilon, log=log)
   temperature = check_positive("temperature", temperature)
 
   def init(key: jax.Array | None = None) -> DynamicWeightAverageState:
@@ -104,12 +116,11 @@ def dynamic_weight_average(
     **extra: Any,
   ) -> tuple[jax.Array, DynamicWeightAverageState]:
     del extra
-    valid = is_valid(losses, present)
+    constant = constant_float32(losses)
+    valid = is_valid(constant, present)
     step = increment(state.step)
     count = jnp.where(valid, increment(state.num_valid), state.num_valid)
-    history = jax.lax.stop_gradient(
-      jnp.where(valid, jnp.vstack([state.window[1:], losses]), state.window)
-    )
+    history = jnp.where(valid, jnp.vstack([state.window[1:], constant]), state.window)
     # of the largest, since sums of losses may overflow, and their means vanish
     relative = history / history.max(axis=0)
     older, newer = relative.reshape(2, window, num_tasks).sum(axis=1)
@@ -120,9 +131,9 @@ def dynamic_weight_average(
     weights = jnp.where(
       has_ratio.any(), softmax_weights(ratio / temperature, present), 1.0
     )
-    weighted = weights * (log_losses(losses) if log else losses)
+    weighted = weights * (log_losses(losses, epsilon) if log else losses)
     return weighted, DynamicWeightAverageState(
       step=step, num_valid=count, window=history, weights=weights
     )
 
-  return loss_balancer(num_tasks, init, update)
+  return loss_balancer(num_tasks, init, update, absent)

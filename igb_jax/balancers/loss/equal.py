@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from igb_jax.balancers.common import check_count
-from igb_jax.balancers.loss.masked import loss_balancer
+from igb_jax.balancers.loss.base import Absent, loss_balancer
 from igb_jax.balancers.types import LossBalancer
 
 
@@ -25,11 +25,12 @@ class EqualState(NamedTuple):
   weights: jax.Array
 
 
-def equal(num_tasks: int) -> LossBalancer:
+def equal(num_tasks: int, *, absent: Absent = "leave_out") -> LossBalancer:
   """Equal weighting: the losses as they are.
 
   Args:
     num_tasks: K, the number of tasks.
+    absent: what becomes of tasks that a batch lacks, see `Absent`.
 
   Returns:
     A `LossBalancer`; state `EqualState`.
@@ -57,4 +58,4 @@ def equal(num_tasks: int) -> LossBalancer:
     del state, present, extra
     return losses, init()
 
-  return loss_balancer(num_tasks, init, update)
+  return loss_balancer(num_tasks, init, update, absent)

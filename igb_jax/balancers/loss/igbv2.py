@@ -1,6 +1,7 @@
 """Improvable gap balancing, learnt form (IGBv2): soft actor-critic inside the step.
 
-State L (the losses), action w = K softmax(u), weighted loss_k = w_k log(L_k). Step t:
+State L (the losses), action w = K softmax(u), weighted loss_k = w_k log(L_k + epsilon)
+with epsilon 0 by default. Step t:
 
 1. once the base epoch has ended, the reward of the step before is
 
@@ -45,7 +46,9 @@ from igb_jax.balancers import sac
 from igb_jax.balancers.common import (
   all_finite,
   check_count,
+  check_epsilon,
   check_positive,
+  constant_float32,
   increment,
   is_valid,
   key_data,
@@ -54,7 +57,7 @@ from igb_jax.balancers.common import (
   split_key_data,
   update_mean,
 )
-from igb_jax.balancers.loss.masked import loss_balancer
+from igb_jax.balancers.loss.base import Absent, loss_balancer
 from igb_jax.balancers.types import LossBalancer
 
 # Real rewards are of order 1 and below, and losses seldom rise above tens of their
@@ -117,6 +120,8 @@ def igbv2(
   tau: float = 0.005,
   initial_alpha: float = 0.2,
   hidden_sizes: Sequence[int] = (128, 128),
+  epsilon: jax.typing.ArrayLike = 0.0,
+  absent: Absent = "leave_out",
 ) -> LossBalancer:
   """Improvable gap balancing by an agent that learns during training.
 
@@ -145,6 +150,11 @@ def igbv2(
     tau: share of the critics that enters their slow copy at each update, in (0, 1].
     initial_alpha: the agent's temperature at the start.
     hidden_sizes: widths of the hidden layers of actor and critics.
+    epsilon: added to every loss before its logarithm is taken, so that a loss may be 0
+      or come close to it.
+    absent: what becomes of tasks that a batch lacks, see `Absent`. With "remember" such
+      a step makes a transition too, in which the loss of an absent task stays the same,
+      so that its reward is at most 0.
 
   Returns:
     A `LossBalancer`; state `IGBv2State`. Its `init` needs a key and raises ValueError
@@ -176,6 +186,7 @@ def igbv2(
       "num_updates and batch_size times buffer_size must be below 2^31, got "
       f"{num_updates}, {batch_size} and {buffer_size}."
     )
+  epsilon = check_epsilon(epsilon)
   agent = sac.agent(
     num_tasks,
     learning_rate=learning_rate,
@@ -245,7 +256,7 @@ def igbv2(
     ratio = jax.lax.stop_gradient(jnp.asarray(learning_rate_ratio, jnp.float32))
     if ratio.shape:
       raise ValueError(f"learning_rate_ratio must be a scalar, got {ratio.shape}.")
-    constant = jax.lax.stop_gradient(losses)
+    constant = constant_float32(losses)
     finite = jnp.isfinite(constant).all()
     data, key = split_key_data(state.key)
     learn_key, random_key, action_key = jax.random.split(key, 3)
@@ -287,7 +298,7 @@ def igbv2(
     explores = state.step < start_epoch * steps_per_epoch
     weights = jnp.where(explores, by_chance, action)
 
-    return weights * log_losses(losses), IGBv2State(
+    return weights * log_losses(losses, epsilon), IGBv2State(
       step=increment(state.step),
       key=data,
       base_count=base_count,
@@ -302,7 +313,7 @@ def igbv2(
       weights=weights,
     )
 
-  return loss_balancer(num_tasks, init, update)
+  return loss_balancer(num_tasks, init, update, absent)
 
 
 def _skip(state, replay, key):

@@ -1,7 +1,7 @@
 """Random loss weighting (RLW).
 
     w = K softmax(z),  z ~ N(0, I) fresh at every step
-    weighted loss_k = w_k L_k,    or w_k log(L_k) in the log form
+    weighted loss_k = w_k L_k,    or w_k log(L_k + epsilon) in the log form
 
 Reference: Lin et al., "Reasonable Effectiveness of Random Weighting: A Litmus Test
 for Multi-Task Learning", TMLR 2022, section 3, with the normal distribution.
@@ -14,12 +14,13 @@ import jax.numpy as jnp
 
 from igb_jax.balancers.common import (
   check_count,
+  check_epsilon,
   key_data,
   log_losses,
   softmax_weights,
   split_key_data,
 )
-from igb_jax.balancers.loss.masked import loss_balancer
+from igb_jax.balancers.loss.base import Absent, loss_balancer
 from igb_jax.balancers.types import LossBalancer
 
 
@@ -36,13 +37,22 @@ class RandomLossWeightingState(NamedTuple):
   weights: jax.Array
 
 
-def random_loss_weighting(num_tasks: int, *, log: bool = False) -> LossBalancer:
+def random_loss_weighting(
+  num_tasks: int,
+  *,
+  log: bool = False,
+  epsilon: jax.typing.ArrayLike = 0.0,
+  absent: Absent = "leave_out",
+) -> LossBalancer:
   """Random loss weighting: fresh random weights at every step.
 
   Args:
     num_tasks: K, the number of tasks.
     log: weigh the logarithms of the losses ("rlwlog"). A loss that is not positive
       then gives NaN for its own task.
+    epsilon: in the log form, added to every loss before its logarithm is taken, so that
+      a loss may be 0 or come close to it.
+    absent: what becomes of tasks that a batch lacks, see `Absent`.
 
   Returns:
     A `LossBalancer`; state `RandomLossWeightingState`. Its `init` needs a key and
@@ -62,6 +72,7 @@ def random_loss_weighting(num_tasks: int, *, log: bool = False) -> LossBalancer:
     3.000
   """
   num_tasks = check_count("num_tasks", num_tasks)
+  epsilon = check_epsilon(epsilon, log=log)
 
   def init(key: jax.Array | None = None) -> RandomLossWeightingState:
     return RandomLossWeightingState(
@@ -79,7 +90,7 @@ def random_loss_weighting(num_tasks: int, *, log: bool = False) -> LossBalancer:
     carry, key = split_key_data(state.key)
     logits = jax.random.normal(key, (num_tasks,), jnp.float32)
     weights = softmax_weights(logits, present)
-    weighted = weights * (log_losses(losses) if log else losses)
+    weighted = weights * (log_losses(losses, epsilon) if log else losses)
     return weighted, RandomLossWeightingState(key=carry, weights=weights)
 
-  return loss_balancer(num_tasks, init, update)
+  return loss_balancer(num_tasks, init, update, absent)

@@ -1,11 +1,11 @@
 """Scale-invariant loss (SI): the sum of the logarithms of the losses.
 
-    weighted loss_k = log(L_k),    w_k = 1
+    weighted loss_k = log(L_k + epsilon),    w_k = 1
 
-Its gradient is that of L_k divided by L_k, so that the unit of a loss does not
-matter. Reference: the baseline "SI" of Navon et al., "Multi-Task Learning as a
-Bargaining Game", ICML 2022, section 5; the first part of IGB (Dai et al., UAI 2023,
-section 3.1).
+Its gradient is that of L_k divided by L_k + epsilon. With an epsilon of 0, the default,
+the unit of a loss does not matter. Reference: the baseline "SI" of Navon et al.,
+"Multi-Task Learning as a Bargaining Game", ICML 2022, section 5; the first part of IGB
+(Dai et al., UAI 2023, section 3.1).
 """
 
 from typing import Any, NamedTuple
@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from igb_jax.balancers.common import check_count, log_losses
-from igb_jax.balancers.loss.masked import loss_balancer
+from igb_jax.balancers.common import check_count, check_epsilon, log_losses
+from igb_jax.balancers.loss.base import Absent, loss_balancer
 from igb_jax.balancers.types import LossBalancer
 
 
@@ -28,13 +28,22 @@ class ScaleInvariantState(NamedTuple):
   weights: jax.Array
 
 
-def scale_invariant(num_tasks: int) -> LossBalancer:
+def scale_invariant(
+  num_tasks: int,
+  *,
+  epsilon: jax.typing.ArrayLike = 0.0,
+  absent: Absent = "leave_out",
+) -> LossBalancer:
   """Scale-invariant weighting: the logarithm of every loss.
 
-  A loss that is not positive has no logarithm: its weighted loss is NaN.
+  A loss that is not positive has no logarithm: its weighted loss is NaN. As a loss goes
+  to 0 its gradient, divided by the loss, outgrows all others; `epsilon` bounds that.
 
   Args:
     num_tasks: K, the number of tasks.
+    epsilon: added to every loss before its logarithm is taken, so that a loss may be 0
+      or come close to it.
+    absent: what becomes of tasks that a batch lacks, see `Absent`.
 
   Returns:
     A `LossBalancer`; state `ScaleInvariantState`.
@@ -51,6 +60,7 @@ def scale_invariant(num_tasks: int) -> LossBalancer:
     [ 0. nan]
   """
   num_tasks = check_count("num_tasks", num_tasks)
+  epsilon = check_epsilon(epsilon)
 
   def init(key: jax.Array | None = None) -> ScaleInvariantState:
     del key
@@ -63,6 +73,6 @@ def scale_invariant(num_tasks: int) -> LossBalancer:
     **extra: Any,
   ) -> tuple[jax.Array, ScaleInvariantState]:
     del state, present, extra
-    return log_losses(losses), init()
+    return log_losses(losses, epsilon), init()
 
-  return loss_balancer(num_tasks, init, update)
+  return loss_balancer(num_tasks, init, update, absent)

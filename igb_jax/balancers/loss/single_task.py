@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from igb_jax.balancers.common import check_count
-from igb_jax.balancers.loss.masked import loss_balancer
+from igb_jax.balancers.loss.base import Absent, loss_balancer
 from igb_jax.balancers.types import LossBalancer
 
 
@@ -25,7 +25,9 @@ class SingleTaskState(NamedTuple):
   weights: jax.Array
 
 
-def single_task(num_tasks: int, task: int) -> LossBalancer:
+def single_task(
+  num_tasks: int, task: int, *, absent: Absent = "leave_out"
+) -> LossBalancer:
   """Trains one task alone.
 
   The weighted losses of the others are 0 even where the losses are NaN. Their gradients
@@ -34,6 +36,7 @@ def single_task(num_tasks: int, task: int) -> LossBalancer:
   Args:
     num_tasks: K, the number of tasks.
     task: which task to train, from 0 to K - 1.
+    absent: what becomes of tasks that a batch lacks, see `Absent`.
 
   Returns:
     A `LossBalancer`; state `SingleTaskState`.
@@ -65,4 +68,4 @@ def single_task(num_tasks: int, task: int) -> LossBalancer:
     del state, present, extra
     return jnp.where(jnp.arange(num_tasks) == task, losses, 0.0), init()
 
-  return loss_balancer(num_tasks, init, update)
+  return loss_balancer(num_tasks, init, update, absent)

@@ -2,8 +2,8 @@
 
     weighted loss_k = L_k / (2 e^{s_k}) + s_k / 2,    reported w_k = e^{-s_k}
 
-with log L_k in the place of L_k in the log form. The log variances s start at 0
-and descend the gradient of the sum of the weighted losses by an Adam of their own:
+with log(L_k + epsilon) in the place of L_k in the log form. The log variances s start
+at 0 and descend the gradient of the sum of the weighted losses by an Adam of their own:
 
     d/ds_k = (1 - L_k e^{-s_k}) / 2
 
@@ -12,6 +12,10 @@ those before it (which Adam keeps), or at 10 where that is more, and the very fi
 1,000: Adam remembers the square of a single outlier for thousands of steps, in which s
 would stand still. A loss that stays large is followed all the same, since the limit
 grows with it.
+
+Nor has the published objective a minimum where L_k <= 0 (L_k <= 1 in the log form): s
+falls for ever, and the weight e^{-s} grows until the gradient is infinite. Here a loss
+that is not positive leaves s as it was, and s >= -log(max_weight).
 
 Reference: Kendall et al., "Multi-Task Learning Using Uncertainty to Weigh Losses for
 Scene Geometry and Semantics", CVPR 2018, section 3.2.
@@ -25,15 +29,16 @@ import optax
 
 from igb_jax.balancers.common import (
   check_count,
+  check_epsilon,
   check_positive,
   log_losses,
 )
-from igb_jax.balancers.loss.masked import loss_balancer
+from igb_jax.balancers.loss.base import Absent, loss_balancer
 from igb_jax.balancers.types import LossBalancer
 
-# e^80 is near the end of float32. Only a loss that stays at 0 (1 in the log form) gets
-# there: it pushes s down without end.
-_LARGEST_LOG_VARIANCE = 80.0
+_LARGEST_LOG_VARIANCE = 80.0  # e^80 is near the end of float32
+_MAX_WEIGHT = 1e6
+_MAX_WEIGHT_OF_LOG = 1e3
 _B2 = 0.999  # of Adam
 _LARGEST_FIRST_DERIVATIVE = 1e3
 _LARGEST_DERIVATIVE = 10.0  # also relative to their root mean square so far
@@ -55,19 +60,34 @@ class UncertaintyWeightingState(NamedTuple):
 
 
 def uncertainty_weighting(
-  num_tasks: int, *, learning_rate: float = 0.025, log: bool = False
+  num_tasks: int,
+  *,
+  learning_rate: float = 0.025,
+  max_weight: jax.typing.ArrayLike | None = None,
+  log: bool = False,
+  epsilon: jax.typing.ArrayLike = 0.0,
+  absent: Absent = "leave_out",
 ) -> LossBalancer:
   """Uncertainty weighting: a learnt log variance a task.
 
-  The weights are used first, then updated. A loss that cannot be used (not positive
-  in the log form, not finite in either) or is absent leaves the variance of its task
-  and that task's Adam as they were.
+  The weights are used first, then updated. A loss that cannot be used (not positive, or
+  not finite) or is absent leaves the variance of its task and that task's Adam as they
+  were.
+
+  The log form is for losses that stay above 1. Below that the logarithm is negative, so
+  that the weight rises to `max_weight` and stays there; take "si" for such losses. The
+  plain form is for positive losses: from one that is negative, as a Gaussian negative
+  log-likelihood may be, it learns nothing.
 
   Args:
     num_tasks: K, the number of tasks.
     learning_rate: of the log variances' Adam.
+    max_weight: the largest weight e^{-s}; by default 1e6, and 1e3 in the log form.
     log: weigh the logarithms of the losses ("uwlog"). A loss that is not positive
       then gives NaN for its own task.
+    epsilon: in the log form, added to every loss before its logarithm is taken, so that
+      a loss may be 0 or come close to it.
+    absent: what becomes of tasks that a batch lacks, see `Absent`.
 
   Returns:
     A `LossBalancer`; state `UncertaintyWeightingState`.
@@ -86,15 +106,20 @@ def uncertainty_weighting(
     ['0.951', '1.051']
   """
   num_tasks = check_count("num_tasks", num_tasks)
+  epsilon = check_epsilon(epsilon, log=log)
+  if max_weight is None:
+    max_weight = _MAX_WEIGHT_OF_LOG if log else _MAX_WEIGHT
+  max_weight = check_positive("max_weight", max_weight)
+  least = -jnp.minimum(jnp.log(max_weight), _LARGEST_LOG_VARIANCE).astype(jnp.float32)
   optimizer = optax.adam(check_positive("learning_rate", learning_rate), b2=_B2)
 
   def init(key: jax.Array | None = None) -> UncertaintyWeightingState:
     del key
-    log_variance = jnp.zeros(num_tasks, jnp.float32)
+    log_variance = jnp.full(num_tasks, jnp.maximum(least, 0.0))
     return UncertaintyWeightingState(
       log_variance=log_variance,
       adam=jax.vmap(optimizer.init)(log_variance),
-      weights=jnp.ones(num_tasks, jnp.float32),
+      weights=jnp.exp(-log_variance),
     )
 
   def update(
@@ -104,27 +129,27 @@ def uncertainty_weighting(
     **extra: Any,
   ) -> tuple[jax.Array, UncertaintyWeightingState]:
     del extra
-    values = log_losses(losses) if log else losses
+    values = log_losses(losses, epsilon) if log else losses
     s = state.log_variance
     weights = jnp.exp(-s)
     weighted = weights * values / 2 + s / 2
 
     gradient = jax.lax.stop_gradient(1 - weights * values) / 2
-    usable = jnp.isfinite(gradient)
+    usable = jnp.isfinite(gradient) & (losses + epsilon > 0)
     if present is not None:
       usable &= present
     limit = _largest_derivative(state.adam)
-    gradient = jnp.clip(gradient, -limit, limit)
+    gradient = jnp.clip(gradient, -limit, limit).astype(jnp.float32)
     step, adam = jax.vmap(optimizer.update)(gradient, state.adam)
     s, adam = optax.tree.where(
       usable, (optax.apply_updates(s, step), adam), (s, state.adam)
     )
-    s = jnp.clip(s, -_LARGEST_LOG_VARIANCE, _LARGEST_LOG_VARIANCE)
+    s = jnp.clip(s, least, _LARGEST_LOG_VARIANCE)
     return weighted, UncertaintyWeightingState(
       log_variance=s, adam=adam, weights=weights
     )
 
-  return loss_balancer(num_tasks, init, update)
+  return loss_balancer(num_tasks, init, update, absent)
 
 
 def _largest_derivative(adam: optax.OptState) -> jax.Array:
