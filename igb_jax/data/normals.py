@@ -21,6 +21,9 @@ Intrinsics = tuple[float, float, float, float]
 SAME_SURFACE = 0.04
 """Neighbours count whose depth differs by no more than this share of the centre's."""
 
+KNOWN_LENGTHS = (0.5, 1.5)
+"""Stored vectors of other lengths say that there is no normal."""
+
 _LEAST_SHARE = 0.1  # of the window's pixels that must count.
 _LEAST_SPREAD = 0.055  # of the window's side: deviation in the narrowest direction.
 _MOST_RESIDUAL = 0.012  # of the centre's inverse depth, root of the mean square.
@@ -41,6 +44,25 @@ def window_size(height: int) -> int:
     [31, 19, 5]
   """
   return max(5, 2 * round((31 * height / 480 - 1) / 2) + 1)
+
+
+def unit_normals(stored: np.ndarray) -> np.ndarray:
+  """Brings stored normals to length 1, and to 0 where they say that there is none.
+
+  Args:
+    stored: f32[H, W, 3], of any length.
+
+  Returns:
+    f32[H, W, 3], of length 1 or 0.
+
+  Example:
+    >>> unit_normals(np.array([[[0.0, 0.8, 0.0], [0.1, 0.1, 0.1]]])).tolist()
+    [[[0.0, 1.0, 0.0], [0.0, 0.0, 0.0]]]
+  """
+  length = np.linalg.norm(stored, axis=-1, keepdims=True)
+  least, most = KNOWN_LENGTHS
+  known = (length > least) & (length < most)
+  return np.where(known, stored / np.where(known, length, 1), np.zeros_like(stored))
 
 
 def normals_from_depth(depth: np.ndarray, intrinsics: Intrinsics) -> np.ndarray:

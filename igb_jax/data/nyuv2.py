@@ -29,8 +29,9 @@ from typing import Literal, NamedTuple, TypeVar, get_args
 import numpy as np
 
 from igb_jax.data import _once
-from igb_jax.data.normals import normals_from_depth
+from igb_jax.data.normals import normals_from_depth, unit_normals
 from igb_jax.data.scene import IGNORED, Scene
+from igb_jax.data.scene_coding import Sign, assumed, misread, signs_of
 from igb_jax.data.scene_sources import (
   CLASS_NAMES,
   PARTS,
@@ -47,7 +48,7 @@ SplitName = Literal["standard", "paper"]
 _Item = TypeVar("_Item")
 
 # Raise it with every change of what the cache holds, so that older ones are rebuilt.
-_CACHE_VERSION = 3
+_CACHE_VERSION = 4
 _MANIFEST = "manifest.json"
 _MOST_PROBLEMS = 20  # that are printed.
 
@@ -240,8 +241,8 @@ def load(
 
   Raises:
     ValueError: If the limit is not positive, files are missing, damaged or hold
-      something else, or a part has no labels, no depth or no normals at all; names all
-      of them (up to 20) with what is wrong.
+      something else, a part has no labels, no depth or no normals at all, or all
+      files have another coding; names all of them (up to 20) with what is wrong.
     FileNotFoundError: If the source does not exist or has none of the formats.
     OSError: If the cache cannot be written; names its folder.
   """
@@ -266,7 +267,10 @@ def load(
       _once.say(f"Preparing the NYUv2 cache in {folder}, once")
     if progress:
       _once.say(f"Found {found.description}")
-    size = _check_all(found, progress)
+    size, signs = _check_all(found, progress)
+    if note := assumed(found.kind, signs):
+      _once.say(f"{found.path}: {note}")
+      found = dataclasses.replace(found, description=f"{found.description}; {note}")
     return _write(folder, found, size, fingerprint, progress)
 
 
@@ -472,34 +476,38 @@ class _Checked(NamedTuple):
     size: Rows and columns, None if there are problems.
     known: Of label, depth and normal those that some pixel has; normals that are to be
       derived are not among them.
+    signs: Of how its values are coded.
     problems: What is wrong, each beginning with the name of the file.
   """
 
   size: tuple[int, int] | None
   known: frozenset[str]
+  signs: frozenset[Sign]
   problems: tuple[str, ...]
 
 
 def _check(scene: SceneFile) -> _Checked:
   raw, problems = scene.read()
   if raw is None:
-    return _Checked(None, frozenset(), problems)
+    return _Checked(None, frozenset(), frozenset(), problems)
   has = {
     "label": (raw.label != IGNORED).any(),
     "depth": raw.depth.any(),
-    "normal": raw.normal is not None and raw.normal.any(),
+    "normal": raw.normal is not None and unit_normals(raw.normal).any(),
   }
   rows, columns = raw.depth.shape
   known = frozenset(field for field, some in has.items() if some)
-  return _Checked((rows, columns), known, problems)
+  return _Checked((rows, columns), known, signs_of(raw), problems)
 
 
-def _check_all(source: SceneSource, progress: bool) -> tuple[int, int]:
-  """Checks all scenes and returns the size that they have.
+def _check_all(
+  source: SceneSource, progress: bool
+) -> tuple[tuple[int, int], frozenset[Sign]]:
+  """Checks all scenes and returns their size, and the signs of how they are coded.
 
   Raises:
     ValueError: If something is wrong with any, sizes differ, a part has nothing of a
-      task, or a process that checks them dies.
+      task, all have another coding, or a process that checks them dies.
   """
   scenes = _in_order(source)
   results = _once.on_all_cores(_check, scenes)
@@ -525,13 +533,16 @@ def _check_all(source: SceneSource, progress: bool) -> tuple[int, int]:
   for part in source.scenes.values():
     if part and all(scene.name in sizes for scene in part):
       problems += _find_unknown(part, checked)
+  signs = frozenset[Sign]().union(*(result.signs for result in checked.values()))
+  if len(sizes) == len(scenes):
+    problems += misread(source.kind, signs)
   if problems:
     listed = problems[:_MOST_PROBLEMS]
     if len(problems) > len(listed):
       listed.append(f"and {len(problems) - len(listed)} more")
     count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
     raise ValueError("\n  ".join([f"{source.path}: {count}", *listed]))
-  return usual[0][0]
+  return usual[0][0], signs
 
 
 def _find_unknown(
@@ -563,9 +574,10 @@ def _prepare(scene: SceneFile, exact_depth: bool) -> dict[str, np.ndarray]:
   raw, problems = scene.read()
   if raw is None:  # It was all right when it was checked.
     raise ValueError("\n  ".join(problems))
-  normal = raw.normal
-  if normal is None:
+  if raw.normal is None:
     normal = normals_from_depth(raw.depth, scaled_intrinsics(*raw.depth.shape))
+  else:
+    normal = unit_normals(raw.normal)
   depth = raw.depth if exact_depth else np.rint(1000 * raw.depth).astype(np.uint16)
   return {
     "image": raw.image,

@@ -49,7 +49,6 @@ NUM_IMAGES = 1449
 _MAT_SIZE = (480, 640)
 _MAT_RESIZED = (288, 384)
 _MAX_DEPTH = 65.535  # metres, the most that 16 bits of millimetres hold.
-_LENGTHS = (0.5, 1.5)  # Vectors of other lengths say that there is no normal.
 _LEAST_DEPTH = 1e-6  # metres, if not unknown; bytes in the wrong order are less.
 _LEAST_SIDE = 8  # of an image, in pixels.
 _MOST_PIXELS = 2**24
@@ -62,7 +61,8 @@ class RawScene(NamedTuple):
     image: u8[H, W, 3].
     label: i32[H, W], -1 ignored.
     depth: f32[H, W], metres, 0 unknown.
-    normal: f32[H, W, 3], of length 1 or 0; None if it is to be derived from depth.
+    normal: f32[H, W, 3], of the source's lengths, see
+      `igb_jax.data.normals.unit_normals`; None if it is to be derived from depth.
   """
 
   image: np.ndarray
@@ -222,7 +222,10 @@ def _check_image(image: np.ndarray) -> np.ndarray:
   if image.ndim != 3 or image.shape[2] != 3:
     raise ValueError(f"shape {image.shape}, expected height x width x 3")
   if image.size and (image.min() < -1e-3 or image.max() > 1 + 1e-3):
-    raise ValueError(f"values {image.min():.4g} to {image.max():.4g}, expected 0 to 1")
+    raise ValueError(
+      f"values {image.min():.4g} to {image.max():.4g}, expected 0 to 1; if they are "
+      "bytes, divide by 255"
+    )
   return np.rint(255 * image.clip(0, 1)).astype(np.uint8)
 
 
@@ -240,8 +243,20 @@ def _check_label(label: np.ndarray) -> np.ndarray:
   if label.size and (label.min() < -1 or label.max() > last):
     raise ValueError(
       f"labels {label.min():g} to {label.max():g}, expected -1 (ignored) to {last}"
+      f"{_from_one(label, -1)}"
     )
   return label.astype(np.int32)
+
+
+def _from_one(label: np.ndarray, ignored: int) -> str:
+  """What to do if labels count the classes from 1; nothing if they cannot."""
+  count = len(CLASS_NAMES)
+  if label.min() < 0 or label.max() != count:
+    return ""
+  return (
+    f"; are they 1 to {count} with 0 for unlabelled: store label - 1, and {ignored} "
+    "for 0"
+  )
 
 
 def _check_depth(depth: np.ndarray) -> np.ndarray:
@@ -260,24 +275,23 @@ def _check_depth(depth: np.ndarray) -> np.ndarray:
     )
   if (depth > _MAX_DEPTH).any():
     raise ValueError(
-      f"depth of {depth.max():.4g} m, expected at most {_MAX_DEPTH}; is it in metres?"
+      f"depth of {depth.max():.4g} m, expected at most {_MAX_DEPTH}; is it in metres? "
+      "Of millimetres store a thousandth"
     )
   return depth.astype(np.float32)
 
 
 def _check_normal(normal: np.ndarray) -> np.ndarray:
-  """Checks normals and returns them as f32[H, W, 3] of length 1 or 0."""
+  """Checks normals and returns them as f32[H, W, 3]."""
   _check_floats(normal)
   if normal.ndim != 3 or normal.shape[2] != 3:
     raise ValueError(f"shape {normal.shape}, expected height x width x 3")
   if normal.size and np.abs(normal).max() > 1 + 1e-2:
     raise ValueError(
-      f"values {normal.min():.4g} to {normal.max():.4g}, expected -1 to 1"
+      f"values {normal.min():.4g} to {normal.max():.4g}, expected -1 to 1; are they "
+      "bytes? Then store n / 127.5 - 1"
     )
-  normal = normal.astype(np.float32)
-  length = np.linalg.norm(normal, axis=-1, keepdims=True)
-  known = (length > _LENGTHS[0]) & (length < _LENGTHS[1])
-  return np.where(known, normal / np.where(known, length, 1), np.float32(0))
+  return normal.astype(np.float32)
 
 
 def _check_floats(values: np.ndarray) -> None:
@@ -422,6 +436,7 @@ def _read_label_png(path: Path) -> np.ndarray:
   if wrong.any():
     raise ValueError(
       f"label {pixels[wrong].max()}, expected 0 to {last}, or 255 (ignored)"
+      f"{_from_one(pixels[pixels != 255], 255)}"
     )
   return np.where(pixels == 255, -1, pixels.astype(np.int32))
 

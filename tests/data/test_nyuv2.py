@@ -999,7 +999,7 @@ def remove_records(cache):
     (garble_manifest, "manifest.json is damaged"),
     (empty_manifest, "manifest.json is damaged"),
     (manifest_without_a_part, "manifest.json is damaged"),
-    (older_manifest, "it has version 0, not 3"),
+    (older_manifest, "it has version 0, not 4"),
     (truncate_records, "files are missing or damaged"),
     (remove_records, "files are missing or damaged"),
   ],
