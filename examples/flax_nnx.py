@@ -4,7 +4,8 @@
 
 From bill and flipper one net learns two classes and a number of the 333 penguins that
 the package plotnine has without a gap. `nnx.split` gives the parameters as a pytree,
-which is all that balancers need.
+which is all that balancers need. With batch norm or dropout, merge with `copy=True`, as
+docs/how_to/own_model.md shows.
 """
 
 import jax
