@@ -48,7 +48,7 @@ def value_and_task_grads(
   Raises:
     TypeError: `batch_size` or a part of `argnums` is no integer, `fun` returns no array
       of floating-point losses (with `has_aux` no pair), or a leaf that is to be
-      differentiated holds other numbers: integers, say, or a PRNG key.
+      differentiated holds something else: integers, a PRNG key or a function, say.
     ValueError: `batch_size` is below 1, or above 1 where the passes are to be unrolled,
       the losses are no vector, or `argnums` names an argument twice, or one that is not
       passed by position.
