@@ -67,7 +67,7 @@ def _flags_at(paths: list[tuple[Any, ...]], shared: Any) -> list[Any]:
     flags += [given[place] for place in places]  # one, or none
     lacking += [] if places else [path]
     unknown -= {*places}
-  lacking, unknown = _listed(lacking), _listed([p for p in given if p in unknown])
+  lacking, unknown = _named(lacking), _named([p for p in given if p in unknown])
   reasons = [f"it has nothing for {lacking}"] if lacking else []
   reasons += [f"no parameter is at {unknown}"] if unknown else []
   if reasons:
@@ -79,7 +79,7 @@ def _flags_at(paths: list[tuple[Any, ...]], shared: Any) -> list[Any]:
   return flags
 
 
-def _listed(paths: list[tuple[Any, ...]]) -> str:
+def _named(paths: list[tuple[Any, ...]]) -> str:
   """The first paths as they are written in code."""
   names = [jax.tree_util.keystr(path) or "the tree itself" for path in paths]
   more = [f"{len(names) - 8} more"] if len(names) > 8 else []
