@@ -28,9 +28,10 @@ from igb_jax.balancers.common import check_count, check_positive
 from igb_jax.balancers.gradient.stacked import (
   Shared,
   TaskGrads,
-  shared_leaves,
+  check_shared,
   transformation,
 )
+from igb_jax.balancers.methods import method
 from igb_jax.balancers.solvers import Gramian, Mean, trust_region
 
 
@@ -49,8 +50,17 @@ class CAGradState(NamedTuple):
   gramian: Gramian
 
 
+@method(
+  "cagrad",
+  "gradient",
+  paper="Liu et al., NeurIPS 2021",
+  draws=False,
+  solves=True,
+  avoids_conflict=False,
+  heads="summed",
+)
 def cagrad(
-  num_tasks: int, *, c: float = 0.4, shared: Shared = None
+  num_tasks: int, *, c: jax.typing.ArrayLike = 0.4, shared: Shared = None
 ) -> optax.GradientTransformationExtraArgs:
   """Improves the worst task as far as a ball round the mean gradient allows.
 
@@ -82,7 +92,7 @@ def cagrad(
   c = check_positive("c", c, or_zero=True)
 
   def init(params: optax.Params) -> CAGradState:
-    shared_leaves(shared, params)
+    check_shared(shared, params)
     return CAGradState(
       weights=jnp.ones(num_tasks, jnp.float32),
       residual=jnp.zeros((), jnp.float32),
@@ -96,13 +106,14 @@ def cagrad(
     present: jax.Array | None,
     **extra: Any,
   ) -> tuple[optax.Updates, CAGradState]:
-    del state, params, extra
-    grads = TaskGrads.of(task_grads, num_tasks, shared, present)
+    del state, extra
+    grads = TaskGrads.of(task_grads, num_tasks, shared, present, params)
     gramian = grads.gramian()
-    weights, residual = jnp.zeros(num_tasks, jnp.float32), jnp.zeros((), jnp.float32)
-    if c > 0:
-      mean = Mean.of(grads.shared, gramian, present)
-      weights, residual = trust_region(gramian, mean, c, present)
+    mean = Mean.of(grads.shared, gramian, present)
+    # c may be traced; the problem has no ball where it is 0
+    radius = jnp.where(c > 0, c, 1.0).astype(jnp.float32)
+    solution = trust_region(gramian, mean, radius, present, grads.shared)
+    weights, residual = (jnp.where(c > 0, part, 0.0) for part in solution)
     weights = (1 + grads.num_present * weights) / (1 + c**2)
     return grads.sum(weights, jnp.ones_like(weights)), CAGradState(
       weights, residual, gramian

@@ -8,6 +8,10 @@ Multi-task Learning", ICLR 2021, equation 4, where it reads
 
     a_{2..K} = g_1 U^T (D U^T)^-1,  D = g_1 - g_{2..K},  U = u_1 - u_{2..K}
 
+Where C has no inverse, y is the shortest solution: C^+ 1 with the pseudo-inverse, or,
+where no weights make the projections on dependent gradients equal but those that make
+them zero, the part of 1 in the null space of C.
+
 The published code inverts D U^T, whose entries differ by the scales of the gradients;
 the cosines have none. Both have weights of either sign, and grow without bound where
 sum_k y_k / |g_k| is zero; here that sum counts as no smaller than 1e-6 of its terms.
@@ -23,12 +27,21 @@ from igb_jax.balancers.common import check_count
 from igb_jax.balancers.gradient.stacked import (
   Shared,
   TaskGrads,
-  shared_leaves,
+  check_shared,
   transformation,
 )
-from igb_jax.balancers.solvers import Gramian, Solution, solve
+from igb_jax.balancers.methods import method
+from igb_jax.balancers.solvers import (
+  Combination,
+  Gramian,
+  Solution,
+  pseudo_inverse,
+  refine,
+)
+from igb_jax.balancers.solvers.linear import dot
 
 _SMALLEST_SUM = 1e-6
+_ROUNDING = 5e-6  # of differences of projections, relative to sum_k |y_k|
 
 
 class IMTLGState(NamedTuple):
@@ -46,6 +59,16 @@ class IMTLGState(NamedTuple):
   gramian: Gramian
 
 
+@method(
+  "imtlg",
+  "gradient",
+  paper="Liu et al., ICLR 2021",
+  alias="imtl",
+  draws=False,
+  solves=True,
+  avoids_conflict=False,
+  heads="weighted",
+)
 def imtl_g(
   num_tasks: int, *, shared: Shared = None
 ) -> optax.GradientTransformationExtraArgs:
@@ -80,7 +103,7 @@ def imtl_g(
   num_tasks = check_count("num_tasks", num_tasks)
 
   def init(params: optax.Params) -> IMTLGState:
-    shared_leaves(shared, params)
+    check_shared(shared, params)
     return IMTLGState(
       weights=jnp.full(num_tasks, 1 / num_tasks, jnp.float32),
       residual=jnp.zeros((), jnp.float32),
@@ -94,32 +117,48 @@ def imtl_g(
     present: jax.Array | None,
     **extra: Any,
   ) -> tuple[optax.Updates, IMTLGState]:
-    del state, params, extra
-    grads = TaskGrads.of(task_grads, num_tasks, shared, present)
+    del state, extra
+    grads = TaskGrads.of(task_grads, num_tasks, shared, present, params)
     gramian = grads.gramian()
-    weights, residual = _equal_projections(gramian, present)
+    weights, residual = _equal_projections(grads, gramian)
     return grads.sum(weights, weights), IMTLGState(weights, residual, gramian)
 
   return transformation(num_tasks, init, update)
 
 
-def _equal_projections(gramian: Gramian, present: jax.Array | None) -> Solution:
+def _equal_projections(grads: TaskGrads, gramian: Gramian) -> Solution:
   """The weights a, and by how much the projections differ."""
-  nonzero = gramian.nonzero
-  y = solve(gramian.cosines, jnp.ones_like(gramian.norms), nonzero, refinements=2)
+  nonzero, present = gramian.nonzero, grads.present
+
+  def residual_of(y: jax.Array, projections: jax.Array) -> jax.Array:
+    spread = jnp.max(projections, where=nonzero, initial=-jnp.inf) - jnp.min(
+      projections, where=nonzero, initial=jnp.inf
+    )
+    return spread / jnp.abs(y).sum()
+
+  ones = nonzero.astype(jnp.float32)
+  inverse = pseudo_inverse(gramian.cosines)
+  y = dot(inverse, ones)
+  projections = gramian.product(y)
+  # all equal to 1, or to 0
+  solvable = residual_of(y, projections) <= _ROUNDING  # not where y is 0
+  aim = jnp.where(solvable, ones, 0.0)
+
+  def improve(y: jax.Array) -> tuple[Solution, jax.Array]:
+    projections = Combination.of(y, gramian, grads.shared).products
+    solution = Solution(y, residual_of(y, projections))
+    return solution, y + dot(inverse, aim - projections)
+
+  y, residual = refine(jnp.where(solvable, y, ones - projections), improve)
   smallest = jnp.min(gramian.norms, where=nonzero, initial=jnp.inf)
   weights = jnp.where(nonzero, y * (smallest / gramian.norms), 0.0)
   total = weights.sum()
   least = _SMALLEST_SUM * jnp.abs(weights).sum()
   weights /= jnp.where(total < 0, jnp.minimum(total, -least), jnp.maximum(total, least))
 
-  projections = gramian.product(y)
-  spread = jnp.max(projections, where=nonzero, initial=-jnp.inf) - jnp.min(
-    projections, where=nonzero, initial=jnp.inf
-  )
   zero = ~nonzero if present is None else ~nonzero & present
   share = zero.astype(jnp.float32) / jnp.maximum(zero.sum(), 1)
   return Solution(
     weights=jnp.where(zero.any(), share, weights),
-    residual=jnp.where(zero.any(), 0.0, spread / jnp.abs(y).sum()),
+    residual=jnp.where(zero.any(), 0.0, residual),
   )

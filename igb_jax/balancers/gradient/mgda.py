@@ -22,9 +22,10 @@ from igb_jax.balancers.common import check_count
 from igb_jax.balancers.gradient.stacked import (
   Shared,
   TaskGrads,
-  shared_leaves,
+  check_shared,
   transformation,
 )
+from igb_jax.balancers.methods import method
 from igb_jax.balancers.solvers import Gramian, min_norm
 
 
@@ -42,6 +43,15 @@ class MGDAState(NamedTuple):
   gramian: Gramian
 
 
+@method(
+  "mgda",
+  "gradient",
+  paper="Sener and Koltun, NeurIPS 2018",
+  draws=False,
+  solves=True,
+  avoids_conflict=True,
+  heads="weighted",
+)
 def mgda(
   num_tasks: int, *, shared: Shared = None
 ) -> optax.GradientTransformationExtraArgs:
@@ -75,7 +85,7 @@ def mgda(
   num_tasks = check_count("num_tasks", num_tasks)
 
   def init(params: optax.Params) -> MGDAState:
-    shared_leaves(shared, params)
+    check_shared(shared, params)
     return MGDAState(
       weights=jnp.ones(num_tasks, jnp.float32),
       residual=jnp.zeros((), jnp.float32),
@@ -89,10 +99,10 @@ def mgda(
     present: jax.Array | None,
     **extra: Any,
   ) -> tuple[optax.Updates, MGDAState]:
-    del state, params, extra
-    grads = TaskGrads.of(task_grads, num_tasks, shared, present)
+    del state, extra
+    grads = TaskGrads.of(task_grads, num_tasks, shared, present, params)
     gramian = grads.gramian()
-    solution = min_norm(gramian, present)
+    solution = min_norm(gramian, present, grads.shared)
     weights = grads.num_present * solution.weights
     return grads.sum(weights, weights), MGDAState(weights, solution.residual, gramian)
 

@@ -22,10 +22,12 @@ from igb_jax.balancers.common import check_count, check_positive
 from igb_jax.balancers.gradient.stacked import (
   Shared,
   TaskGrads,
+  check_shared,
   shared_leaves,
   transformation,
 )
-from igb_jax.balancers.solvers import Gramian, nash
+from igb_jax.balancers.methods import method
+from igb_jax.balancers.solvers import Combination, Gramian, nash
 
 
 class NashMTLState(NamedTuple):
@@ -33,12 +35,16 @@ class NashMTLState(NamedTuple):
 
   Attributes:
     weights: f32[K], a, before clipping; 0 for a task that was absent.
-    residual: f32[], see `igb_jax.balancers.solvers.nash`.
+    residual: f32[], see `igb_jax.balancers.solvers.nash`: small even where no weights
+      solve the equation.
     gramian: of the shared gradients of the latest update of the weights.
     held: f32[K], the weights that the next steps use too; None where `update_every` is
       1.
     steps_left: i32[], steps that will use them before they are updated again; None
       where `update_every` is 1.
+    violation: f32[], the largest |a_k (G a)_k - 1| over the tasks that were present;
+      of the order of 1 where no weights solve the equation (the hull of the gradients
+      contains zero, or one of them is zero).
   """
 
   weights: jax.Array
@@ -46,12 +52,22 @@ class NashMTLState(NamedTuple):
   gramian: Gramian
   held: jax.Array | None
   steps_left: jax.Array | None
+  violation: jax.Array
 
 
+@method(
+  "nashmtl",
+  "gradient",
+  paper="Navon et al., ICML 2022",
+  draws=False,
+  solves=True,
+  avoids_conflict=True,
+  heads="weighted",
+)
 def nash_mtl(
   num_tasks: int,
   *,
-  max_norm: float = 1.0,
+  max_norm: jax.typing.ArrayLike = 1.0,
   update_every: int = 1,
   shared: Shared = None,
 ) -> optax.GradientTransformationExtraArgs:
@@ -102,13 +118,14 @@ def nash_mtl(
   max_norm = check_positive("max_norm", max_norm)
 
   def init(params: optax.Params) -> NashMTLState:
-    shared_leaves(shared, params)
+    check_shared(shared, params)
     return NashMTLState(
       weights=jnp.ones(num_tasks, jnp.float32),
       residual=jnp.zeros((), jnp.float32),
       gramian=Gramian.zeros(num_tasks),
       held=None if update_every == 1 else jnp.ones(num_tasks, jnp.float32),
       steps_left=None if update_every == 1 else jnp.zeros((), jnp.int32),
+      violation=jnp.zeros((), jnp.float32),
     )
 
   def clip(gradient: optax.Updates) -> optax.Updates:
@@ -146,16 +163,19 @@ def nash_mtl(
         )
       return clip(task_grads), _one_step_less(state)
 
-    grads = TaskGrads.of(task_grads, num_tasks, shared, present)
+    grads = TaskGrads.of(task_grads, num_tasks, shared, present, params)
 
     def bargain() -> NashMTLState:
       gramian = grads.gramian()
-      weights, residual = nash(gramian)
+      weights, residual = nash(gramian, grads.shared)
+      y = weights * gramian.norms
+      products = y * Combination.of(y, gramian, grads.shared).products
+      violation = jnp.max(jnp.abs(products - 1), where=present, initial=0.0)
       held = steps_left = None
       if update_every > 1:
         held = weights if present is None else jnp.where(present, weights, 0.0)
         steps_left = jnp.full((), update_every - 1, jnp.int32)
-      return NashMTLState(weights, residual, gramian, held, steps_left)
+      return NashMTLState(weights, residual, gramian, held, steps_left, violation)
 
     if state.steps_left is None:
       state = bargain()

@@ -20,9 +20,10 @@ from igb_jax.balancers.common import check_count, key_data, split_key_data
 from igb_jax.balancers.gradient.stacked import (
   Shared,
   TaskGrads,
-  shared_leaves,
+  check_shared,
   transformation,
 )
+from igb_jax.balancers.methods import method
 from igb_jax.balancers.solvers import Gramian
 
 
@@ -41,6 +42,15 @@ class PCGradState(NamedTuple):
   gramian: Gramian
 
 
+@method(
+  "pcgrad",
+  "gradient",
+  paper="Yu et al., NeurIPS 2020",
+  draws=True,
+  solves=False,
+  avoids_conflict=False,
+  heads="summed",
+)
 def pcgrad(
   num_tasks: int, *, key: jax.Array | int = 0, shared: Shared = None
 ) -> optax.GradientTransformationExtraArgs:
@@ -74,7 +84,7 @@ def pcgrad(
   initial_key = _check_key(key)
 
   def init(params: optax.Params) -> PCGradState:
-    shared_leaves(shared, params)
+    check_shared(shared, params)
     return PCGradState(
       key=key_data(initial_key, "pcgrad"),
       weights=jnp.ones(num_tasks, jnp.float32),
@@ -88,8 +98,8 @@ def pcgrad(
     present: jax.Array | None,
     **extra: Any,
   ) -> tuple[optax.Updates, PCGradState]:
-    del params, extra
-    grads = TaskGrads.of(task_grads, num_tasks, shared, present)
+    del extra
+    grads = TaskGrads.of(task_grads, num_tasks, shared, present, params)
     gramian = grads.gramian()
     data, order_key = split_key_data(state.key)
     orders = jax.vmap(lambda key: jax.random.permutation(key, num_tasks))(
@@ -107,7 +117,9 @@ def _check_key(key: jax.Array | int) -> jax.Array:
   if isinstance(key, numbers.Integral) and not isinstance(key, bool):
     return jax.random.key(int(key))
   if hasattr(key, "dtype") and not isinstance(key, float):
-    return jnp.asarray(key)
+    key = jnp.asarray(key)
+    is_seed = key.shape == () and jnp.issubdtype(key.dtype, jnp.integer)
+    return jax.random.key(key) if is_seed else key
   raise TypeError(f"key must be a PRNG key or an integer seed, got {key!r}.")
 
 

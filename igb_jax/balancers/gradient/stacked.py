@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from igb_jax.balancers.common import all_finite, check_present
+from igb_jax.balancers.common import all_finite, check_present, is_inexact
 from igb_jax.balancers.solvers import Gramian
+from igb_jax.balancers.solvers.products import beside, weighted_sum
 
 _BOOLS = (bool, jnp.dtype(bool).type)  # Python's and NumPy's
 
@@ -86,11 +87,30 @@ def _named(paths: list[tuple[Any, ...]]) -> str:
   return ", ".join(names[:8] + more)
 
 
+def check_shared(shared: Shared, params: Any) -> None:
+  """Checks `shared` against parameters, for `init`.
+
+  `optax.tree.map_params` hands over a placeholder for the parameters, a node of a type
+  of its own without leaves; of that there is nothing to check.
+
+  Args:
+    shared: see `Shared`.
+    params: the parameters.
+
+  Raises:
+    TypeError: see `shared_leaves`.
+    ValueError: see `shared_leaves`.
+  """
+  is_container = params is None or isinstance(params, dict | list | tuple)
+  if is_container or jax.tree.structure(params).num_leaves > 0:
+    shared_leaves(shared, params)
+
+
 class TaskGrads(NamedTuple):
   """Gradients of K tasks, taken apart.
 
   Attributes:
-    leaves: float[K, ...] each; zero for tasks that are absent.
+    leaves: float[K, ...] each; those of absent tasks may be NaN.
     is_shared: which of them the tasks share.
     structure: of the tree that they make.
     present: bool[K], or None where all tasks are present.
@@ -108,6 +128,7 @@ class TaskGrads(NamedTuple):
     num_tasks: int,
     shared: Shared,
     present: jax.Array | None = None,
+    params: Any = None,
   ) -> "TaskGrads":
     """Takes a tree of stacked gradients apart, and checks it while tracing.
 
@@ -116,10 +137,12 @@ class TaskGrads(NamedTuple):
       num_tasks: K.
       shared: see `Shared`.
       present: bool[K], all by default.
+      params: the parameters, to check the gradients against.
 
     Raises:
       TypeError: a leaf is not floating-point.
-      ValueError: a leaf has no leading axis K.
+      ValueError: a leaf has no leading axis K, or its other axes are not those of its
+        parameter; or the trees have different leaves.
     """
     with_path, structure = jax.tree_util.tree_flatten_with_path(task_grads)
     leaves = [jnp.asarray(leaf) for _, leaf in with_path]
@@ -133,11 +156,8 @@ class TaskGrads(NamedTuple):
         )
       if not jnp.issubdtype(dtype, jnp.floating):
         raise TypeError(f"{where} must hold floating-point numbers, got {dtype}.")
-    if present is not None:  # selected, not multiplied: what is absent may be NaN
-      leaves = [
-        jnp.where(present.reshape(-1, *[1] * (leaf.ndim - 1)), leaf, 0)
-        for leaf in leaves
-      ]
+    if params is not None:
+      _check_fit(task_grads, params, num_tasks)
     return cls(leaves, shared_leaves(shared, task_grads), structure, present)
 
   @property
@@ -147,39 +167,75 @@ class TaskGrads(NamedTuple):
 
   @property
   def shared(self) -> list[jax.Array]:
-    """The leaves that the tasks share."""
+    """The leaves that the tasks share, with zeros for tasks that are absent."""
     pairs = zip(self.leaves, self.is_shared, strict=True)
-    return [leaf for leaf, is_shared in pairs if is_shared]
+    leaves = [leaf for leaf, is_shared in pairs if is_shared]
+    if self.present is None:
+      return leaves
+    # selected, not multiplied: what is absent may be NaN
+    return [jnp.where(beside(self.present, leaf), leaf, 0) for leaf in leaves]
 
   def gramian(self) -> Gramian:
     """The Gramian of the shared gradients."""
     return Gramian.of(self.shared)
 
   def sum(self, weights: jax.Array, others: jax.Array) -> Any:
-    """sum_k w_k g_k, computed in float32, in the dtype of each leaf.
+    """sum_k w_k g_k over the tasks that are present, in the dtype of each leaf.
+
+    Computed in float32, or in the dtype of the leaf if that has more digits.
 
     Args:
       weights: f32[K], of the shared leaves.
-      others: f32[K], of those that are not shared. Weights of absent tasks count as 0.
+      others: f32[K], of those that are not shared.
 
     Returns:
       A pytree with leaves [...].
     """
-    if self.present is not None:
-      weights, others = (jnp.where(self.present, w, 0.0) for w in (weights, others))
-
-    def weighted_sum(leaf: jax.Array, is_shared: bool) -> jax.Array:
-      total = jnp.tensordot(
-        weights if is_shared else others,
-        leaf.astype(jnp.float32),
-        axes=1,
-        precision=jax.lax.Precision.HIGHEST,
-      )
-      return total.astype(leaf.dtype)
-
+    sums = [
+      weighted_sum(weights if is_shared else others, leaf, self.present)
+      for leaf, is_shared in zip(self.leaves, self.is_shared, strict=True)
+    ]
     return jax.tree.unflatten(
-      self.structure, map(weighted_sum, self.leaves, self.is_shared)
+      self.structure,
+      [total.astype(leaf.dtype) for total, leaf in zip(sums, self.leaves, strict=True)],
     )
+
+
+def _check_fit(task_grads: Any, params: Any, num_tasks: int) -> None:
+  """Raises ValueError where the gradients are not those of K tasks for each parameter.
+
+  Without it, one gradient whose first axis happens to be K would pass for K gradients.
+  """
+  of_grads, of_params = (
+    {jax.tree_util.keystr(path): leaf for path, leaf in with_path}
+    for with_path in map(jax.tree_util.tree_leaves_with_path, (task_grads, params))
+  )
+  # integers and what is no array (a function in an Equinox module) have no gradient
+  names = {
+    name
+    for name, leaf in of_params.items()
+    if hasattr(leaf, "dtype") and is_inexact(leaf)
+  }
+  lacking, unknown = names - of_grads.keys(), of_grads.keys() - of_params.keys()
+  if lacking or unknown:
+    raise ValueError(
+      "task_grads must have the structure of the parameters, with a leaf "
+      f"[{num_tasks}, ...] for each. Without a gradient: {_listed(lacking)}; without a "
+      f"parameter: {_listed(unknown)}. To balance only some of the parameters, use "
+      "shared= or optax.multi_transform."
+    )
+  for name, grads in of_grads.items():
+    shape, of_param = jnp.shape(grads), jnp.shape(of_params[name])
+    if shape != (num_tasks, *of_param):
+      raise ValueError(
+        f"task_grads{name} must have the shape {(num_tasks, *of_param)}, one gradient "
+        f"a task of a parameter of the shape {of_param}, got {shape}; "
+        "igb_jax.value_and_task_grads and jax.jacrev stack them."
+      )
+
+
+def _listed(names: set[str]) -> str:
+  return ", ".join(sorted(names)) or "none"
 
 
 def transformation(

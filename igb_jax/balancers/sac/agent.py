@@ -124,10 +124,10 @@ class Agent(NamedTuple):
 def agent(
   num_tasks: int,
   *,
-  learning_rate: float = 3e-4,
-  gamma: float = 0.99,
-  tau: float = 0.005,
-  initial_alpha: float = 0.2,
+  learning_rate: jax.typing.ArrayLike = 3e-4,
+  gamma: jax.typing.ArrayLike = 0.99,
+  tau: jax.typing.ArrayLike = 0.005,
+  initial_alpha: jax.typing.ArrayLike = 0.2,
   hidden_sizes: Sequence[int] = (128, 128),
 ) -> Agent:
   """Makes the agent.
@@ -155,11 +155,13 @@ def agent(
     3.000
   """
   num_tasks = check_count("num_tasks", num_tasks)
-  check_positive("learning_rate", learning_rate)
-  check_positive("initial_alpha", initial_alpha)
-  if check_positive("tau", tau) > 1:
+  learning_rate = check_positive("learning_rate", learning_rate)
+  initial_alpha = check_positive("initial_alpha", initial_alpha)
+  tau = check_positive("tau", tau)
+  if isinstance(tau, float) and tau > 1:
     raise ValueError(f"tau must be at most 1, got {tau}.")
-  if check_positive("gamma", gamma, or_zero=True) >= 1:
+  gamma = check_positive("gamma", gamma, or_zero=True)
+  if isinstance(gamma, float) and gamma >= 1:
     raise ValueError(f"gamma must be below 1, got {gamma}.")
   if not isinstance(hidden_sizes, Sequence):
     raise TypeError(f"hidden_sizes must be a sequence of integers, got {hidden_sizes}.")
@@ -174,7 +176,7 @@ def agent(
     losses = jnp.ones(num_tasks, jnp.float32)
     actor_params = actor.init(actor_key, losses)
     critic_params = critic.init(critic_key, losses, losses)
-    log_alpha = jnp.log(jnp.float32(initial_alpha))
+    log_alpha = jnp.log(jnp.asarray(initial_alpha, jnp.float32))
     return AgentState(
       actor=actor_params,
       critic=critic_params,

@@ -8,45 +8,30 @@ rounding of a large one. Norms and cosines have neither problem, and every probl
 this folder can be written with the cosines as its matrix.
 """
 
+import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
-from jax.sharding import NamedSharding, PartitionSpec
 
 from igb_jax.balancers.solvers.linear import dot
+from igb_jax.balancers.solvers.products import (
+  accumulator,
+  beside,
+  flat_if_free,
+  inner_axes,
+  inner_products,
+)
 
 _TINY = float(jnp.finfo(jnp.float32).tiny)
+# Squared norms between which no product of two gradients overflows, and what vanishes
+# of it is less than rounding.
+_SMALLEST_SQUARE, _LARGEST_SQUARE = 1e-22, 1e30
+_SMALLEST_BLOCK, _MOST_BLOCKS = 2**12, 32
 
-
-# Leaves keep their shape: one that is divided over devices would have to be gathered
-# before it is flattened.
-
-
-def _inner(leaf: jax.Array) -> tuple[int, ...]:
-  return tuple(range(1, leaf.ndim))
-
-
-def _beside(values: jax.Array, leaf: jax.Array) -> jax.Array:
-  """[K] as [K, 1, ...], to go with a leaf."""
-  return values.reshape(-1, *[1] * (leaf.ndim - 1))
-
-
-def _contract(left: jax.Array, right: jax.Array) -> jax.Array:
-  """Inner products [K, L] of two leaves, [K, ...] and [L, ...]."""
-  # Axes of a mesh that are Explicit are part of the type, and JAX does not choose a
-  # sharding for a sum over an axis that they divide: every device gets all of it.
-  sharding = jax.typeof(left).sharding
-  return jnp.tensordot(
-    left,
-    right,
-    axes=(_inner(left), _inner(right)),
-    precision=jax.lax.Precision.HIGHEST,
-    out_sharding=(
-      NamedSharding(sharding.mesh, PartitionSpec()) if any(sharding.spec) else None
-    ),
-  )
+_contract = inner_products
 
 
 class Gramian(NamedTuple):
@@ -82,36 +67,42 @@ class Gramian(NamedTuple):
   def of(cls, leaves: list[Any]) -> "Gramian":
     """The Gramian of stacked gradients.
 
-    Every gradient is divided by its largest entry before it is squared. Computed in
-    float32 at `Precision.HIGHEST`: bfloat16 products, the default on TPUs, would ruin
-    the solutions.
+    No leaf is copied, unless it may be divided over devices. Where the square of a
+    gradient would overflow or vanish, every gradient is first divided by its largest
+    entry, block by block. The products are computed at `Precision.HIGHEST`: bfloat16,
+    the default on TPUs, would ruin the solutions.
 
     Args:
       leaves: arrays float[K, ...], the leaves of the stacked task gradients.
+
+    Returns:
+      The Gramian. Products of float64 gradients are float64 until they are cosines; a
+      norm that float32 cannot hold becomes the nearest number that it can.
 
     Example:
       >>> gramian = Gramian.of([jnp.array([[3e-12, 0.0], [1e12, 1e12]])])
       >>> print(gramian.norms, gramian.cosines[0, 1])
       [3.0000000e-12 1.4142135e+12] 0.70710677
     """
-    leaves = [leaf.astype(jnp.float32) for leaf in leaves]
-    largest = jnp.stack(
-      [jnp.max(jnp.abs(leaf), _inner(leaf), initial=0.0) for leaf in leaves]
-    ).max(axis=0)
+    products = _sum_of(leaves, lambda leaf: inner_products(leaf, leaf))
+    squares = jnp.diagonal(products)
+    ordinary = (squares > _SMALLEST_SQUARE) & (squares < _LARGEST_SQUARE)
+    # A square may be 0 because the gradient is, which only its entries tell.
+    largest = jax.lax.cond(
+      ordinary.all(), lambda: jnp.sqrt(squares), lambda: _largest_entries(leaves)
+    )
     # a gradient below the smallest normal number counts as zero
-    zero = largest < _TINY
-    divisor = jnp.where(zero, 1.0, largest)
-    products = jnp.zeros((len(largest), len(largest)), jnp.float32)
-    for leaf in leaves:
-      scaled = jnp.where(_beside(zero, leaf), 0.0, leaf / _beside(divisor, leaf))
-      products += _contract(scaled, scaled)
+    zero = largest < jnp.finfo(products.dtype).tiny
+    divides = ~(ordinary | zero).all()
+    divisor = jnp.where(divides & ~zero, largest, 1.0)
+    products = jax.lax.cond(
+      divides, lambda: _products_of_quotients(leaves, divisor, zero), lambda: products
+    )
     lengths = jnp.sqrt(jnp.diagonal(products))
     units = jnp.where(lengths == 0, 0.0, 1 / lengths)
     cosines = products * units[:, None] * units
-    return cls(
-      norms=largest * lengths,
-      cosines=jnp.where(jnp.diag(lengths > 0), 1.0, (cosines + cosines.T) / 2),
-    )
+    cosines = jnp.where(jnp.diag(lengths > 0), 1.0, (cosines + cosines.T) / 2)
+    return cls(_nearest_float32(divisor * lengths), cosines.astype(jnp.float32))
 
   def product(self, weights: jax.Array) -> jax.Array:
     """f32[K]: inner products of the unit gradients with a sum of unit gradients.
@@ -150,45 +141,59 @@ class Gramian(NamedTuple):
     return 1 / jnp.maximum(smallest, jnp.finfo(jnp.float32).eps)
 
 
-class Mean(NamedTuple):
-  """The mean of the task gradients, g_0 = sum_k g_k / K.
+def _sum_of(
+  leaves: list[jax.Array], products_of: Callable[[jax.Array], jax.Array]
+) -> jax.Array:
+  """float[K, K], in the dtype that has the digits of all leaves."""
+  return functools.reduce(jnp.add, map(products_of, leaves))
 
-  Attributes:
-    norm: f32[], |g_0| relative to the largest norm of a task gradient.
-    cosines: f32[K], of its angles to the task gradients.
-  """
 
-  norm: jax.Array
-  cosines: jax.Array
+def _largest_entries(leaves: list[jax.Array]) -> jax.Array:
+  """float[K]: of all leaves, by magnitude."""
+  dtype = accumulator(*leaves)
+  of_leaves = [
+    jnp.max(jnp.abs(leaf), inner_axes(leaf), initial=0.0).astype(dtype)
+    for leaf in leaves
+  ]
+  return jnp.stack(of_leaves).max(axis=0)
 
-  @classmethod
-  def of(
-    cls, leaves: list[Any], gramian: Gramian, present: jax.Array | None = None
-  ) -> "Mean":
-    """The mean of stacked gradients, from the gradients themselves.
 
-    Where they nearly cancel, what is left of them is lost in the Gramian's rounding.
+def _products_of_quotients(
+  leaves: list[jax.Array], divisor: jax.Array, zero: jax.Array
+) -> jax.Array:
+  """float[K, K]: products of g_k / divisor_k, without a copy of all quotients."""
 
-    Args:
-      leaves: arrays float[K, ...], the leaves of the stacked task gradients.
-      gramian: theirs.
-      present: bool[K], all by default; the gradients of the others must be zero, and
-        are not counted.
-    """
-    norms = jnp.where(gramian.nonzero, gramian.norms, 1.0)
-    count = len(norms) if present is None else present.sum()
-    in_mean = jnp.where(gramian.nonzero, norms / gramian.norms.max(), 0.0) / count
-    square = jnp.zeros((), jnp.float32)
-    products = jnp.zeros(len(norms), jnp.float32)
-    for leaf in leaves:
-      units = leaf.astype(jnp.float32) / _beside(norms, leaf)
-      mean = jnp.tensordot(in_mean, units, 1, precision=jax.lax.Precision.HIGHEST)
-      square += _contract(mean[None], mean[None])[0, 0]
-      products += _contract(units, mean[None])[:, 0]
-    norm = jnp.sqrt(square)
-    return cls(
-      norm, jnp.where(norm > 0, products / jnp.where(norm > 0, norm, 1.0), 0.0)
-    )
+  def products_of(part: jax.Array) -> jax.Array:
+    part = part.astype(divisor.dtype)
+    part = jnp.where(beside(zero, part), 0.0, part / beside(divisor, part))
+    return inner_products(part, part)
+
+  def products_of_leaf(leaf: jax.Array) -> jax.Array:
+    leaf = flat_if_free(leaf)
+    if leaf.ndim != 2 or leaf.shape[1] <= _SMALLEST_BLOCK:
+      return products_of(leaf)
+    num_parameters = leaf.shape[1]
+    size = max(_SMALLEST_BLOCK, -(-num_parameters // _MOST_BLOCKS))
+    num_blocks = num_parameters // size
+
+    def add(block: jax.Array, total: jax.Array) -> jax.Array:
+      # Without it XLA on CPU converts all of a bfloat16 leaf to take blocks of it.
+      whole, block = jax.lax.optimization_barrier((leaf, block))
+      part = jax.lax.dynamic_slice_in_dim(whole, block * size, size, axis=1)
+      return total + products_of(part)
+
+    rest = products_of(leaf[:, num_blocks * size :])
+    return jax.lax.fori_loop(0, num_blocks, add, rest)
+
+  return _sum_of(leaves, products_of_leaf)
+
+
+def _nearest_float32(norms: jax.Array) -> jax.Array:
+  """f32[K]: zero and what is not finite stay so, and nothing else becomes either."""
+  limits = jnp.finfo(jnp.float32)
+  inside = jnp.clip(norms, float(limits.tiny), float(limits.max))
+  keeps = (norms == 0) | ~jnp.isfinite(norms)
+  return jnp.where(keeps, norms, inside).astype(jnp.float32)
 
 
 class Solution(NamedTuple):

@@ -1,0 +1,111 @@
+"""Inner products and sums of stacked gradients, which copy none of them."""
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import NamedSharding, PartitionSpec
+
+# Terms of a sum that make one fused loop; more than these are taken in turns.
+_TERMS_AT_ONCE = 8
+
+
+def accumulator(*leaves: jax.Array) -> jnp.dtype:
+  """The dtype in which sums over leaves are computed: float32, or theirs if larger.
+
+  Args:
+    *leaves: arrays of floating-point numbers.
+  """
+  return jnp.result_type(jnp.float32, *(leaf.dtype for leaf in leaves))
+
+
+def inner_axes(leaf: jax.Array) -> tuple[int, ...]:
+  """All axes of a leaf but that of the tasks.
+
+  Args:
+    leaf: float[K, ...].
+  """
+  return tuple(range(1, leaf.ndim))
+
+
+def beside(values: jax.Array, leaf: jax.Array) -> jax.Array:
+  """[K] as [K, 1, ...], to go with a leaf.
+
+  Args:
+    values: [K].
+    leaf: float[K, ...].
+  """
+  return values.reshape(-1, *[1] * (leaf.ndim - 1))
+
+
+def flat_if_free(leaf: jax.Array) -> jax.Array:
+  """A leaf as [K, P], unless it may be divided over devices.
+
+  XLA on CPU transposes what it contracts over several axes. But a leaf that is divided
+  over devices would have to be gathered before it is flattened.
+
+  Args:
+    leaf: float[K, ...].
+  """
+  sharding = jax.typeof(leaf).sharding
+  mesh = sharding.mesh
+  # Axes of a mesh that are Explicit are part of the type; those that are Auto are not,
+  # and a leaf within `shard_map` is what one device has.
+  known = mesh.are_all_axes_explicit or mesh.are_all_axes_manual
+  if any(sharding.spec) or not (known or jax.device_count() == 1):
+    return leaf
+  return leaf.reshape(len(leaf), -1)
+
+
+def inner_products(left: jax.Array, right: jax.Array) -> jax.Array:
+  """Inner products [K, L] of two leaves, [K, ...] and [L, ...].
+
+  Args:
+    left: float[K, ...].
+    right: float[L, ...].
+
+  Returns:
+    f32[K, L], or f64[K, L] if a leaf has that many digits, at `Precision.HIGHEST`.
+  """
+  # JAX does not choose a sharding for a sum over an Explicit axis that divides it:
+  # every device gets all of it.
+  sharding = jax.typeof(left).sharding
+  left, right = flat_if_free(left), flat_if_free(right)
+  return jnp.tensordot(
+    left,
+    right,
+    axes=(inner_axes(left), inner_axes(right)),
+    precision=jax.lax.Precision.HIGHEST,
+    preferred_element_type=accumulator(left, right),
+    out_sharding=(
+      NamedSharding(sharding.mesh, PartitionSpec()) if any(sharding.spec) else None
+    ),
+  )
+
+
+def weighted_sum(
+  weights: jax.Array, leaf: jax.Array, present: jax.Array | None = None
+) -> jax.Array:
+  """sum_k w_k g_k [...], in float32 or in the dtype of the leaf if that is larger.
+
+  Args:
+    weights: f32[K].
+    leaf: float[K, ...].
+    present: bool[K], all by default; the gradients of the others, which may be NaN, are
+      left out.
+  """
+  dtype = accumulator(leaf)
+  weights = weights.astype(dtype)
+
+  # The terms are fused with whatever is done to them, a conversion or a selection. A
+  # matrix product would need copies of the leaf that hold the results of both.
+  def term(task: int | jax.Array) -> jax.Array:
+    gradient = jax.lax.dynamic_index_in_dim(leaf, task, keepdims=False).astype(dtype)
+    product = weights[task] * gradient
+    return product if present is None else jnp.where(present[task], product, 0)
+
+  return jax.lax.fori_loop(
+    1,
+    len(leaf),
+    lambda task, total: total + term(task),
+    term(0),
+    unroll=_TERMS_AT_ONCE,
+  )
