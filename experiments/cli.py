@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 from tyro.conf import subcommand
 
-from igb_jax.balancers import registry
+from igb_jax.balancers.methods import ALIASES, METHODS
 from igb_jax.data.errors import PreparationError
 from igb_jax.training.results import say
 from igb_jax.training.run import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_INTERRUPTED
@@ -105,13 +105,13 @@ def balancer_table() -> Table:
   table = Table(box=box.SIMPLE_HEAD)
   for heading in ("name", "kind", "constructor", "paper", "cost"):
     table.add_column(heading, no_wrap=heading != "paper")
-  for name, method in registry.METHODS.items():
-    also = [alias for alias, meant in registry.ALIASES.items() if meant == name]
+  for name, method in METHODS.items():
+    also = [alias for alias, meant in ALIASES.items() if meant == name]
     table.add_row(
       ", ".join([name, *also]),
       method.kind,
       method.constructor_name,
-      method.reference,
+      method.paper,
       method.backward_passes,
     )
   return table

@@ -1,45 +1,33 @@
 """Balancers of tasks: pure functions that work inside a jitted step.
 
-Loss balancers weigh the losses: `equal`, `scale_invariant`, `single_task`,
-`random_loss_weighting`, `dynamic_weight_average`, `uncertainty_weighting`, `igbv1` and
-`igbv2`. Gradient balancers combine the task gradients: `mgda`, `pcgrad`, `cagrad`,
-`imtl_g` and `nash_mtl`. `create` makes either, or a combination, by name. `sac` has the
-agent of IGBv2, `solvers` the problems that gradient balancers solve.
+Loss balancers weigh the losses, gradient balancers combine the task gradients; `create`
+makes either, or a combination, by name. Each is one line here and one file, which says
+in its `@method` what it is called in `create`. `sac` has the agent of IGBv2, `solvers`
+the problems that gradient balancers solve.
 """
 
-from igb_jax.balancers import sac, solvers
-from igb_jax.balancers.gradient import cagrad, imtl_g, mgda, nash_mtl, pcgrad
-from igb_jax.balancers.loss import (
-  dynamic_weight_average,
-  equal,
-  igbv1,
-  igbv2,
-  random_loss_weighting,
-  scale_invariant,
-  single_task,
-  uncertainty_weighting,
+from igb_jax.balancers import sac as sac
+from igb_jax.balancers import solvers as solvers
+from igb_jax.balancers.gradient.cagrad import cagrad as cagrad
+from igb_jax.balancers.gradient.imtl_g import imtl_g as imtl_g
+from igb_jax.balancers.gradient.mgda import mgda as mgda
+from igb_jax.balancers.gradient.nash_mtl import nash_mtl as nash_mtl
+from igb_jax.balancers.gradient.pcgrad import pcgrad as pcgrad
+from igb_jax.balancers.loss.dynamic_weight_average import (
+  dynamic_weight_average as dynamic_weight_average,
 )
-from igb_jax.balancers.registry import create, names
-from igb_jax.balancers.types import Balancer, LossBalancer
-
-__all__ = [
-  "Balancer",
-  "LossBalancer",
-  "cagrad",
-  "create",
-  "dynamic_weight_average",
-  "equal",
-  "igbv1",
-  "igbv2",
-  "imtl_g",
-  "mgda",
-  "names",
-  "nash_mtl",
-  "pcgrad",
-  "random_loss_weighting",
-  "sac",
-  "scale_invariant",
-  "single_task",
-  "solvers",
-  "uncertainty_weighting",
-]
+from igb_jax.balancers.loss.equal import equal as equal
+from igb_jax.balancers.loss.igbv1 import igbv1 as igbv1
+from igb_jax.balancers.loss.igbv2 import igbv2 as igbv2
+from igb_jax.balancers.loss.random_loss_weighting import (
+  random_loss_weighting as random_loss_weighting,
+)
+from igb_jax.balancers.loss.scale_invariant import scale_invariant as scale_invariant
+from igb_jax.balancers.loss.single_task import single_task as single_task
+from igb_jax.balancers.loss.uncertainty_weighting import (
+  uncertainty_weighting as uncertainty_weighting,
+)
+from igb_jax.balancers.registry import create as create
+from igb_jax.balancers.registry import names as names
+from igb_jax.balancers.types import Balancer as Balancer
+from igb_jax.balancers.types import LossBalancer as LossBalancer

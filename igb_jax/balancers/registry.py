@@ -4,77 +4,12 @@ import difflib
 import functools
 import inspect
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
-from igb_jax.balancers import gradient, loss
 from igb_jax.balancers.gradient.stacked import Shared
+from igb_jax.balancers.methods import ALIASES, METHODS, Kind
 from igb_jax.balancers.types import Balancer
 
-
-class Method(NamedTuple):
-  """What is known of a balancer.
-
-  Attributes:
-    kind: what it balances.
-    constructor: makes it.
-    reference: authors, venue and year; empty for what needs no paper.
-  """
-
-  kind: Literal["loss", "gradient"]
-  constructor: Callable[..., Any]
-  reference: str = ""
-
-  @property
-  def constructor_name(self) -> str:
-    """The constructor's name in `igb_jax.balancers`.
-
-    Example:
-      >>> METHODS["rlwlog"].constructor_name
-      'random_loss_weighting'
-    """
-    return getattr(self.constructor, "func", self.constructor).__name__
-
-  @property
-  def backward_passes(self) -> str:
-    """How many a step takes: "1", or "K" for K tasks.
-
-    Example:
-      >>> METHODS["igbv1"].backward_passes, METHODS["mgda"].backward_passes
-      ('1', 'K')
-    """
-    return {"loss": "1", "gradient": "K"}[self.kind]
-
-
-_RLW = "Lin et al., TMLR 2022"
-_DWA = "Liu et al., CVPR 2019"
-_UW = "Kendall et al., CVPR 2018"
-_IGB = "Dai et al., UAI 2023"
-_NASH = "Navon et al., ICML 2022"
-
-
-def _form(constructor: Callable[..., Any], *, log: bool) -> Callable[..., Any]:
-  return functools.partial(constructor, log=log)
-
-
-METHODS = {
-  "ew": Method("loss", loss.equal),
-  "si": Method("loss", loss.scale_invariant, _NASH),
-  "stl": Method("loss", loss.single_task),
-  "rlw": Method("loss", _form(loss.random_loss_weighting, log=False), _RLW),
-  "rlwlog": Method("loss", _form(loss.random_loss_weighting, log=True), _RLW),
-  "dwa": Method("loss", _form(loss.dynamic_weight_average, log=False), _DWA),
-  "dwalog": Method("loss", _form(loss.dynamic_weight_average, log=True), _DWA),
-  "uw": Method("loss", _form(loss.uncertainty_weighting, log=False), _UW),
-  "uwlog": Method("loss", _form(loss.uncertainty_weighting, log=True), _UW),
-  "igbv1": Method("loss", loss.igbv1, _IGB),
-  "igbv2": Method("loss", loss.igbv2, _IGB),
-  "mgda": Method("gradient", gradient.mgda, "Sener and Koltun, NeurIPS 2018"),
-  "pcgrad": Method("gradient", gradient.pcgrad, "Yu et al., NeurIPS 2020"),
-  "cagrad": Method("gradient", gradient.cagrad, "Liu et al., NeurIPS 2021"),
-  "imtlg": Method("gradient", gradient.imtl_g, "Liu et al., ICLR 2021"),
-  "nashmtl": Method("gradient", gradient.nash_mtl, _NASH),
-}
-ALIASES = {"ls": "ew", "imtl": "imtlg"}
 # Hyper-parameters of a combination that differ from those of its parts, as published.
 _COMBINATIONS = {
   frozenset({"igbv2", name}): {"learning_rate": 1e-4}
@@ -82,11 +17,12 @@ _COMBINATIONS = {
 }
 
 
-def names() -> dict[str, Literal["loss", "gradient"]]:
+def names() -> dict[str, Kind]:
   """The names that `create` knows, each with what the method balances.
 
   Example:
-    >>> names()["igbv1"]
+    >>> from igb_jax import balancers
+    >>> balancers.names()["igbv1"]
     'loss'
   """
   return {name: method.kind for name, method in METHODS.items()}
@@ -144,6 +80,7 @@ def create(
     ValueError: an unknown name, two names of one kind, or a bad value.
 
   Example:
+    >>> from igb_jax.balancers import create
     >>> balancer = create("igbv1", num_tasks=3, steps_per_epoch=397)
     >>> balancer.loss.init().weights.shape
     (3,)
@@ -172,7 +109,7 @@ def create(
         f"{', '.join(METHODS)}; a loss and a gradient balancer combine as "
         "'loss+gradient'."
       )
-    kind, constructor, _ = METHODS[name]
+    kind, constructor = METHODS[name].kind, METHODS[name].constructor
     if parts[kind] is not None:
       raise ValueError(f"{spec!r} names two {kind} balancers; at most one is allowed.")
     parameters = _parameters(constructor)

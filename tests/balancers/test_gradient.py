@@ -16,12 +16,12 @@ import pytest
 from igb_jax import balancers
 from igb_jax.balancers.gradient.pcgrad import project_conflicts
 from igb_jax.balancers.solvers import Gramian
+from tests.balancers.tables import GRADIENT as NAMES
+from tests.balancers.tables import having
 
 GOLDEN = np.load(Path(__file__).parents[1] / "golden" / "gradient.npz")
-NAMES = [name for name, kind in balancers.names().items() if kind == "gradient"]
-WEIGHTING = ["mgda", "imtlg", "nashmtl"]
-SURGERY = ["pcgrad", "cagrad"]
-SOLVED = ["mgda", "imtlg", "nashmtl", "cagrad"]
+WEIGHTING = having("gradient", heads="weighted")
+SOLVED = having("gradient", solves=True)
 KINDS = ["gauss", "scaled", "common", "conflict", "small"]
 TASK_COUNTS = [1, 2, 3, 11, 64]
 
@@ -335,7 +335,7 @@ def test_a_radius_of_zero_is_the_plain_sum():
 
 @pytest.mark.parametrize("num_tasks", [2, 3, 11, 64])
 @pytest.mark.parametrize("kind", SAMPLES)
-@pytest.mark.parametrize("name", ["mgda", "nashmtl"])
+@pytest.mark.parametrize("name", having("gradient", avoids_conflict=True))
 def test_never_conflicts_with_a_task(name, kind, num_tasks):
   jacobian = sample(kind, num_tasks)
   result, state = solve(name, jacobian)

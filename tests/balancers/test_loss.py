@@ -15,14 +15,16 @@ import orbax.checkpoint as ocp
 import pytest
 
 from igb_jax import balancers
+from tests.balancers.tables import LOSS as LOSS_NAMES
+from tests.balancers.tables import having
 from tests.small_balancers import small_loss_balancer
 
 GOLDEN = np.load(Path(__file__).parents[1] / "golden" / "loss.npz")
 STEPS_PER_EPOCH = 4
-LOSS_NAMES = [name for name, kind in balancers.names().items() if kind == "loss"]
-LOG_NAMES = ["si", "rlwlog", "dwalog", "uwlog", "igbv1", "igbv2"]
-NORMALISED = ["ew", "si", "rlw", "rlwlog", "dwa", "dwalog", "igbv1", "igbv2"]
-RANDOM = ["rlw", "rlwlog", "igbv2"]
+LOG_NAMES = having("loss", takes_log=True)
+NORMALISED = having("loss", normalised=True)
+RANDOM = having("loss", draws=True)
+UNTIED = having("loss", ties_tasks=False)
 TASK_COUNTS = [1, 2, 3, 11, 64]
 SCALES = [1e-12, 1e-6, 1.0, 1e6, 1e12]
 
@@ -305,7 +307,7 @@ def test_a_bad_loss_never_poisons_the_state(name, bad, step, task):
   assert np.isfinite(np.delete(weighted, step, axis=0)).all()
   if name in LOG_NAMES and not bad > 0:
     assert np.isnan(weighted[step, task])
-  if name in ("ew", "si", "uw", "uwlog"):  # no method that ties tasks together
+  if name in UNTIED:
     assert_trees_equal(np.asarray(weighted)[:, others], np.asarray(clean)[:, others])
 
 

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 
 from igb_jax import balancers
+from tests.balancers.tables import LOSS as NAMES
+from tests.balancers.tables import having
 from tests.small_balancers import small_loss_balancer
 
 STEPS_PER_EPOCH = 4
-NAMES = [name for name, kind in balancers.names().items() if kind == "loss"]
-BALANCING = ["dwa", "dwalog", "rlw", "rlwlog", "igbv1", "igbv2"]
+BALANCING = having("loss", ties_tasks=True)
 
 
 @functools.cache

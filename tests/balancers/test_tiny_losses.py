@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from igb_jax import balancers
+from tests.balancers.tables import having
 from tests.small_balancers import small_loss_balancer
 
-LOG_NAMES = ["si", "rlwlog", "dwalog", "uwlog", "igbv1", "igbv2"]
+LOG_NAMES = having("loss", takes_log=True)
 
 
 def make(name: str, **options) -> balancers.LossBalancer:

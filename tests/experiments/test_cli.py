@@ -16,7 +16,7 @@ import pytest
 
 from experiments import cli, custom, qm9
 from igb_jax import __main__, balancers
-from igb_jax.balancers import registry
+from igb_jax.balancers.methods import METHODS
 from igb_jax.extras import PACKAGES
 from igb_jax.training import run
 from igb_jax.training.run_folder import RunFolder
@@ -99,7 +99,7 @@ def test_lists_every_balancer_with_its_facts(capsys):
   cli.main(["balancers"])
   rows = capsys.readouterr().out.splitlines()
   for name, kind in balancers.names().items():
-    method = registry.METHODS[name]
+    method = METHODS[name]
     (row,) = [row.split() for row in rows if row.split()[:1] in ([name], [f"{name},"])]
     assert kind in row
     assert method.constructor_name in row
@@ -109,12 +109,12 @@ def test_lists_every_balancer_with_its_facts(capsys):
 
 @pytest.mark.parametrize("name", balancers.names())
 def test_the_paper_of_a_balancer_is_that_of_its_module(name):
-  method = registry.METHODS[name]
+  method = METHODS[name]
   module = inspect.getmodule(getattr(balancers, method.constructor_name))
   assert module is not None
   text = " ".join((module.__doc__ or "").split())
-  assert method.reference or name in {"ew", "stl"}
-  for fact in filter(None, method.reference.split(", ")):
+  assert method.paper or name in {"ew", "stl"}
+  for fact in filter(None, method.paper.split(", ")):
     assert fact in text
 
 

@@ -28,16 +28,14 @@ from igb_jax.balancers.gradient.imtl_g import IMTLGState
 from igb_jax.balancers.gradient.mgda import MGDAState
 from igb_jax.balancers.gradient.nash_mtl import NashMTLState
 from igb_jax.balancers.gradient.pcgrad import PCGradState
-from igb_jax.balancers.loss import (
-  DynamicWeightAverageState,
-  EqualState,
-  IGBv1State,
-  IGBv2State,
-  RandomLossWeightingState,
-  ScaleInvariantState,
-  SingleTaskState,
-  UncertaintyWeightingState,
-)
+from igb_jax.balancers.loss.dynamic_weight_average import DynamicWeightAverageState
+from igb_jax.balancers.loss.equal import EqualState
+from igb_jax.balancers.loss.igbv1 import IGBv1State
+from igb_jax.balancers.loss.igbv2 import IGBv2State
+from igb_jax.balancers.loss.random_loss_weighting import RandomLossWeightingState
+from igb_jax.balancers.loss.scale_invariant import ScaleInvariantState
+from igb_jax.balancers.loss.single_task import SingleTaskState
+from igb_jax.balancers.loss.uncertainty_weighting import UncertaintyWeightingState
 from igb_jax.metrics import delta_m
 
 NUM_TASKS = 3

@@ -32,6 +32,7 @@ from igb_jax.balancers.common import (
   softmax_weights,
 )
 from igb_jax.balancers.loss.base import Absent, loss_balancer
+from igb_jax.balancers.methods import method
 from igb_jax.balancers.types import LossBalancer
 
 
@@ -52,11 +53,31 @@ class DynamicWeightAverageState(NamedTuple):
   weights: jax.Array
 
 
+@method(
+  "dwa",
+  "loss",
+  paper="Liu et al., CVPR 2019",
+  fixed={"log": False},
+  draws=False,
+  takes_log=False,
+  normalised=True,
+  ties_tasks=True,
+)
+@method(
+  "dwalog",
+  "loss",
+  paper="Liu et al., CVPR 2019",
+  fixed={"log": True},
+  draws=False,
+  takes_log=True,
+  normalised=True,
+  ties_tasks=True,
+)
 def dynamic_weight_average(
   num_tasks: int,
   *,
   window: int = 25,
-  temperature: float = 2.0,
+  temperature: jax.typing.ArrayLike = 2.0,
   log: bool = False,
   epsilon: jax.typing.ArrayLike = 0.0,
   absent: Absent = "leave_out",

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 
 from igb_jax.balancers.common import check_count
 from igb_jax.balancers.loss.base import Absent, loss_balancer
+from igb_jax.balancers.methods import method
 from igb_jax.balancers.types import LossBalancer
 
 
@@ -25,6 +26,15 @@ class EqualState(NamedTuple):
   weights: jax.Array
 
 
+@method(
+  "ew",
+  "loss",
+  alias="ls",
+  draws=False,
+  takes_log=False,
+  normalised=True,
+  ties_tasks=False,
+)
 def equal(num_tasks: int, *, absent: Absent = "leave_out") -> LossBalancer:
   """Equal weighting: the losses as they are.
 

@@ -32,6 +32,7 @@ from igb_jax.balancers.common import (
   update_mean,
 )
 from igb_jax.balancers.loss.base import Absent, loss_balancer
+from igb_jax.balancers.methods import method
 from igb_jax.balancers.types import LossBalancer
 
 
@@ -51,6 +52,15 @@ class IGBv1State(NamedTuple):
   weights: jax.Array
 
 
+@method(
+  "igbv1",
+  "loss",
+  paper="Dai et al., UAI 2023",
+  draws=False,
+  takes_log=True,
+  normalised=True,
+  ties_tasks=True,
+)
 def igbv1(
   num_tasks: int,
   steps_per_epoch: int,

@@ -58,6 +58,7 @@ from igb_jax.balancers.common import (
   update_mean,
 )
 from igb_jax.balancers.loss.base import Absent, loss_balancer
+from igb_jax.balancers.methods import method
 from igb_jax.balancers.types import LossBalancer
 
 # Real rewards are of order 1 and below, and losses seldom rise above tens of their
@@ -104,6 +105,15 @@ class IGBv2State(NamedTuple):
   weights: jax.Array
 
 
+@method(
+  "igbv2",
+  "loss",
+  paper="Dai et al., UAI 2023",
+  draws=True,
+  takes_log=True,
+  normalised=True,
+  ties_tasks=True,
+)
 def igbv2(
   num_tasks: int,
   steps_per_epoch: int,
@@ -115,10 +125,10 @@ def igbv2(
   num_updates: int = 25,
   batch_size: int = 128,
   buffer_size: int = 10_000,
-  learning_rate: float = 3e-4,
-  gamma: float = 0.99,
-  tau: float = 0.005,
-  initial_alpha: float = 0.2,
+  learning_rate: jax.typing.ArrayLike = 3e-4,
+  gamma: jax.typing.ArrayLike = 0.99,
+  tau: jax.typing.ArrayLike = 0.005,
+  initial_alpha: jax.typing.ArrayLike = 0.2,
   hidden_sizes: Sequence[int] = (128, 128),
   epsilon: jax.typing.ArrayLike = 0.0,
   absent: Absent = "leave_out",

@@ -21,6 +21,7 @@ from igb_jax.balancers.common import (
   split_key_data,
 )
 from igb_jax.balancers.loss.base import Absent, loss_balancer
+from igb_jax.balancers.methods import method
 from igb_jax.balancers.types import LossBalancer
 
 
@@ -37,6 +38,26 @@ class RandomLossWeightingState(NamedTuple):
   weights: jax.Array
 
 
+@method(
+  "rlw",
+  "loss",
+  paper="Lin et al., TMLR 2022",
+  fixed={"log": False},
+  draws=True,
+  takes_log=False,
+  normalised=True,
+  ties_tasks=True,
+)
+@method(
+  "rlwlog",
+  "loss",
+  paper="Lin et al., TMLR 2022",
+  fixed={"log": True},
+  draws=True,
+  takes_log=True,
+  normalised=True,
+  ties_tasks=True,
+)
 def random_loss_weighting(
   num_tasks: int,
   *,

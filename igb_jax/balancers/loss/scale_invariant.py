@@ -15,6 +15,7 @@ import jax.numpy as jnp
 
 from igb_jax.balancers.common import check_count, check_epsilon, log_losses
 from igb_jax.balancers.loss.base import Absent, loss_balancer
+from igb_jax.balancers.methods import method
 from igb_jax.balancers.types import LossBalancer
 
 
@@ -28,6 +29,15 @@ class ScaleInvariantState(NamedTuple):
   weights: jax.Array
 
 
+@method(
+  "si",
+  "loss",
+  paper="Navon et al., ICML 2022",
+  draws=False,
+  takes_log=True,
+  normalised=True,
+  ties_tasks=False,
+)
 def scale_invariant(
   num_tasks: int,
   *,

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 
 from igb_jax.balancers.common import check_count
 from igb_jax.balancers.loss.base import Absent, loss_balancer
+from igb_jax.balancers.methods import method
 from igb_jax.balancers.types import LossBalancer
 
 
@@ -25,6 +26,7 @@ class SingleTaskState(NamedTuple):
   weights: jax.Array
 
 
+@method("stl", "loss", draws=False, takes_log=False, normalised=False, ties_tasks=False)
 def single_task(
   num_tasks: int, task: int, *, absent: Absent = "leave_out"
 ) -> LossBalancer:

@@ -34,6 +34,7 @@ from igb_jax.balancers.common import (
   log_losses,
 )
 from igb_jax.balancers.loss.base import Absent, loss_balancer
+from igb_jax.balancers.methods import method
 from igb_jax.balancers.types import LossBalancer
 
 _LARGEST_LOG_VARIANCE = 80.0  # e^80 is near the end of float32
@@ -59,10 +60,30 @@ class UncertaintyWeightingState(NamedTuple):
   weights: jax.Array
 
 
+@method(
+  "uw",
+  "loss",
+  paper="Kendall et al., CVPR 2018",
+  fixed={"log": False},
+  draws=False,
+  takes_log=False,
+  normalised=False,
+  ties_tasks=False,
+)
+@method(
+  "uwlog",
+  "loss",
+  paper="Kendall et al., CVPR 2018",
+  fixed={"log": True},
+  draws=False,
+  takes_log=True,
+  normalised=False,
+  ties_tasks=False,
+)
 def uncertainty_weighting(
   num_tasks: int,
   *,
-  learning_rate: float = 0.025,
+  learning_rate: jax.typing.ArrayLike = 0.025,
   max_weight: jax.typing.ArrayLike | None = None,
   log: bool = False,
   epsilon: jax.typing.ArrayLike = 0.0,

@@ -1,0 +1,131 @@
+"""What is known of every balancer; each file of a method says it above its constructor.
+
+    @method("mgda", "gradient", paper="Sener and Koltun, NeurIPS 2018", ...)
+    def mgda(num_tasks: int, ...): ...
+
+`create`, lists of names, tables and the parameters of tests read `METHODS`. A trait
+that is forgotten is an error on import, so that no test leaves a method out.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple, TypeVar
+
+_Constructor = TypeVar("_Constructor", bound=Callable[..., Any])
+Kind = Literal["loss", "gradient"]
+
+
+class LossTraits(NamedTuple):
+  """What tests and tables need to know of a loss balancer.
+
+  Attributes:
+    draws: whether it draws random numbers, so that `init` needs a key.
+    takes_log: whether it weighs the logarithms of the losses.
+    normalised: whether the weights sum to the number of tasks.
+    ties_tasks: whether the weight of a task depends on the losses of others.
+  """
+
+  draws: bool
+  takes_log: bool
+  normalised: bool
+  ties_tasks: bool
+
+
+class GradientTraits(NamedTuple):
+  """What tests and tables need to know of a gradient balancer.
+
+  Attributes:
+    draws: whether it draws random numbers.
+    solves: whether it solves a problem, whose `residual` the state keeps.
+    avoids_conflict: whether the result has no negative product with any task gradient.
+    heads: what leaves that are not shared get: the weighted or the plain sum.
+  """
+
+  draws: bool
+  solves: bool
+  avoids_conflict: bool
+  heads: Literal["weighted", "summed"]
+
+
+class Method(NamedTuple):
+  """What is known of a balancer.
+
+  Attributes:
+    kind: what it balances.
+    constructor: makes it.
+    paper: authors, venue and year; empty for what needs no paper.
+    traits: what else tests and tables need, by kind.
+  """
+
+  kind: Kind
+  constructor: Callable[..., Any]
+  paper: str
+  traits: LossTraits | GradientTraits
+
+  @property
+  def constructor_name(self) -> str:
+    """The constructor's name in `igb_jax.balancers`.
+
+    Example:
+      >>> from igb_jax import balancers
+      >>> METHODS["rlwlog"].constructor_name
+      'random_loss_weighting'
+    """
+    return getattr(self.constructor, "func", self.constructor).__name__
+
+  @property
+  def backward_passes(self) -> str:
+    """How many a step takes: "1", or "K" for K tasks.
+
+    Example:
+      >>> from igb_jax import balancers
+      >>> METHODS["igbv1"].backward_passes, METHODS["mgda"].backward_passes
+      ('1', 'K')
+    """
+    return {"loss": "1", "gradient": "K"}[self.kind]
+
+
+# Loss balancers first, each kind in the order of the alphabet.
+METHODS: dict[str, Method] = {}
+ALIASES: dict[str, str] = {}
+
+
+def method(
+  name: str,
+  kind: Kind,
+  *,
+  paper: str = "",
+  alias: str | None = None,
+  fixed: dict[str, Any] | None = None,
+  **traits: Any,
+) -> Callable[[_Constructor], _Constructor]:
+  """Gives a constructor a name in `create`; one with several forms has several.
+
+  Args:
+    name: in `create`.
+    kind: what it balances.
+    paper: authors, venue and year; empty for what needs no paper.
+    alias: another name.
+    fixed: hyper-parameters that the name fixes.
+    **traits: all of those of `LossTraits` or `GradientTraits`.
+
+  Raises:
+    TypeError: a trait is missing, or there is none of that name.
+    ValueError: the name or the alias is taken by another constructor.
+  """
+  checked = (LossTraits if kind == "loss" else GradientTraits)(**traits)
+
+  def register(constructor: _Constructor) -> _Constructor:
+    made = functools.partial(constructor, **fixed) if fixed else constructor
+    new = Method(kind, made, paper, checked)
+    for known in filter(None, (name, alias)):
+      if known in METHODS or known in ALIASES:
+        raise ValueError(f"{constructor.__name__} asks for {known!r}, which is taken.")
+    METHODS[name] = new
+    if alias is not None:
+      ALIASES[alias] = name
+    for _, known in sorted((each.kind != "loss", n) for n, each in METHODS.items()):
+      METHODS[known] = METHODS.pop(known)
+    return constructor
+
+  return register
