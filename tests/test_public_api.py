@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+from typing import Any
 
 import hypothesis
 import hypothesis.extra.numpy as hnp
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 
 from igb_jax import balancers, value_and_task_grads
+from igb_jax.balancers.methods import METHODS
 from igb_jax.metrics import delta_m
 
 NUM_TASKS = 3
@@ -52,25 +54,19 @@ def ready(name: str):
   return balancer.gradient.update, balancer.gradient.init(jnp.zeros(2))
 
 
-def hyperparameters() -> list[tuple[str, str]]:
-  """Every balancer with each of its hyper-parameters."""
-  constructors = {
-    "dwa": balancers.dynamic_weight_average, "uw": balancers.uncertainty_weighting,
-    "stl": balancers.single_task, "igbv1": balancers.igbv1, "igbv2": balancers.igbv2,
-    "cagrad": balancers.cagrad, "nashmtl": balancers.nash_mtl,
-    "pcgrad": balancers.pcgrad,
-  }  # fmt: skip
+def hyperparameters() -> list[tuple[str, str, Any]]:
+  """Every balancer with each of its hyper-parameters, and what that is by default."""
   common = {"num_tasks", "steps_per_epoch", "shared", "log"}
   return [
-    (name, parameter)
-    for name, constructor in constructors.items()
-    for parameter in inspect.signature(constructor).parameters
-    if parameter not in common
+    (name, parameter.name, parameter.default)
+    for name, method in METHODS.items()
+    for parameter in inspect.signature(method.constructor).parameters.values()
+    if parameter.name not in common
   ]
 
 
-@pytest.mark.parametrize(("name", "parameter"), hyperparameters())
-def test_hyperparameters_are_taken_or_refused(name, parameter):
+@pytest.mark.parametrize(("name", "parameter", "default"), hyperparameters())
+def test_hyperparameters_are_taken_or_refused(name, parameter, default):
   @FAST
   @hypothesis.given(value=junk)
   @hypothesis.example(value=float("nan"))
@@ -82,7 +78,9 @@ def test_hyperparameters_are_taken_or_refused(name, parameter):
     except ERRORS as error:
       assert parameter in str(error)  # noqa: PT017
       return
-    if parameter == "hidden_sizes":
+    if value is None:
+      assert default is None
+    elif parameter == "hidden_sizes":
       assert all(size >= 1 for size in value)
     elif parameter == "key":
       assert hasattr(value, "dtype") or is_number

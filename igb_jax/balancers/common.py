@@ -7,8 +7,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
+
+
+def _is_array(value: Any) -> bool:
+  """Whether a value is an array, of NumPy too, and no number of Python or NumPy."""
+  return hasattr(type(value), "dtype") and not isinstance(value, numbers.Number)
 
 
 def check_count(name: str, value: Any, *, minimum: int = 1) -> int:
@@ -23,7 +27,7 @@ def check_count(name: str, value: Any, *, minimum: int = 1) -> int:
     TypeError: `value` is no integer.
     ValueError: `value` is below `minimum`.
   """
-  if isinstance(value, jax.Array | np.ndarray):
+  if _is_array(value):
     raise TypeError(
       f"{name} must be a Python integer, got an array, {value}: it is part of the "
       f"program. With optax.inject_hyperparams, add {name!r} to static_args."
@@ -54,7 +58,7 @@ def check_positive(
     TypeError: `value` is no real number, nor an array of one.
     ValueError: `value` is not finite or not positive.
   """
-  if isinstance(value, jax.Array | np.ndarray):
+  if _is_array(value):
     is_real = jnp.issubdtype(value.dtype, jnp.floating) or jnp.issubdtype(
       value.dtype, jnp.integer
     )
