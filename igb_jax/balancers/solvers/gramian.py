@@ -88,15 +88,21 @@ class Gramian(NamedTuple):
     squares = jnp.diagonal(products)
     ordinary = (squares > _SMALLEST_SQUARE) & (squares < _LARGEST_SQUARE)
     # A square may be 0 because the gradient is, which only its entries tell.
-    largest = jax.lax.cond(
-      ordinary.all(), lambda: jnp.sqrt(squares), lambda: _largest_entries(leaves)
+    largest = _choose(
+      leaves,
+      ordinary.all(),
+      lambda: jnp.sqrt(squares),
+      lambda: _largest_entries(leaves),
     )
     # a gradient below the smallest normal number counts as zero
     zero = largest < jnp.finfo(products.dtype).tiny
     divides = ~(ordinary | zero).all()
     divisor = jnp.where(divides & ~zero, largest, 1.0)
-    products = jax.lax.cond(
-      divides, lambda: _products_of_quotients(leaves, divisor, zero), lambda: products
+    products = _choose(
+      leaves,
+      divides,
+      lambda: _products_of_quotients(leaves, divisor, zero),
+      lambda: products,
     )
     lengths = jnp.sqrt(jnp.diagonal(products))
     units = jnp.where(lengths == 0, 0.0, 1 / lengths)
@@ -139,6 +145,19 @@ class Gramian(NamedTuple):
     values = jnp.linalg.eigvalsh(scaled)
     smallest = values[0] / jnp.maximum(values[-1], _TINY)
     return 1 / jnp.maximum(smallest, jnp.finfo(jnp.float32).eps)
+
+
+def _choose(
+  leaves: list[jax.Array],
+  condition: jax.Array,
+  if_true: Callable[[], jax.Array],
+  if_false: Callable[[], jax.Array],
+) -> jax.Array:
+  """What one of two functions of the leaves returns, without the other if possible."""
+  # JAX has no vmap of a `cond` on what an Explicit axis of a mesh divides.
+  if any(any(jax.typeof(leaf).sharding.spec) for leaf in leaves):
+    return jnp.where(condition, if_true(), if_false())
+  return jax.lax.cond(condition, if_true, if_false)
 
 
 def _sum_of(
