@@ -13,13 +13,13 @@ as a Bargaining Game", ICML 2022, equation 2; Boyd and Vandenberghe, "Convex
 Optimization", section 9.6.
 """
 
-from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import jax.scipy.linalg as jsl
 
+from igb_jax.balancers.solvers.combination import Combination, refine
 from igb_jax.balancers.solvers.gramian import Gramian, Solution, better_of
 from igb_jax.balancers.solvers.linear import dot, ridge
 
@@ -33,7 +33,7 @@ class _Newton(NamedTuple):
   steps: jax.Array
 
 
-def nash(gramian: Gramian) -> Solution:
+def nash(gramian: Gramian, leaves: list[Any] | None = None) -> Solution:
   """The weights with which G a = 1 / a.
 
   Args:
@@ -41,6 +41,8 @@ def nash(gramian: Gramian) -> Solution:
       equation, gets the weight that it would have if it were orthogonal to all others
       and as small as the smallest of them (1 if all are zero). Gradients whose hull
       contains zero have no solution either; theirs are large and finite.
+    leaves: arrays float[K, ...], the leaves of the stacked gradients, to refine the
+      solution with; see `igb_jax.balancers.solvers.combination`.
 
   Returns:
     Positive weights. The residual is the largest |(G a)_k - 1 / a_k| over tasks,
@@ -53,6 +55,7 @@ def nash(gramian: Gramian) -> Solution:
     [1.  0.5]
   """
   nonzero = gramian.nonzero
+  given = gramian
   gramian = gramian._replace(  # C y = 1 / y has the solution 1 for a zero gradient
     cosines=jnp.where(jnp.diag(~nonzero), 1.0, gramian.cosines)
   )
@@ -65,9 +68,9 @@ def nash(gramian: Gramian) -> Solution:
   def scaled(y: jax.Array) -> jax.Array:
     return y * jnp.sqrt(num_tasks / dot(y, with_ridge(y)))
 
-  def step(y: jax.Array, product: Callable[[jax.Array], jax.Array]) -> jax.Array:
+  def step(y: jax.Array, products: jax.Array) -> jax.Array:
     # in units of y, where the Hessian is as well-conditioned as it can be
-    gradient = y * product(y) - 1
+    gradient = y * products - 1
     hessian = y[:, None] * gramian.cosines * y + jnp.diag(1 + added * y**2)
     change = -jsl.cho_solve(jsl.cho_factor(hessian, lower=True), gradient)
     decrement = jnp.sqrt(jnp.maximum(-dot(gradient, change), 0.0))
@@ -81,30 +84,32 @@ def nash(gramian: Gramian) -> Solution:
     value = jnp.where(others > 0, 2 / (jnp.abs(others) + root), (root - others) / 2)
     return y.at[task].set(value)
 
-  def judged(y: jax.Array, product: Callable[[jax.Array], jax.Array]) -> Solution:
+  def judged(y: jax.Array, products: jax.Array) -> Solution:
     terms = dot(jnp.abs(gramian.cosines), y) + 1 / y
-    return Solution(y, residual=jnp.max(jnp.abs(product(y) - 1 / y) / terms))
+    return Solution(y, residual=jnp.max(jnp.abs(products - 1 / y) / terms))
 
   def iterate(state: _Newton) -> _Newton:
-    y = scaled(step(state.y, with_ridge))
-    return _Newton(y, better_of(state.best, judged(y, with_ridge)), state.steps + 1)
+    y = scaled(step(state.y, with_ridge(state.y)))
+    return _Newton(y, better_of(state.best, judged(y, with_ridge(y))), state.steps + 1)
+
+  def improve(y: jax.Array) -> tuple[Solution, jax.Array]:  # without the ridge
+    products = Combination.of(jnp.where(nonzero, y, 0.0), given, leaves).products
+    products = jnp.where(nonzero, products, y)
+    return judged(y, products), step(y, products)
 
   y = scaled(jnp.ones(num_tasks, jnp.float32))
-  start = _Newton(y, judged(y, with_ridge), jnp.zeros((), jnp.int32))
+  start = _Newton(y, judged(y, with_ridge(y)), jnp.zeros((), jnp.int32))
   y = jax.lax.while_loop(
     lambda state: (state.best.residual > _TOLERANCE) & (state.steps < _MAX_STEPS),
     iterate,
     start,
   ).best.weights
-  solution = judged(y, gramian.product)
-  for _ in range(2):  # without the ridge
-    y = step(solution.weights, gramian.product)
-    solution = better_of(solution, judged(y, gramian.product))
+  solution = refine(y, improve)
 
   # where some gradients' hull contains zero, their large y have shaken the small ones
   num_shaken = jnp.where(solution.residual > _TOLERANCE, num_tasks, 0)
   y = jax.lax.fori_loop(0, num_shaken, alone, solution.weights)
-  solution = better_of(solution, judged(y, gramian.product))
+  solution = better_of(solution, improve(y)[0])
 
   smallest = jnp.min(gramian.norms, where=nonzero, initial=jnp.inf)
   norms = jnp.where(nonzero, gramian.norms, jnp.where(nonzero.any(), smallest, 1.0))

@@ -48,3 +48,16 @@ def solve(
   for _ in range(refinements):
     x += jsl.cho_solve(factor, right - dot(matrix, x))
   return x
+
+
+def pseudo_inverse(matrix: jax.Array) -> jax.Array:
+  """f32[K, K]: the inverse on all directions that are not lost in rounding.
+
+  Args:
+    matrix: f32[K, K], symmetric and positive semi-definite up to rounding, with ones
+      or zeros on the diagonal.
+  """
+  values, vectors = jnp.linalg.eigh(matrix)
+  lost = values <= 4 * ridge(len(matrix))  # rounding makes up to half of that
+  inverses = jnp.where(lost, 0.0, 1 / jnp.where(lost, 1.0, values))
+  return dot(vectors * inverses, vectors.T)

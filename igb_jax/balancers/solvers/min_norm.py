@@ -10,15 +10,22 @@ are those of
 up to a factor of y, which the sum of the weights fixes at the end.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
+from igb_jax.balancers.solvers.combination import Combination, refine
 from igb_jax.balancers.solvers.complementarity import nonnegative
-from igb_jax.balancers.solvers.gramian import Gramian, Solution, better_of
+from igb_jax.balancers.solvers.gramian import Gramian, Solution
 from igb_jax.balancers.solvers.linear import dot, solve
 
 
-def min_norm(gramian: Gramian, present: jax.Array | None = None) -> Solution:
+def min_norm(
+  gramian: Gramian,
+  present: jax.Array | None = None,
+  leaves: list[Any] | None = None,
+) -> Solution:
   """The weights of the shortest vector in the convex hull.
 
   Args:
@@ -26,6 +33,8 @@ def min_norm(gramian: Gramian, present: jax.Array | None = None) -> Solution:
       vector is then zero.
     present: bool[K], all by default; the gradients of the others must be zero, and
       have no part in the hull.
+    leaves: arrays float[K, ...], the leaves of the stacked gradients, to refine the
+      solution with; see `igb_jax.balancers.solvers.combination`.
 
   Returns:
     Weights that are not negative and sum to 1. The residual is the largest
@@ -41,15 +50,17 @@ def min_norm(gramian: Gramian, present: jax.Array | None = None) -> Solution:
   smallest = jnp.min(gramian.norms, where=nonzero, initial=jnp.inf)
   q = jnp.where(nonzero, smallest / gramian.norms, 0.0)
 
-  def judged(y: jax.Array) -> Solution:
-    # sum_k y_k slack_k = 0, so that slacks that are not negative prove optimality
-    products = gramian.product(y / y.sum())
-    slack = products - q * dot(y, products) / dot(y, q)
-    return Solution(y, residual=jnp.max(-slack, where=nonzero, initial=0.0))
-
   y, support = nonnegative(gramian, q, nonzero)
-  refined = jnp.maximum(solve(gramian.cosines, q, support, refinements=2), 0.0)
-  y, residual = better_of(judged(y), judged(refined))
+
+  def improve(y: jax.Array) -> tuple[Solution, jax.Array]:
+    products = Combination.of(y, gramian, leaves).products
+    # sum_k y_k slack_k = 0, so that slacks that are not negative prove optimality
+    slack = products - q * dot(y, products) / dot(y, q)
+    residual = jnp.max(-slack, where=nonzero, initial=0.0) / y.sum()
+    change = solve(gramian.cosines, q - products, support, refinements=2)
+    return Solution(y, residual), jnp.maximum(y + change, 0.0)
+
+  y, residual = refine(y, improve)
 
   weights = y * q
   zero = ~nonzero if present is None else ~nonzero & present

@@ -12,18 +12,25 @@ et al., "Conflict-Averse Gradient Descent for Multi-task Learning", NeurIPS 2021
 equation 2; z is their w up to a factor.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+from igb_jax.balancers.solvers.combination import (
+  Combination,
+  Mean,
+  mean_weights,
+  refine,
+)
 from igb_jax.balancers.solvers.complementarity import nonnegative
-from igb_jax.balancers.solvers.gramian import Gramian, Mean, Solution, better_of
+from igb_jax.balancers.solvers.gramian import Gramian, Solution
 from igb_jax.balancers.solvers.linear import dot, solve
 
 _MAX_STEPS = 50
 _TOLERANCE = 2e-6
 _SMALLEST_MEAN = 1e-6
+_HALF_EPS = float(jnp.finfo(jnp.float32).eps) / 2
 
 
 class _Newton(NamedTuple):
@@ -34,7 +41,11 @@ class _Newton(NamedTuple):
 
 
 def trust_region(
-  gramian: Gramian, mean: Mean, c: float, present: jax.Array | None = None
+  gramian: Gramian,
+  mean: Mean,
+  c: jax.typing.ArrayLike,
+  present: jax.Array | None = None,
+  leaves: list[Any] | None = None,
 ) -> Solution:
   """The sum z of the problem above, with z_k the weight of g_k beyond that in g_0.
 
@@ -45,12 +56,18 @@ def trust_region(
     c: radius of the ball, in units of the norm of the mean gradient; above 0.
     present: bool[K], all by default; the gradients of the others must be zero, and
       demand nothing.
+    leaves: arrays float[K, ...], the leaves of the stacked gradients, to measure
+      |d - g_0| and refine the solution with; see
+      `igb_jax.balancers.solvers.combination`.
 
   Returns:
     Weights z that are not negative: d = sum_k (1 / K + z_k) g_k. The residual is the
     largest violation of the conditions of optimality, with u_k the unit gradients and
     in units of |g_0| + sum_k z_k |g_k|: of <d, u_k> >= t / |g_k|, of equality where
-    z_k > 0, and the duality gap. |d - g_0| <= c |g_0| holds in any case.
+    z_k > 0, and the duality gap. It is at least what rounding makes of d in float32, in
+    units of |g_0|: 6e-8 of the root of the sum of ((1 / K + z_k) |g_k|)^2. z is scaled
+    so that |d - g_0| <= c |g_0| holds but for this rounding (but for that of the
+    cosines, without `leaves`).
 
   Example:
     >>> leaves = [jnp.array([[1.0, 0.0], [0.0, 2.0]])]
@@ -77,39 +94,37 @@ def trust_region(
   def distance(state: _Newton) -> jax.Array:
     return jnp.sqrt(jnp.maximum(dot(state.y, q_at(state.level)), 0.0))
 
-  def next_level(state: _Newton) -> jax.Array:
-    now = distance(state)
+  def next_level(state: _Newton, now: jax.Array) -> jax.Array:
     slope = dot(state.y, demand) / now
     change = jnp.where(slope > 0, (c - now) / slope, 0.0)
     return jnp.minimum(state.level + change, highest)
 
   def step(state: _Newton) -> _Newton:
-    level = next_level(state)
+    level = next_level(state, distance(state))
     return _Newton(
       level, *nonnegative(gramian, q_at(level), state.support), state.steps + 1
     )
 
-  def refine(state: _Newton) -> _Newton:
-    level = next_level(state)
-    y = solve(gramian.cosines, q_at(level), state.support, refinements=2)
-    return state._replace(level=level, y=jnp.maximum(y, 0.0))
-
-  def judged(state: _Newton) -> Solution:
+  def improve(state: _Newton) -> tuple[Solution, _Newton]:
+    moved, products = Combination.of(state.y, gramian, leaves)
     # whatever the solver did, d stays in the ball
-    square = dot(state.y, gramian.product(state.y))
-    shrunk = jnp.minimum(1.0, c / jnp.sqrt(jnp.maximum(square, c**2)))
+    shrunk = jnp.minimum(1.0, c / jnp.maximum(moved, c))
     y = shrunk * state.y
-    products = gramian.product(y)
-    slack = products - q_at(state.level)
-    moved = jnp.sqrt(jnp.maximum(dot(y, products), 0.0))
+    slack = shrunk * products - q_at(state.level)
     size = 1 + y.sum()
-    gap = moved * jnp.maximum(c - moved, 0.0) / size
+    gap = shrunk * moved * jnp.maximum(c - shrunk * moved, 0.0) / size
     failures = [
       jnp.max(-slack, where=nonzero, initial=0.0) / size,
       jnp.abs(dot(y, slack)) / size**2,
       jnp.where(all_nonzero, gap, 0.0),
     ]
-    return Solution(y, residual=jnp.stack(failures).max())
+    level = next_level(state, moved)
+    change = solve(
+      gramian.cosines, q_at(level) - products, state.support, refinements=2
+    )
+    return Solution(y, residual=jnp.stack(failures).max()), state._replace(
+      level=level, y=jnp.maximum(state.y + change, 0.0)
+    )
 
   end = jax.lax.while_loop(
     lambda state: (distance(state) > c * (1 + _TOLERANCE)) & (state.steps < _MAX_STEPS),
@@ -120,10 +135,12 @@ def trust_region(
       jnp.zeros((), jnp.int32),
     ),
   )
-  y, residual = better_of(judged(end), judged(refine(refine(end))))
+  y, residual = refine(end, improve)
+  terms = mean_weights(gramian, present) / jnp.where(has_mean, mean.norm, 1.0) + y
+  rounding = _HALF_EPS * jnp.sqrt(dot(terms, terms))
   # in this order, so that nothing overflows before it has to
   per_norm = y * mean.norm * (largest / gramian.norms)
   return Solution(
     weights=jnp.where(has_mean & ~(y == 0), per_norm, 0.0),
-    residual=jnp.where(has_mean, residual, 0.0),
+    residual=jnp.where(has_mean, jnp.maximum(residual, rounding), 0.0),
   )
