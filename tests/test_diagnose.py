@@ -114,8 +114,9 @@ def test_what_is_left_out_leaves_the_others_as_they_are(bad):
   rows[2] = bad
   found = diagnose(jnp.ones(4), tree(rows))
   expected = diagnose(jnp.ones(3), tree(rows[[0, 1, 3]]))
+  # not to the last bit: XLA multiplies four rows and three in different orders
   np.testing.assert_allclose(
-    np.asarray(found.cosines)[np.ix_([0, 1, 3], [0, 1, 3])], expected.cosines
+    np.asarray(found.cosines)[np.ix_([0, 1, 3], [0, 1, 3])], expected.cosines, 1e-5
   )
   row = np.asarray(found.cosines)[2]
   assert np.isnan(row).all() if bad else not row.any()
