@@ -175,21 +175,26 @@ def test_imtlg_is_that_of_float64_for_near_dependent_gradients(condition, num_ta
   jacobians = of_condition(condition, num_tasks, 500)
   exact = jacobians.astype(np.float64)
   expected = equal_projections(exact)
-  generator = np.random.default_rng(0)
-  changes = []
-  for _ in range(10):  # as rounding changes the gradients
-    rounding = 2.0**-23 * generator.normal(size=exact.shape)
-    changes.append(relative_errors(equal_projections(exact * (1 + rounding)), expected))
+  # as float32 changes the projections that it measures, and the weights
+  changes = [
+    relative_errors(equal_projections(exact, np.random.default_rng(seed)), expected)
+    for seed in range(20)
+  ]
   results, _ = solve("imtlg", jacobians)
   errors = relative_errors(results, expected)
   assert np.median(errors) < 3e-6
-  assert (errors < 1e-6 + 10 * np.max(changes, axis=0)).all()
+  assert (errors < 1e-6 + 5 * np.max(changes, axis=0)).all()
 
 
-def equal_projections(jacobians: np.ndarray) -> np.ndarray:
+def equal_projections(jacobians: np.ndarray, generator=None) -> np.ndarray:
   units = jacobians / lengths(jacobians)[..., None]
   products = units @ units.swapaxes(1, 2)
   shares = np.linalg.solve(products, np.ones((*products.shape[:2], 1)))
+  if generator is not None:
+    sums = lengths((shares * units).sum(axis=1))[:, None, None]
+    rounding = 2.0**-24 * generator.normal(size=(2, *shares.shape))
+    shares += np.linalg.solve(products, sums * rounding[0])
+    shares *= 1 + rounding[1]
   weights = shares[..., 0] / lengths(jacobians)
   weights /= weights.sum(axis=1)[:, None]
   return np.einsum("nk,nkp->np", weights, jacobians)
