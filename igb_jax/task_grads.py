@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from igb_jax.balancers.common import check_count
+from igb_jax.balancers.solvers.products import flat_if_free
 
 _MAX_UNROLLED = 4  # tasks
 
@@ -190,7 +191,7 @@ def pull_back_each(
   if unroll is None:
     unroll = batch_size == 1 and num_tasks <= _MAX_UNROLLED
   if unroll:
-    return jax.tree.map(lambda *rows: jnp.stack(rows), *map(pull_back, one_hot))
+    return jax.tree.map(_stack, *map(pull_back, one_hot))
 
   shapes, structure = jax.tree.flatten(jax.eval_shape(pull_back, one_hot[0]))
 
@@ -205,3 +206,9 @@ def pull_back_each(
     next(mapped) if shape.size else jnp.zeros((num_tasks, *shape.shape), shape.dtype)
     for shape in shapes
   )
+
+
+def _stack(*rows: jax.Array) -> jax.Array:
+  # Flat, as a Gramian reads them: else XLA on CPU may stack the same rows twice.
+  flat = [flat_if_free(row[None]) for row in rows]
+  return jnp.concatenate(flat).reshape(len(rows), *rows[0].shape)

@@ -9,7 +9,7 @@ import optax
 
 from igb_jax.balancers.common import all_finite, check_present, is_inexact
 from igb_jax.balancers.solvers import Gramian
-from igb_jax.balancers.solvers.products import beside, weighted_sum
+from igb_jax.balancers.solvers.products import beside, flat_if_free, weighted_sum
 
 _BOOLS = (bool, jnp.dtype(bool).type)  # Python's and NumPy's
 
@@ -110,13 +110,16 @@ class TaskGrads(NamedTuple):
   """Gradients of K tasks, taken apart.
 
   Attributes:
-    leaves: float[K, ...] each; those of absent tasks may be NaN.
+    leaves: float[K, ...] each, flattened where that is free; those of absent tasks may
+      be NaN.
+    shapes: of the parameters that they belong to.
     is_shared: which of them the tasks share.
     structure: of the tree that they make.
     present: bool[K], or None where all tasks are present.
   """
 
   leaves: list[jax.Array]
+  shapes: list[tuple[int, ...]]
   is_shared: list[bool]
   structure: Any
   present: jax.Array | None
@@ -158,7 +161,11 @@ class TaskGrads(NamedTuple):
         raise TypeError(f"{where} must hold floating-point numbers, got {dtype}.")
     if params is not None:
       _check_fit(task_grads, params, num_tasks)
-    return cls(leaves, shared_leaves(shared, task_grads), structure, present)
+    shapes = [leaf.shape[1:] for leaf in leaves]
+    # Flat for all who read them, or XLA on CPU stacks gradients once for each shape.
+    leaves = [flat_if_free(leaf) for leaf in leaves]
+    is_shared = shared_leaves(shared, task_grads)
+    return cls(leaves, shapes, is_shared, structure, present)
 
   @property
   def num_present(self) -> int | jax.Array:
@@ -191,13 +198,13 @@ class TaskGrads(NamedTuple):
     Returns:
       A pytree with leaves [...].
     """
-    sums = [
-      weighted_sum(weights if is_shared else others, leaf, self.present)
-      for leaf, is_shared in zip(self.leaves, self.is_shared, strict=True)
-    ]
+
+    def total(leaf: jax.Array, shape: tuple[int, ...], is_shared: bool) -> jax.Array:
+      result = weighted_sum(weights if is_shared else others, leaf, self.present)
+      return result.astype(leaf.dtype).reshape(shape)
+
     return jax.tree.unflatten(
-      self.structure,
-      [total.astype(leaf.dtype) for total, leaf in zip(sums, self.leaves, strict=True)],
+      self.structure, map(total, self.leaves, self.shapes, self.is_shared)
     )
 
 

@@ -84,6 +84,7 @@ class Gramian(NamedTuple):
       >>> print(gramian.norms, gramian.cosines[0, 1])
       [3.0000000e-12 1.4142135e+12] 0.70710677
     """
+    leaves = [flat_if_free(leaf) for leaf in leaves]
     products = _sum_of(leaves, lambda leaf: inner_products(leaf, leaf))
     squares = jnp.diagonal(products)
     ordinary = (squares > _SMALLEST_SQUARE) & (squares < _LARGEST_SQUARE)
@@ -188,7 +189,6 @@ def _products_of_quotients(
     return inner_products(part, part)
 
   def products_of_leaf(leaf: jax.Array) -> jax.Array:
-    leaf = flat_if_free(leaf)
     if leaf.ndim != 2 or leaf.shape[1] <= _SMALLEST_BLOCK:
       return products_of(leaf)
     num_parameters = leaf.shape[1]

@@ -102,10 +102,12 @@ def weighted_sum(
     product = weights[task] * gradient
     return product if present is None else jnp.where(present[task], product, 0)
 
+  # The term stands first in the sum, or LLVM rounds otherwise than in a product of
+  # matrices, of which nobody should see a difference.
   return jax.lax.fori_loop(
     1,
     len(leaf),
-    lambda task, total: total + term(task),
+    lambda task, total: term(task) + total,
     term(0),
     unroll=_TERMS_AT_ONCE,
   )
