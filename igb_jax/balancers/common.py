@@ -210,10 +210,10 @@ def check_epsilon(epsilon: Any, *, log: bool = True) -> Any:
     ValueError: it is not finite, or negative, or not 0 though nothing takes logarithms.
   """
   epsilon = check_positive("epsilon", epsilon, or_zero=True)
-  if not log and isinstance(epsilon, float) and epsilon != 0:
+  if not log and not (isinstance(epsilon, float) and epsilon == 0):
     raise ValueError(
-      f"epsilon is added to a loss before its logarithm is taken, and without log=True "
-      f"none is; leave it out, got {epsilon}."
+      "epsilon is added to a loss before its logarithm is taken, and without log=True "
+      f"none is; leave it out or take the log form, got {epsilon}."
     )
   return epsilon
 

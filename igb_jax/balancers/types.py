@@ -14,7 +14,7 @@ and the others are balanced as if it did not exist. Where no task is present not
 the state changes but the weights, which are 0.
 
 A loss balancer made with `absent="remember"` weighs the others as if each absent task
-still had its latest valid loss; see `igb_jax.balancers.loss.base.Absent`.
+still had its latest valid loss, so that tasks that come one a batch are balanced too.
 """
 
 from typing import Any, NamedTuple, Protocol

@@ -487,15 +487,19 @@ def describe_failure(
 
 def _remedy(losses: np.ndarray) -> str:
   """What to try, given the losses whose weighted losses were not finite."""
-  if (losses == 0).any():
+  tiny = np.finfo(np.float32).tiny  # a subnormal number counts as zero
+  if (np.abs(losses) < tiny).any():
     return (
       "A loss of 0 has no logarithm: add a constant to the losses of a log method "
-      "(--balancer-options epsilon=1e-3), leave the task out of such a step "
-      "(present=losses > 0 in code of your own), or take a balancer without logarithms."
+      "(--balancer-options epsilon=1e-3), leave the task out of such a step (in code "
+      "of your own, present=losses != 0), or take a balancer without logarithms."
     )
-  if (losses < 0).any():
+  if (np.isfinite(losses) & (losses < 0)).any():
     return "A negative loss has no logarithm: take a balancer without logarithms."
-  return "Try a lower learning rate."
+  return (
+    "Try a lower learning rate, or, where a log method meets tiny losses, "
+    "--balancer-options epsilon=1e-3."
+  )
 
 
 def _last_checkpoint(steps: int | None) -> str:

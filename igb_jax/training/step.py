@@ -350,7 +350,7 @@ def make_train_step(
     running = state.failure.step < 0
     skip = ~good & running & (state.skips_in_a_row < max_skips)
     fail = ~good & running & ~skip
-    failure = Failure(state.step, losses, weighted)
+    failure = Failure(state.step, losses, weighted.astype(jnp.float32))
     there = jnp.ones(len(losses), bool) if present is None else present
     proposed = TrainState(
       step=state.step + 1,

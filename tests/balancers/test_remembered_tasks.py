@@ -138,3 +138,17 @@ def test_without_a_mask_it_is_the_method_itself(name):
 def test_the_word_is_checked(name, absent):
   with pytest.raises(ValueError, match="absent must be 'leave_out' or 'remember', got"):
     small_loss_balancer(name, 2, 4, absent=absent)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_first_state_can_be_donated(name):
+  balancer = make(name, "remember")
+  step = jax.jit(balancer.update, donate_argnums=1)
+  _, state = step(jnp.ones(2), balancer.init(jax.random.key(0)))
+  assert np.isfinite(state.weights).all()
+
+
+def test_a_state_of_the_other_form_is_refused():
+  state = make("igbv1", "leave_out").init()
+  with pytest.raises(TypeError, match=r"needs the state of its own init, got IGBv1St"):
+    make("igbv1", "remember").update(jnp.ones(2), state)

@@ -52,7 +52,7 @@ def test_results_of_gradients_have_the_bound_of_the_gradients(name):
     def step(state, lengths):
       task_grads = lengths[:, None] * gradients.astype(np.float32)
       result, state = balancer.update(task_grads, state)
-      return state, jnp.linalg.norm(result)
+      return state, (jnp.linalg.norm(result), state.weights)
 
     return jax.lax.scan(step, balancer.init(jnp.zeros(20)), lengths)[1]
 
@@ -61,7 +61,11 @@ def test_results_of_gradients_have_the_bound_of_the_gradients(name):
     norms = np.linalg.norm(gradients, axis=1) * lengths
     # nashmtl normalises its result, and clips it at 1; the others only combine
     bound = 1.0 if name == "nashmtl" else 3 * norms.sum(axis=1)
-    assert (run(lengths) <= bound * (1 + 1e-5)).all(), course
+    results, weights = run(lengths)
+    assert np.isfinite(weights).all(), course
+    assert (results <= bound * (1 + 1e-5)).all(), course
+    if name == "mgda":
+      assert weights.max() <= 3 * (1 + 1e-5), course
 
 
 def test_uwlog_trains_on_losses_below_one():

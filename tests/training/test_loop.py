@@ -161,7 +161,7 @@ def test_stops_at_a_loss_that_is_not_finite_and_keeps_what_was_saved(tmp_path):
 @pytest.mark.parametrize(
   ("value", "remedies"),
   [
-    (0.0, ["epsilon=1e-3", "present=losses > 0"]),
+    (0.0, ["epsilon=1e-3", "present=losses != 0"]),
     (-0.5, ["A negative loss has no logarithm"]),
     (np.nan, ["lower learning rate"]),
   ],

@@ -7,7 +7,7 @@ import optax
 import pytest
 
 from igb_jax import balancers
-from igb_jax.training.step import init_state, make_train_step
+from igb_jax.training.step import SHARED, init_state, make_train_step
 
 from . import problem
 
@@ -323,3 +323,31 @@ def test_lowers_for_every_platform(spec, platform):
   step, state, _ = problem.make(spec)
   exported = jax.export.export(step, platforms=[platform])(state, jnp.ones(3))
   assert "f64" not in exported.mlir_module()
+
+
+@pytest.mark.parametrize("options", [{}, {"absent": "remember"}])
+@pytest.mark.parametrize("spec", ["ew", "uw", "igbv1", "igbv1+nashmtl"])
+def test_compiles_once_for_losses_in_float64(spec, options):
+  balancer = balancers.create(
+    spec, num_tasks=2, steps_per_epoch=2, shared=SHARED, **options
+  )
+  optimizer, plateau = optax.sgd(0.1), optax.contrib.reduce_on_plateau()
+  with jax.enable_x64(True):
+    params = {"shared": jnp.ones(2), "heads": jnp.ones(2)}
+    step = make_train_step(
+      lambda params, batch: (params["shared"] * params["heads"] - batch) ** 2,
+      balancer,
+      optimizer,
+    )
+    state = init_state(
+      params,
+      balancer=balancer,
+      optimizer=optimizer,
+      plateau=plateau,
+      key=jax.random.key(0),
+    )
+    shapes = jax.eval_shape(lambda: state)
+    for _ in range(3):
+      state = step(state, jnp.array([2.0, 3.0]))
+    assert jax.eval_shape(lambda: state) == shapes
+    assert step._cache_size() == 1  # pyright: ignore[reportAttributeAccessIssue]

@@ -98,7 +98,7 @@ def _remembering(balancer: LossBalancer, num_tasks: int) -> LossBalancer:
       method=method,
       losses=jnp.ones(num_tasks, jnp.float32),
       seen=jnp.zeros(num_tasks, bool),
-      weights=method.weights,
+      weights=jnp.copy(method.weights),  # a step that donates its state must own both
     )
 
   def update(
@@ -108,6 +108,11 @@ def _remembering(balancer: LossBalancer, num_tasks: int) -> LossBalancer:
     present: jax.typing.ArrayLike | None = None,
     **extra: Any,
   ) -> tuple[jax.Array, RememberingState]:
+    if not isinstance(state, RememberingState):
+      raise TypeError(
+        'a balancer with absent="remember" needs the state of its own init, got '
+        f"{type(state).__name__}."
+      )
     losses = check_losses(losses, num_tasks)
     if present is None:
       present = jnp.ones(num_tasks, bool)

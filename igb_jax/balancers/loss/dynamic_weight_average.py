@@ -94,7 +94,8 @@ def dynamic_weight_average(
       then gives NaN for its own task.
     epsilon: in the log form, added to every loss before its logarithm is taken, so that
       a loss may be 0 or come close to it.
-    absent: what becomes of tasks that a batch lacks, see `Absent`.
+    absent: "leave_out" balances the tasks that are present; "remember" balances all K,
+      with the latest valid loss of each absent one (in a `RememberingState`).
 
   Returns:
     A `LossBalancer`; state `DynamicWeightAverageState`.

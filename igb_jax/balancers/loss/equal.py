@@ -40,7 +40,8 @@ def equal(num_tasks: int, *, absent: Absent = "leave_out") -> LossBalancer:
 
   Args:
     num_tasks: K, the number of tasks.
-    absent: what becomes of tasks that a batch lacks, see `Absent`.
+    absent: "leave_out" balances the tasks that are present; "remember" balances all K,
+      with the latest valid loss of each absent one (in a `RememberingState`).
 
   Returns:
     A `LossBalancer`; state `EqualState`.

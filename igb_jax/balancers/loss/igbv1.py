@@ -72,9 +72,10 @@ def igbv1(
 ) -> LossBalancer:
   """Improvable gap balancing by a softmax of the gaps.
 
-  A loss that is not positive gives NaN for its own task, whose base loss and count
-  stay as they were and which has the weight 0 at that step. A task without a valid
-  loss in the whole base epoch (its `base_count` is 0) counts with a gap of 1.
+  A loss for which L + epsilon is not positive gives NaN for its own task, which has the
+  weight 0 at that step. A loss that is not positive never enters the base losses. A task
+  without a valid loss in the whole base epoch (its `base_count` is 0) counts with a gap
+  of 1.
 
   Args:
     num_tasks: K, the number of tasks.
@@ -83,7 +84,8 @@ def igbv1(
     max_gap: the largest L / L_base that counts; None for no limit, as in the paper.
     epsilon: added to every loss before its logarithm is taken, so that a loss may be 0
       or come close to it.
-    absent: what becomes of tasks that a batch lacks, see `Absent`.
+    absent: "leave_out" balances the tasks that are present; "remember" balances all K,
+      with the latest valid loss of each absent one (in a `RememberingState`).
 
   Returns:
     A `LossBalancer`; state `IGBv1State`.

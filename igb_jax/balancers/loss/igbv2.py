@@ -162,9 +162,9 @@ def igbv2(
     hidden_sizes: widths of the hidden layers of actor and critics.
     epsilon: added to every loss before its logarithm is taken, so that a loss may be 0
       or come close to it.
-    absent: what becomes of tasks that a batch lacks, see `Absent`. With "remember" such
-      a step makes a transition too, in which the loss of an absent task stays the same,
-      so that its reward is at most 0.
+    absent: "leave_out" balances the tasks that are present; "remember" balances all K,
+      with the latest valid loss of each absent one (in a `RememberingState`). Such a
+      step makes a transition too, with a reward of at most 0.
 
   Returns:
     A `LossBalancer`; state `IGBv2State`. Its `init` needs a key and raises ValueError

@@ -53,7 +53,8 @@ def scale_invariant(
     num_tasks: K, the number of tasks.
     epsilon: added to every loss before its logarithm is taken, so that a loss may be 0
       or come close to it.
-    absent: what becomes of tasks that a batch lacks, see `Absent`.
+    absent: "leave_out" balances the tasks that are present; "remember" balances all K,
+      with the latest valid loss of each absent one (in a `RememberingState`).
 
   Returns:
     A `LossBalancer`; state `ScaleInvariantState`.

@@ -38,7 +38,8 @@ def single_task(
   Args:
     num_tasks: K, the number of tasks.
     task: which task to train, from 0 to K - 1.
-    absent: what becomes of tasks that a batch lacks, see `Absent`.
+    absent: "leave_out" balances the tasks that are present; "remember" balances all K,
+      with the latest valid loss of each absent one (in a `RememberingState`).
 
   Returns:
     A `LossBalancer`; state `SingleTaskState`.

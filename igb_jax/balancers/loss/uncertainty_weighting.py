@@ -108,7 +108,8 @@ def uncertainty_weighting(
       then gives NaN for its own task.
     epsilon: in the log form, added to every loss before its logarithm is taken, so that
       a loss may be 0 or come close to it.
-    absent: what becomes of tasks that a batch lacks, see `Absent`.
+    absent: "leave_out" balances the tasks that are present; "remember" balances all K,
+      with the latest valid loss of each absent one (in a `RememberingState`).
 
   Returns:
     A `LossBalancer`; state `UncertaintyWeightingState`.
@@ -131,12 +132,16 @@ def uncertainty_weighting(
   if max_weight is None:
     max_weight = _MAX_WEIGHT_OF_LOG if log else _MAX_WEIGHT
   max_weight = check_positive("max_weight", max_weight)
-  least = -jnp.minimum(jnp.log(max_weight), _LARGEST_LOG_VARIANCE).astype(jnp.float32)
   optimizer = optax.adam(check_positive("learning_rate", learning_rate), b2=_B2)
+
+  def least() -> jax.Array:
+    """The smallest log variance; no constructor may run anything on a device."""
+    limit = -jnp.log(jnp.asarray(max_weight, jnp.float32))
+    return jnp.clip(limit, -_LARGEST_LOG_VARIANCE, _LARGEST_LOG_VARIANCE)
 
   def init(key: jax.Array | None = None) -> UncertaintyWeightingState:
     del key
-    log_variance = jnp.full(num_tasks, jnp.maximum(least, 0.0))
+    log_variance = jnp.full(num_tasks, jnp.maximum(least(), 0.0))
     return UncertaintyWeightingState(
       log_variance=log_variance,
       adam=jax.vmap(optimizer.init)(log_variance),
@@ -156,7 +161,7 @@ def uncertainty_weighting(
     weighted = weights * values / 2 + s / 2
 
     gradient = jax.lax.stop_gradient(1 - weights * values) / 2
-    usable = jnp.isfinite(gradient) & (losses + epsilon > 0)
+    usable = jnp.isfinite(gradient) & (losses > 0)
     if present is not None:
       usable &= present
     limit = _largest_derivative(state.adam)
@@ -165,7 +170,7 @@ def uncertainty_weighting(
     s, adam = optax.tree.where(
       usable, (optax.apply_updates(s, step), adam), (s, state.adam)
     )
-    s = jnp.clip(s, least, _LARGEST_LOG_VARIANCE)
+    s = jnp.clip(s, least(), _LARGEST_LOG_VARIANCE)
     return weighted, UncertaintyWeightingState(
       log_variance=s, adam=adam, weights=weights
     )
