@@ -73,7 +73,7 @@ def igbv1(
   """Improvable gap balancing by a softmax of the gaps.
 
   A loss for which L + epsilon is not positive gives NaN for its own task, which has the
-  weight 0 at that step. A loss that is not positive never enters the base losses. A task
+  weight 0 at that step. One that is not positive never enters the base losses. A task
   without a valid loss in the whole base epoch (its `base_count` is 0) counts with a gap
   of 1.
 
