@@ -137,7 +137,7 @@ def _equal_projections(grads: TaskGrads, gramian: Gramian) -> Solution:
     return spread / jnp.abs(y).sum()
 
   ones = nonzero.astype(jnp.float32)
-  inverse = pseudo_inverse(gramian.cosines)
+  inverse = pseudo_inverse(gramian.cosines, nonzero)
   y = dot(inverse, ones)
   projections = gramian.product(y)
   # all equal to 1, or to 0

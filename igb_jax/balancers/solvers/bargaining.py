@@ -92,7 +92,7 @@ def nash(gramian: Gramian, leaves: list[Any] | None = None) -> Solution:
     y = scaled(step(state.y, with_ridge(state.y)))
     return _Newton(y, better_of(state.best, judged(y, with_ridge(y))), state.steps + 1)
 
-  def improve(y: jax.Array) -> tuple[Solution, jax.Array]:  # without the ridge
+  def improve(y: jax.Array) -> tuple[Solution, jax.Array]:
     products = Combination.of(jnp.where(nonzero, y, 0.0), given, leaves).products
     products = jnp.where(nonzero, products, y)
     return judged(y, products), step(y, products)
@@ -104,12 +104,16 @@ def nash(gramian: Gramian, leaves: list[Any] | None = None) -> Solution:
     iterate,
     start,
   ).best.weights
-  solution = refine(y, improve)
+  solution = judged(y, gramian.product(y))
+  for _ in range(2):  # without the ridge
+    y = step(solution.weights, gramian.product(solution.weights))
+    solution = better_of(solution, judged(y, gramian.product(y)))
 
   # where some gradients' hull contains zero, their large y have shaken the small ones
   num_shaken = jnp.where(solution.residual > _TOLERANCE, num_tasks, 0)
   y = jax.lax.fori_loop(0, num_shaken, alone, solution.weights)
-  solution = better_of(solution, improve(y)[0])
+  solution = better_of(solution, judged(y, gramian.product(y)))
+  solution = refine(solution.weights, improve)
 
   smallest = jnp.min(gramian.norms, where=nonzero, initial=jnp.inf)
   norms = jnp.where(nonzero, gramian.norms, jnp.where(nonzero.any(), smallest, 1.0))

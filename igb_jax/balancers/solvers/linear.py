@@ -22,42 +22,40 @@ def ridge(num_tasks: int) -> float:
   return 2 * max(num_tasks, 4) * float(jnp.finfo(jnp.float32).eps)
 
 
-def solve(
-  matrix: jax.Array, right: jax.Array, support: jax.Array, refinements: int = 0
-) -> jax.Array:
+def solve(matrix: jax.Array, right: jax.Array, support: jax.Array) -> jax.Array:
   """Solves matrix[S, S] x[S] = right[S]; x is zero outside S.
 
-  The system is solved with a ridge on the diagonal, which iterative refinement removes
-  again in all directions that the matrix has. In those that it lacks (gradients that
-  are linearly dependent) the ridge decides: where the right side has no component x
-  has none, and elsewhere x is large and finite.
+  The system is solved with a ridge on the diagonal. In directions that the matrix lacks
+  (gradients that are linearly dependent) the ridge decides: where the right side has no
+  component x has none, and elsewhere x is large and finite.
 
   Args:
     matrix: f32[K, K], symmetric and positive semi-definite up to rounding, with ones
       or zeros on the diagonal.
     right: f32[K].
     support: bool[K], the set S.
-    refinements: steps of iterative refinement.
   """
   inside = support[:, None] & support
   matrix = jnp.where(inside, matrix, 0.0)
   right = jnp.where(support, right, 0.0)
   added = jnp.where(support, ridge(len(right)), 1.0)
   factor = jsl.cho_factor(matrix + jnp.diag(added), lower=True)
-  x = jsl.cho_solve(factor, right)
-  for _ in range(refinements):
-    x += jsl.cho_solve(factor, right - dot(matrix, x))
-  return x
+  return jsl.cho_solve(factor, right)
 
 
-def pseudo_inverse(matrix: jax.Array) -> jax.Array:
-  """f32[K, K]: the inverse on all directions that are not lost in rounding.
+def pseudo_inverse(matrix: jax.Array, support: jax.Array) -> jax.Array:
+  """The inverse of matrix[S, S] in all directions that are not lost in rounding.
 
   Args:
     matrix: f32[K, K], symmetric and positive semi-definite up to rounding, with ones
       or zeros on the diagonal.
+    support: bool[K], the set S.
+
+  Returns:
+    f32[K, K], zero outside [S, S].
   """
+  matrix = jnp.where(support[:, None] & support, matrix, 0.0)
   values, vectors = jnp.linalg.eigh(matrix)
-  lost = values <= 4 * ridge(len(matrix))  # rounding makes up to half of that
+  lost = values <= 2.5 * ridge(len(matrix))  # rounding makes up to 2 of it
   inverses = jnp.where(lost, 0.0, 1 / jnp.where(lost, 1.0, values))
   return dot(vectors * inverses, vectors.T)

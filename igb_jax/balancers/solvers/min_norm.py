@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from igb_jax.balancers.solvers.combination import Combination, refine
 from igb_jax.balancers.solvers.complementarity import nonnegative
 from igb_jax.balancers.solvers.gramian import Gramian, Solution
-from igb_jax.balancers.solvers.linear import dot, solve
+from igb_jax.balancers.solvers.linear import dot, pseudo_inverse
 
 
 def min_norm(
@@ -51,13 +51,14 @@ def min_norm(
   q = jnp.where(nonzero, smallest / gramian.norms, 0.0)
 
   y, support = nonnegative(gramian, q, nonzero)
+  inverse = pseudo_inverse(gramian.cosines, support)
 
   def improve(y: jax.Array) -> tuple[Solution, jax.Array]:
     products = Combination.of(y, gramian, leaves).products
     # sum_k y_k slack_k = 0, so that slacks that are not negative prove optimality
     slack = products - q * dot(y, products) / dot(y, q)
     residual = jnp.max(-slack, where=nonzero, initial=0.0) / y.sum()
-    change = solve(gramian.cosines, q - products, support, refinements=2)
+    change = dot(inverse, q - products)
     return Solution(y, residual), jnp.maximum(y + change, 0.0)
 
   y, residual = refine(y, improve)

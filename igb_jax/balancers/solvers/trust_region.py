@@ -25,7 +25,7 @@ from igb_jax.balancers.solvers.combination import (
 )
 from igb_jax.balancers.solvers.complementarity import nonnegative
 from igb_jax.balancers.solvers.gramian import Gramian, Solution
-from igb_jax.balancers.solvers.linear import dot, solve
+from igb_jax.balancers.solvers.linear import dot, pseudo_inverse
 
 _MAX_STEPS = 50
 _TOLERANCE = 2e-6
@@ -105,6 +105,17 @@ def trust_region(
       level, *nonnegative(gramian, q_at(level), state.support), state.steps + 1
     )
 
+  end = jax.lax.while_loop(
+    lambda state: (distance(state) > c * (1 + _TOLERANCE)) & (state.steps < _MAX_STEPS),
+    step,
+    _Newton(
+      highest,
+      *nonnegative(gramian, q_at(highest), nonzero),
+      jnp.zeros((), jnp.int32),
+    ),
+  )
+  inverse = pseudo_inverse(gramian.cosines, end.support)
+
   def improve(state: _Newton) -> tuple[Solution, _Newton]:
     moved, products = Combination.of(state.y, gramian, leaves)
     # whatever the solver did, d stays in the ball
@@ -118,23 +129,13 @@ def trust_region(
       jnp.abs(dot(y, slack)) / size**2,
       jnp.where(all_nonzero, gap, 0.0),
     ]
-    level = next_level(state, moved)
-    change = solve(
-      gramian.cosines, q_at(level) - products, state.support, refinements=2
-    )
+    # y^T q is larger where no y meets the demand and the ridge alone bounds y
+    level = next_level(state, jnp.maximum(moved, distance(state)))
+    change = dot(inverse, q_at(level) - products)
     return Solution(y, residual=jnp.stack(failures).max()), state._replace(
       level=level, y=jnp.maximum(state.y + change, 0.0)
     )
 
-  end = jax.lax.while_loop(
-    lambda state: (distance(state) > c * (1 + _TOLERANCE)) & (state.steps < _MAX_STEPS),
-    step,
-    _Newton(
-      highest,
-      *nonnegative(gramian, q_at(highest), nonzero),
-      jnp.zeros((), jnp.int32),
-    ),
-  )
   y, residual = refine(end, improve)
   terms = mean_weights(gramian, present) / jnp.where(has_mean, mean.norm, 1.0) + y
   rounding = _HALF_EPS * jnp.sqrt(dot(terms, terms))
