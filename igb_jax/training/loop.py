@@ -481,7 +481,7 @@ def describe_failure(
     int(step),
     [task_names[k] for k in tasks],
     f"training stopped at step {step}: {what}. The step was not applied. "
-    f"{_last_checkpoint(saved)} {_remedy(losses[tasks])}",
+    f"{_last_checkpoint(saved)} {_remedy(np.asarray(losses)[tasks])}",
   )
 
 
