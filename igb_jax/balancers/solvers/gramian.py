@@ -31,8 +31,6 @@ _TINY = float(jnp.finfo(jnp.float32).tiny)
 _SMALLEST_SQUARE, _LARGEST_SQUARE = 1e-22, 1e30
 _SMALLEST_BLOCK, _MOST_BLOCKS = 2**12, 32
 
-_contract = inner_products
-
 
 class Gramian(NamedTuple):
   """Inner products of K task gradients.
