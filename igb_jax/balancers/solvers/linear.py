@@ -43,19 +43,26 @@ def solve(matrix: jax.Array, right: jax.Array, support: jax.Array) -> jax.Array:
   return jsl.cho_solve(factor, right)
 
 
-def pseudo_inverse(matrix: jax.Array, support: jax.Array) -> jax.Array:
+def pseudo_inverse(
+  matrix: jax.Array, support: jax.Array, *, damped: bool = False
+) -> jax.Array:
   """The inverse of matrix[S, S] in all directions that are not lost in rounding.
 
   Args:
     matrix: f32[K, K], symmetric and positive semi-definite up to rounding, with ones
       or zeros on the diagonal.
     support: bool[K], the set S.
+    damped: the inverse in directions that are lost is that of the smallest eigenvalue
+      that is not, instead of zero.
 
   Returns:
     f32[K, K], zero outside [S, S].
   """
-  matrix = jnp.where(support[:, None] & support, matrix, 0.0)
-  values, vectors = jnp.linalg.eigh(matrix)
-  lost = values <= 2.5 * ridge(len(matrix))  # rounding makes up to 2 of it
-  inverses = jnp.where(lost, 0.0, 1 / jnp.where(lost, 1.0, values))
-  return dot(vectors * inverses, vectors.T)
+  inside = support[:, None] & support
+  values, vectors = jnp.linalg.eigh(jnp.where(inside, matrix, 0.0))
+  smallest = 2.5 * ridge(len(matrix))  # rounding makes up to 2 of them
+  inverses = 1 / jnp.maximum(values, smallest)
+  if not damped:
+    inverses = jnp.where(values > smallest, inverses, 0.0)
+  # eigenvectors of the one block are not exactly zero in the other
+  return jnp.where(inside, dot(vectors * inverses, vectors.T), 0.0)

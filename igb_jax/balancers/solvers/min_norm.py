@@ -51,7 +51,7 @@ def min_norm(
   q = jnp.where(nonzero, smallest / gramian.norms, 0.0)
 
   y, support = nonnegative(gramian, q, nonzero)
-  inverse = pseudo_inverse(gramian.cosines, support)
+  inverse = pseudo_inverse(gramian.cosines, support, damped=True)
 
   def improve(y: jax.Array) -> tuple[Solution, jax.Array]:
     products = Combination.of(y, gramian, leaves).products

@@ -114,7 +114,7 @@ def trust_region(
       jnp.zeros((), jnp.int32),
     ),
   )
-  inverse = pseudo_inverse(gramian.cosines, end.support)
+  inverse = pseudo_inverse(gramian.cosines, end.support, damped=True)
 
   def improve(state: _Newton) -> tuple[Solution, _Newton]:
     moved, products = Combination.of(state.y, gramian, leaves)
