@@ -224,7 +224,7 @@ def test_a_loss_that_is_not_finite_ends_the_run(qm9_dir, tmp_path, capsys):
 @pytest.mark.parametrize(
   ("arguments", "message"),
   [
-    (["--balancer=igbv9"], "unknown balancer 'igbv9'.*known: ew, si"),
+    (["--balancer=igbv9"], "unknown balancer 'igbv9'.*known: dwa, dwalog"),
     (["--balancer=stl"], "'stl' needs task"),
     (["--balancer=ew", "--balancer-options", "window=3"], "no hyper-parameter window"),
     (["--balancer=mgda+pcgrad"], "names two gradient balancers"),

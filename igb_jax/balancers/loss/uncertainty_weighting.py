@@ -21,6 +21,7 @@ Reference: Kendall et al., "Multi-Task Learning Using Uncertainty to Weigh Losse
 Scene Geometry and Semantics", CVPR 2018, section 3.2.
 """
 
+import math
 from typing import Any, NamedTuple
 
 import jax
@@ -132,6 +133,8 @@ def uncertainty_weighting(
   if max_weight is None:
     max_weight = _MAX_WEIGHT_OF_LOG if log else _MAX_WEIGHT
   max_weight = check_positive("max_weight", max_weight)
+  if isinstance(max_weight, float):  # which float32 must be able to hold
+    max_weight = min(max_weight, math.exp(_LARGEST_LOG_VARIANCE))
   optimizer = optax.adam(check_positive("learning_rate", learning_rate), b2=_B2)
 
   def least() -> jax.Array:
