@@ -230,7 +230,7 @@ def test_a_loss_that_is_not_finite_ends_the_run(qm9_dir, tmp_path, capsys):
     (["--balancer=mgda+pcgrad"], "names two gradient balancers"),
     (["--balancer=cagrad", "--balancer-options", "c=-1"], "c must be finite and posit"),
     (["--balancer=mgda", "--balancer-options", "shared=true"], "name of a hyper-para"),
-    (["--balancer=dwa", "--balancer-options", "window=x"], "'x' is no number"),
+    (["--balancer=dwa", "--balancer-options", "window=x"], "window must be an integer, got 'x'"),
     (["--balancer=dwa", "--balancer-options", "window"], "takes NAME=VALUE"),
     (["--balancer=dwa", "--balancer-options", "window=0"], "window must be at least"),
     (["--balancer=dwa", "--balancer-options", "num_tasks=3"], "the name of a hyper-p"),
