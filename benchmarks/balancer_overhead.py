@@ -124,7 +124,9 @@ def qm9_step(name: str, data_dir: Path | None) -> Callable[[], None]:
     plateau=experiment.plateau,
     key=jax.random.key(0),
   )
-  state = state._replace(balancer=at_work(state.balancer))
+  state = state._replace(
+    balancer=state.balancer._replace(loss=at_work(state.balancer.loss))
+  )
   batches = experiment.train_batches(0)
   on_device = [jax.device_put(batches[i]) for i in range(5)]
 

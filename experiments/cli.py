@@ -112,7 +112,7 @@ def balancer_table() -> Table:
       method.kind,
       method.constructor_name,
       method.paper,
-      method.backward_passes,
+      method.traits.backward_passes,
     )
   return table
 

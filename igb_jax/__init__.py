@@ -1,6 +1,7 @@
 """igb_jax: task balancing for multi-task learning in JAX."""
 
 from igb_jax import balancers
+from igb_jax.balanced_grads import value_and_balanced_grad
 from igb_jax.balancers import Balancer, LossBalancer
 from igb_jax.diagnosis import Diagnosis, diagnose
 from igb_jax.task_grads import value_and_task_grads
@@ -11,6 +12,7 @@ __all__ = [
   "LossBalancer",
   "balancers",
   "diagnose",
+  "value_and_balanced_grad",
   "value_and_task_grads",
 ]
 

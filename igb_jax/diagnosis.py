@@ -16,7 +16,8 @@ import numpy as np
 from jax.core import Tracer
 
 from igb_jax.balancers.common import check_losses
-from igb_jax.balancers.gradient.stacked import Shared, TaskGrads
+from igb_jax.balancers.gradient.shared import Shared
+from igb_jax.balancers.gradient.stacked import Stacked, TaskGrads
 from igb_jax.balancers.solvers import Gramian
 
 _LARGE_FACTOR = 10.0  # between scales of tasks, from which the text calls one dominant
@@ -145,7 +146,7 @@ def diagnose(
     )
   num_tasks = len(losses)
   losses = check_losses(losses, num_tasks)
-  gramian = TaskGrads.of(task_grads, num_tasks, shared).gramian()
+  gramian = TaskGrads(Stacked.of(task_grads, num_tasks, shared).pick(True)).gramian()
   known = gramian.nonzero & jnp.isfinite(gramian.norms)
   pairs = known[:, None] & known
   normalised = Gramian(

@@ -62,29 +62,11 @@ def value_and_task_grads(
     >>> print(values, grads["a"], grads["b"])
     [ 6. 10.] [2. 6.] [0. 1.]
   """
-  batch_size = check_count("batch_size", batch_size)
-  if unroll and batch_size > 1:
-    raise ValueError(
-      f"unroll=True is for one task at a time, got batch_size={batch_size}; leave out "
-      "one of the two."
-    )
-  numbers, is_single = _check_argnums(argnums)
+  batch_size = check_passes(batch_size, unroll)
+  numbers, is_single = check_argnums(argnums)
 
   def value_and_grads(*args: Any, **kwargs: Any) -> tuple[Any, Any]:
-    def of_differentiated(*differentiated: Any) -> Any:
-      full = list(args)
-      for number, value in zip(numbers, differentiated, strict=True):
-        full[number] = value
-      result = fun(*full, **kwargs)
-      _check_result(result, has_aux)
-      return result
-
-    differentiated = _differentiated(args, numbers)
-    if has_aux:
-      losses, pull_back, aux = jax.vjp(of_differentiated, *differentiated, has_aux=True)
-    else:
-      losses, pull_back = jax.vjp(of_differentiated, *differentiated)
-      aux = None
+    losses, pull_back, aux = differentiate(fun, numbers, has_aux, args, kwargs)
     grads = pull_back_each(pull_back, losses, batch_size, unroll)
     if is_single:
       (grads,) = grads
@@ -93,7 +75,62 @@ def value_and_task_grads(
   return value_and_grads
 
 
-def _check_argnums(argnums: Any) -> tuple[tuple[int, ...], bool]:
+def check_passes(batch_size: int, unroll: bool | None) -> int:
+  """`batch_size`, where it and `unroll` are what `value_and_task_grads` takes.
+
+  Args:
+    batch_size: tasks at a time.
+    unroll: whether each backward pass is compiled on its own.
+
+  Raises:
+    TypeError: `batch_size` is no integer.
+    ValueError: it is below 1, or above 1 where the passes are to be unrolled.
+  """
+  batch_size = check_count("batch_size", batch_size)
+  if unroll and batch_size > 1:
+    raise ValueError(
+      f"unroll=True is for one task at a time, got batch_size={batch_size}; leave out "
+      "one of the two."
+    )
+  return batch_size
+
+
+def differentiate(
+  fun: Callable[..., Any],
+  numbers: tuple[int, ...],
+  has_aux: bool,
+  args: tuple[Any, ...],
+  kwargs: dict[str, Any],
+) -> tuple[jax.Array, Callable[[jax.Array], tuple[Any, ...]], Any]:
+  """The losses, their pull-back, and what else `fun` returns.
+
+  Args:
+    fun: see `value_and_task_grads`.
+    numbers: which of `args` to differentiate.
+    has_aux: whether `fun` returns a pair.
+    args: of `fun`.
+    kwargs: of `fun`.
+
+  Returns:
+    float[K]; `cotangent float[K] -> gradients`, a tuple of one tree for each of
+    `numbers`; and aux, or None.
+  """
+
+  def of_differentiated(*differentiated: Any) -> Any:
+    full = list(args)
+    for number, value in zip(numbers, differentiated, strict=True):
+      full[number] = value
+    result = fun(*full, **kwargs)
+    _check_result(result, has_aux)
+    return result
+
+  differentiated = _differentiated(args, numbers)
+  if has_aux:
+    return jax.vjp(of_differentiated, *differentiated, has_aux=True)
+  return *jax.vjp(of_differentiated, *differentiated), None
+
+
+def check_argnums(argnums: Any) -> tuple[tuple[int, ...], bool]:
   """Its integers, and whether it was one alone, NumPy's included."""
   try:
     return (operator.index(argnums),), True

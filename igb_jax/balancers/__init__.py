@@ -9,10 +9,13 @@ the problems that gradient balancers solve.
 from igb_jax.balancers import sac as sac
 from igb_jax.balancers import solvers as solvers
 from igb_jax.balancers.gradient.cagrad import cagrad as cagrad
+from igb_jax.balancers.gradient.graddrop import graddrop as graddrop
 from igb_jax.balancers.gradient.imtl_g import imtl_g as imtl_g
 from igb_jax.balancers.gradient.mgda import mgda as mgda
+from igb_jax.balancers.gradient.moco import moco as moco
 from igb_jax.balancers.gradient.nash_mtl import nash_mtl as nash_mtl
 from igb_jax.balancers.gradient.pcgrad import pcgrad as pcgrad
+from igb_jax.balancers.gradient.weighting import weighting as weighting
 from igb_jax.balancers.loss.dynamic_weight_average import (
   dynamic_weight_average as dynamic_weight_average,
 )
@@ -30,4 +33,5 @@ from igb_jax.balancers.loss.uncertainty_weighting import (
 from igb_jax.balancers.registry import create as create
 from igb_jax.balancers.registry import names as names
 from igb_jax.balancers.types import Balancer as Balancer
+from igb_jax.balancers.types import BalancerState as BalancerState
 from igb_jax.balancers.types import LossBalancer as LossBalancer

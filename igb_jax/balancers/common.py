@@ -77,6 +77,23 @@ def check_positive(
   return number
 
 
+def check_fraction(name: str, value: Any) -> float | jax.Array:
+  """Returns `value` if it is a number from 0 to 1; see `check_positive`.
+
+  Args:
+    name: what the value is called in the error.
+    value: the number to check.
+
+  Raises:
+    TypeError: `value` is no real number, nor an array of one.
+    ValueError: `value` is not from 0 to 1.
+  """
+  number = check_positive(name, value, or_zero=True)
+  if isinstance(number, float) and number > 1:
+    raise ValueError(f"{name} must be from 0 to 1, got {value}.")
+  return number
+
+
 def check_one_of(name: str, value: Any, allowed: Sequence[str]) -> str:
   """Returns `value` if it is one of the words that are allowed.
 

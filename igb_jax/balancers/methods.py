@@ -19,13 +19,23 @@ class LossTraits(NamedTuple):
   """What tests and tables need to know of a loss balancer.
 
   Attributes:
+    forward_passes: how many a step takes, of the whole net.
+    backward_passes: how many a step takes: "1", or "heads" for one more pass a task
+      through the heads alone.
     draws: whether it draws random numbers, so that `init` needs a key.
+    equivariant: whether permuted tasks get permuted weights.
+    scale_invariant: whether the direction of the summed gradient stays as it is where
+      one loss is multiplied by a constant from the first step on.
     takes_log: whether it weighs the logarithms of the losses.
     normalised: whether the weights sum to the number of tasks.
     ties_tasks: whether the weight of a task depends on the losses of others.
   """
 
+  forward_passes: int
+  backward_passes: Literal["1", "heads"]
   draws: bool
+  equivariant: bool
+  scale_invariant: bool
   takes_log: bool
   normalised: bool
   ties_tasks: bool
@@ -35,13 +45,27 @@ class GradientTraits(NamedTuple):
   """What tests and tables need to know of a gradient balancer.
 
   Attributes:
+    forward_passes: how many a step takes, of the whole net.
+    backward_passes: how many a step takes: "K", one a task.
     draws: whether it draws random numbers.
+    equivariant: whether permuted tasks give the same result.
+    degree: p, where c times all task gradients give c^p times the result; None where
+      the length of the result depends on c in another way.
+    scale_invariant: whether the direction of the result stays as it is where one
+      task's gradient is multiplied by a constant.
+    gramian_only: whether it needs no more of the task gradients than their Gramian.
     solves: whether it solves a problem, whose `residual` the state keeps.
     avoids_conflict: whether the result has no negative product with any task gradient.
     heads: what leaves that are not shared get: the weighted or the plain sum.
   """
 
+  forward_passes: int
+  backward_passes: Literal["K"]
   draws: bool
+  equivariant: bool
+  degree: float | None
+  scale_invariant: bool
+  gramian_only: bool
   solves: bool
   avoids_conflict: bool
   heads: Literal["weighted", "summed"]
@@ -74,15 +98,16 @@ class Method(NamedTuple):
     return getattr(self.constructor, "func", self.constructor).__name__
 
   @property
-  def backward_passes(self) -> str:
-    """How many a step takes: "1", or "K" for K tasks.
+  def summary(self) -> str:
+    """What it does, in a sentence: the first line of the constructor's docstring.
 
     Example:
       >>> from igb_jax import balancers
-      >>> METHODS["igbv1"].backward_passes, METHODS["mgda"].backward_passes
-      ('1', 'K')
+      >>> METHODS["mgda"].summary
+      'Follows the shortest vector in the convex hull of the task gradients.'
     """
-    return {"loss": "1", "gradient": "K"}[self.kind]
+    made = getattr(self.constructor, "func", self.constructor)
+    return (made.__doc__ or "").partition("\n")[0]
 
 
 # Loss balancers first, each kind in the order of the alphabet.

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-from igb_jax.balancers.gradient.stacked import Shared
+from igb_jax.balancers.gradient.shared import Shared
 from igb_jax.balancers.methods import ALIASES, METHODS, Kind
 from igb_jax.balancers.types import Balancer
 

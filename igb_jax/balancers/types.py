@@ -17,10 +17,11 @@ A loss balancer made with `absent="remember"` weighs the others as if each absen
 still had its latest valid loss, so that tasks that come one a batch are balanced too.
 """
 
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, cast
 
 import jax
-import optax
+
+from igb_jax.balancers.gradient.base import GradientBalancer, GradientState
 
 
 class InitFn(Protocol):
@@ -103,6 +104,18 @@ class LossBalancer(NamedTuple):
   update: UpdateFn
 
 
+class BalancerState(NamedTuple):
+  """State of a `Balancer`.
+
+  Attributes:
+    loss: of the loss balancer; None without one.
+    gradient: of the gradient balancer; None without one.
+  """
+
+  loss: Any
+  gradient: GradientState | None
+
+
 class Balancer(NamedTuple):
   """A combination made by `create`: what weighs losses, what combines gradients.
 
@@ -113,4 +126,37 @@ class Balancer(NamedTuple):
   """
 
   loss: LossBalancer | None
-  gradient: optax.GradientTransformationExtraArgs | None
+  gradient: GradientBalancer | None
+
+  def init(self, params: Any, key: jax.Array | None = None) -> BalancerState:
+    """The state of both parts before the first step, as one pytree.
+
+    Args:
+      params: the parameters, of which a gradient balancer asks which are shared.
+      key: a PRNG key; a balancer that draws no random numbers ignores it.
+
+    Raises:
+      TypeError: a part of `shared` is no bool.
+      ValueError: a part draws random numbers and `key` is None, or `shared` does not
+        fit the parameters or shares none of them.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from igb_jax import balancers
+      >>> balancer = balancers.create("rlw+pcgrad", num_tasks=3)
+      >>> state = balancer.init({"w": jnp.zeros(2)}, jax.random.key(0))
+      >>> state.loss.weights.shape, state.gradient.weights.shape
+      ((3,), (3,))
+    """
+    keys = (None, None) if key is None else jax.random.split(key)
+    loss = gradient = None
+    if self.loss is not None:
+      loss = self.loss.init(keys[0])
+    if self.gradient is not None:
+      if self.gradient.draws and key is None:
+        raise ValueError(
+          "the gradient balancer draws random numbers: init needs a key, e.g. "
+          "init(params, jax.random.key(0)), got None."
+        )
+      gradient = cast(Any, self.gradient.init)(params, keys[1])
+    return BalancerState(loss, gradient)

@@ -7,7 +7,9 @@ from typing import Any
 from igb_jax import balancers
 from igb_jax.balancers.registry import names_of
 from igb_jax.training.experiment import Metric
-from igb_jax.training.step import SHARED
+
+# The nets' parameters are divided so at the top level.
+_SHARED = {"shared": True, "heads": False}
 
 
 def make_balancer(
@@ -46,7 +48,7 @@ def make_balancer(
     spec,
     num_tasks=num_tasks,
     steps_per_epoch=steps_per_epoch,
-    shared=SHARED,
+    shared=_SHARED,
     **hyperparameters,
   )
   if balancer.loss is None:

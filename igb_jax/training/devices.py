@@ -401,11 +401,11 @@ class Devices:
     }
     return jax.tree.map(lambda leaf: self.whole, state)._replace(**divided)
 
-  def _over_model(self, leaf: Any, first: int = 0) -> NamedSharding:
-    """Where a leaf goes, of which only the axes from `first` on count."""
+  def _over_model(self, leaf: Any) -> NamedSharding:
+    """Where a leaf goes."""
     count, shape = self.mesh.shape["model"], leaf.shape
-    axes = [axis for axis in range(first, len(shape)) if shape[axis] % count == 0]
-    if count == 1 or math.prod(shape[first:]) < _LEAST_SHARDED or not axes:
+    axes = [axis for axis in range(len(shape)) if shape[axis] % count == 0]
+    if count == 1 or math.prod(shape) < _LEAST_SHARDED or not axes:
       return self.whole
     longest = max(axes, key=lambda axis: shape[axis])
     return NamedSharding(self.mesh, PartitionSpec(*[None] * longest, "model"))
@@ -417,11 +417,11 @@ class Devices:
     def constrain_state(state: TrainState) -> TrainState:
       return jax.lax.with_sharding_constraint(state, self.shardings(state))
 
-    def constrain_task_grads(task_grads: Any) -> Any:
-      shardings = jax.tree.map(lambda leaf: self._over_model(leaf, 1), task_grads)
-      return jax.lax.with_sharding_constraint(task_grads, shardings)
+    def constrain_params(params: Any) -> Any:
+      shardings = jax.tree.map(self._over_model, params)
+      return jax.lax.with_sharding_constraint(params, shardings)
 
-    return Placement(constrain_state, constrain_task_grads)
+    return Placement(constrain_state, constrain_params)
 
   def put_state(self, state: TrainState) -> TrainState:
     """The state on the devices.

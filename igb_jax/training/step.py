@@ -19,10 +19,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from igb_jax.balancers import Balancer, LossBalancer
-from igb_jax.balancers.common import all_finite, is_inexact, key_data
-from igb_jax.balancers.solvers import Gramian
-from igb_jax.task_grads import pull_back_each
+from igb_jax.balanced_grads import balanced_grad
+from igb_jax.balancers import Balancer, BalancerState
+from igb_jax.balancers.common import all_finite, is_inexact
+from igb_jax.balancers.gradient.base import GradientState
 
 Params = Any
 Batch = Any
@@ -52,18 +52,14 @@ class Placement(NamedTuple):
 
   Attributes:
     state: constrains a `TrainState`.
-    task_grads: constrains the task gradients, leaves [K, ...].
+    params: constrains the parameters, and with them every gradient in them.
   """
 
   state: Callable[[Any], Any] = lambda state: state
-  task_grads: Callable[[Any], Any] = lambda task_grads: task_grads
+  params: Callable[[Any], Any] = lambda params: params
 
 
 ANYWHERE = Placement()
-
-
-# Which parameters a gradient balancer in this step must take as shared.
-SHARED = {"shared": True, "heads": False}
 
 
 class GradientSums(NamedTuple):
@@ -106,25 +102,26 @@ class GradientSums(NamedTuple):
       steps=jnp.zeros((), jnp.int32),
     )
 
-  def plus(self, state: Any, present: jax.Array | None = None) -> "GradientSums":
+  def plus(
+    self, state: GradientState, present: jax.Array | None = None
+  ) -> "GradientSums":
     """Takes one more step in.
 
     Args:
       state: of the gradient balancer, after the step.
       present: bool[K], the tasks of the step; None for all.
     """
-    gramian: Gramian = state.gramian
+    gramian = state.gramian
     # of an absent task the Gramian, which may be an earlier step's, has zeros
     in_gramian = None if present is None else gramian.nonzero
     seen = jnp.ones(len(gramian.norms), bool) if in_gramian is None else in_gramian
-    residual = getattr(state, "residual", jnp.zeros((), jnp.float32))  # pcgrad: none
     sums = GradientSums(
       weights=self.weights + state.weights,
       cosines=self.cosines + gramian.cosines,
       conflicts=self.conflicts + gramian.conflict_share(in_gramian),
       log_condition=self.log_condition + jnp.log(gramian.condition_number(in_gramian)),
-      residual=self.residual + residual,
-      worst_residual=jnp.maximum(self.worst_residual, residual),
+      residual=self.residual + state.residual,
+      worst_residual=jnp.maximum(self.worst_residual, state.residual),
       pairs=self.pairs + (seen[:, None] & seen),
       steps=self.steps + 1,
     )
@@ -179,8 +176,7 @@ class TrainState(NamedTuple):
     variables: what else the net keeps and gradients do not reach, such as batch
       statistics; None if there is nothing.
     optimizer: state of the optax optimiser.
-    balancer: state of the loss balancer.
-    gradient_balancer: state of the gradient balancer, or None.
+    balancer: state of the balancer, its loss and its gradient part.
     plateau: state of what lowers the learning rate from epoch to epoch,
       `optax.contrib.reduce_on_plateau` or `halve_every`; its field `scale` multiplies
       the updates.
@@ -193,8 +189,7 @@ class TrainState(NamedTuple):
   params: Params
   variables: Variables
   optimizer: optax.OptState
-  balancer: Any
-  gradient_balancer: Any
+  balancer: BalancerState
   plateau: Any
   sums: EpochSums
   failure: Failure
@@ -212,7 +207,7 @@ def init_state(
   """The state before the first step.
 
   Args:
-    params: initial parameters; with a gradient balancer a dict of `shared` and `heads`.
+    params: initial parameters.
     balancer: the balancer, see `make_train_step`.
     optimizer: the optax optimiser.
     plateau: what lowers the learning rate from epoch to epoch.
@@ -220,33 +215,13 @@ def init_state(
     variables: what else the net keeps.
 
   Raises:
-    ValueError: the balancer has no loss part, or its gradient part takes the heads as
-      shared, or `params` are not divided into `shared` and `heads` for it.
+    ValueError: the balancer has no loss part, or its gradient part takes other
+      parameters as shared than there are.
   """
-  loss_key, gradient_key = jax.random.split(key)
-  balancer_state = _loss_part(balancer).init(loss_key)
-  num_tasks = len(balancer_state.weights)
-  gradient_state = gradient_sums = None
-  if balancer.gradient is not None:
-    if not isinstance(params, dict) or set(params) != set(SHARED):
-      found = sorted(params) if isinstance(params, dict) else type(params)
-      raise ValueError(
-        "a gradient balancer needs parameters divided at the top level into 'shared' "
-        f"and 'heads', got {found}."
-      )
-    gradient_sums = GradientSums.zeros(num_tasks)
-    # the heads have the identity in their place, see _balanced
-    stand_in = {"shared": params["shared"], "heads": jnp.zeros(num_tasks)}
-    gradient_state: Any = balancer.gradient.init(stand_in)
-    probe = {"shared": jnp.zeros((num_tasks, 1)), "heads": jnp.eye(num_tasks)}
-    _, after_probe = cast(Any, balancer.gradient.update(probe, gradient_state))
-    if after_probe.gramian.norms.any():
-      raise ValueError(
-        f"the gradient balancer must be made with shared={SHARED}, so that the heads "
-        "do not enter its Gramian."
-      )
-    if hasattr(gradient_state, "key"):
-      gradient_state = gradient_state._replace(key=key_data(gradient_key, "the step"))
+  _check_loss_part(balancer)
+  balancer_state = balancer.init(params, key)
+  num_tasks = len(balancer_state.loss.weights)
+  has_gradient = balancer_state.gradient is not None
   return TrainState(
     step=jnp.zeros((), jnp.int32),
     skips_in_a_row=jnp.zeros((), jnp.int32),
@@ -255,7 +230,6 @@ def init_state(
     variables=jax.tree.map(jnp.copy, variables),
     optimizer=jax.tree.map(jnp.copy, optimizer.init(params)),
     balancer=balancer_state,
-    gradient_balancer=gradient_state,
     plateau=plateau.init(params),
     sums=EpochSums(
       steps=jnp.zeros((), jnp.int32),
@@ -263,7 +237,7 @@ def init_state(
       present=jnp.zeros(num_tasks, jnp.int32),
       losses=jnp.zeros(num_tasks, jnp.float32),
       weights=jnp.zeros(num_tasks, jnp.float32),
-      gradient=gradient_sums,
+      gradient=GradientSums.zeros(num_tasks) if has_gradient else None,
     ),
     failure=Failure(
       step=jnp.full((), -1, jnp.int32),
@@ -288,9 +262,8 @@ def make_train_step(
   Args:
     losses_of: `(params, batch) -> f32[K]`, the task losses, or with `stateful`
       `(params, variables, batch) -> (f32[K], variables)`.
-    balancer: its loss part gets the extra argument `learning_rate_ratio`, initial /
-      current learning rate. Its gradient part, if any, must have been made with
-      `shared=SHARED`; it sees the gradients of the weighted losses.
+    balancer: gets the extra argument `learning_rate_ratio`, initial / current learning
+      rate. A gradient part sees the gradients of the weighted losses.
     optimizer: the optax optimiser, at the initial learning rate.
     stateful: whether the net keeps variables, such as batch statistics.
     present_of: `batch -> bool[K]`, which tasks a batch has labels for; None where all
@@ -306,41 +279,30 @@ def make_train_step(
   Raises:
     ValueError: the balancer has no loss part.
   """
-  loss_balancer = _loss_part(balancer)
+  _check_loss_part(balancer)
+
+  def placed(params: Params, variables: Variables, batch: Batch) -> Any:
+    params = placement.params(params)
+    if stateful:
+      return cast(Any, losses_of)(params, variables, batch)
+    return cast(Any, losses_of)(params, batch), variables
+
+  balanced = balanced_grad(placed, balancer, has_aux=True)
 
   def step(state: TrainState, batch: Batch) -> TrainState:
     present = None if present_of is None else present_of(batch)
-
-    def weighted_losses(params):
-      variables = state.variables
-      if stateful:
-        losses, variables = cast(Any, losses_of)(params, variables, batch)
-      else:
-        losses = cast(Any, losses_of)(params, batch)
-      weighted, balancer_state = loss_balancer.update(
-        losses,
-        state.balancer,
-        present=present,
-        learning_rate_ratio=1 / state.plateau.scale,
-      )
-      return weighted, (losses.astype(jnp.float32), balancer_state, variables)
-
-    weighted, pull_back, (losses, balancer_state, variables) = jax.vjp(
-      weighted_losses, state.params, has_aux=True
+    losses, weighted, variables, gradient, balancer_state = balanced(
+      state.params,
+      state.variables,
+      batch,
+      state=state.balancer,
+      present=present,
+      learning_rate_ratio=1 / state.plateau.scale,
     )
-    gradient_state, gradient_sums = state.gradient_balancer, state.sums.gradient
-    if balancer.gradient is None or gradient_sums is None:
-      (gradient,) = pull_back(jnp.ones_like(weighted))
-    else:
-      gradient, gradient_state = _balanced(
-        balancer.gradient.update,
-        pull_back,
-        weighted,
-        gradient_state,
-        present,
-        placement.task_grads,
-      )
-      gradient_sums = gradient_sums.plus(gradient_state, present)
+    losses = losses.astype(jnp.float32)
+    gradient_sums = state.sums.gradient
+    if gradient_sums is not None and balancer_state.gradient is not None:
+      gradient_sums = gradient_sums.plus(balancer_state.gradient, present)
     updates, optimizer_state = optimizer.update(gradient, state.optimizer, state.params)
     updates = jax.tree.map(lambda update: state.plateau.scale * update, updates)
 
@@ -359,13 +321,12 @@ def make_train_step(
       variables=variables,
       optimizer=optimizer_state,
       balancer=balancer_state,
-      gradient_balancer=gradient_state,
       plateau=state.plateau,
       sums=state.sums._replace(
         steps=state.sums.steps + 1,
         present=state.sums.present + there,
         losses=state.sums.losses + jnp.where(there, losses, 0.0),
-        weights=state.sums.weights + balancer_state.weights,
+        weights=state.sums.weights + balancer_state.loss.weights,
         gradient=gradient_sums,
       ),
       failure=state.failure,
@@ -382,13 +343,12 @@ def make_train_step(
   return jax.jit(step, donate_argnums=0)
 
 
-def _loss_part(balancer: Balancer) -> LossBalancer:
+def _check_loss_part(balancer: Balancer) -> None:
   if balancer.loss is None:
     raise ValueError(
       "the training step needs a loss balancer; beside a gradient balancer alone put "
       "balancers.equal(num_tasks)."
     )
-  return balancer.loss
 
 
 def _where_finite_before(before: Any, after: Any) -> Any:
@@ -398,40 +358,3 @@ def _where_finite_before(before: Any, after: Any) -> Any:
     return jnp.where(jnp.isfinite(old), new, 0) if is_inexact(old) else new
 
   return jax.tree.map(of_leaf, before, after)
-
-
-def _balanced(
-  update: Callable[..., tuple[Any, Any]],
-  pull_back: Callable[[jax.Array], tuple[Any]],
-  weighted: jax.Array,
-  state: Any,
-  present: jax.Array | None,
-  place: Callable[[Any], Any],
-) -> tuple[Any, Any]:
-  """The balanced gradient, by K backward passes, or by one where the weights are held.
-
-  The gradients of the heads are never stacked. A balancer combines whatever is not
-  shared linearly, so that it is given the identity in their place and returns the
-  weights with which they are to be summed, in one more pass through the heads alone.
-  """
-
-  def every_task():
-    task_grads = pull_back_each(lambda v: pull_back(v)[0]["shared"], weighted)
-    task_grads = place(task_grads)
-    identity = jnp.eye(len(weighted), dtype=jnp.float32)
-    stand_in: Any = {"shared": task_grads, "heads": identity}
-    combined, new = update(stand_in, state, present=present)
-    (gradient,) = pull_back(combined["heads"].astype(weighted.dtype))
-    return {"shared": combined["shared"], "heads": gradient["heads"]}, new
-
-  def held_weights():
-    held = state.held if present is None else jnp.where(present, state.held, 0.0)
-    (gradient,) = pull_back(held.astype(weighted.dtype))
-    stand_in = {"shared": gradient["shared"], "heads": held}
-    combined, new = update(stand_in, state, present=present, combined=True)
-    return {"shared": combined["shared"], "heads": gradient["heads"]}, new
-
-  steps_left = getattr(state, "steps_left", None)
-  if steps_left is None:
-    return every_task()
-  return jax.lax.cond(steps_left == 0, every_task, held_weights)

@@ -4,8 +4,9 @@ import pytest
 
 from igb_jax import balancers
 from igb_jax.balancers import methods
+from igb_jax.balancers.methods import METHODS
 
-TRAITS = {"draws": False, "solves": True, "avoids_conflict": True, "heads": "weighted"}
+TRAITS = METHODS["mgda"].traits._asdict()
 
 
 @pytest.fixture

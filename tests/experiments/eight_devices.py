@@ -154,7 +154,7 @@ def test_the_gramian_is_of_the_global_gradients(make):
   state = experiment.init_state()
   params = jax.device_get(state.params)
   (batch,) = experiment.epoch_batches(0)
-  found = jax.device_get(experiment.step(state, batch)).gradient_balancer.gramian
+  found = jax.device_get(experiment.step(state, batch)).balancer.gradient.gramian
 
   def gramian(batch) -> np.ndarray:
     _, grads = value_and_task_grads(experiment.losses_of)(params, batch)

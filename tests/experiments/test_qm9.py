@@ -163,10 +163,10 @@ def test_igbv2_learns_and_acts_within_a_run(qm9_dir, tmp_path, capsys):
   assert restored is not None
   state, progress = restored
   epoch = len(progress["records"]) - 1
-  assert state.balancer.step == 5 * (epoch + 1)
-  assert state.balancer.replay.size == max(0, 5 * (epoch - 1))
-  assert (state.balancer.agent.actor_optimizer[0].count > 0) == (epoch >= 3)
-  assert state.balancer.num_nonfinite == state.balancer.num_rejected == 0
+  assert state.balancer.loss.step == 5 * (epoch + 1)
+  assert state.balancer.loss.replay.size == max(0, 5 * (epoch - 1))
+  assert (state.balancer.loss.agent.actor_optimizer[0].count > 0) == (epoch >= 3)
+  assert state.balancer.loss.num_nonfinite == state.balancer.loss.num_rejected == 0
 
 
 def test_same_seed_same_numbers(qm9_dir, tmp_path):
@@ -230,7 +230,10 @@ def test_a_loss_that_is_not_finite_ends_the_run(qm9_dir, tmp_path, capsys):
     (["--balancer=mgda+pcgrad"], "names two gradient balancers"),
     (["--balancer=cagrad", "--balancer-options", "c=-1"], "c must be finite and posit"),
     (["--balancer=mgda", "--balancer-options", "shared=true"], "name of a hyper-para"),
-    (["--balancer=dwa", "--balancer-options", "window=x"], "window must be an integer, got 'x'"),
+    (
+      ["--balancer=dwa", "--balancer-options", "window=x"],
+      "window must be an integer, got 'x'",
+    ),
     (["--balancer=dwa", "--balancer-options", "window"], "takes NAME=VALUE"),
     (["--balancer=dwa", "--balancer-options", "window=0"], "window must be at least"),
     (["--balancer=dwa", "--balancer-options", "num_tasks=3"], "the name of a hyper-p"),

@@ -7,7 +7,7 @@ import optax
 import pytest
 
 from igb_jax import balancers
-from igb_jax.training.step import SHARED, init_state, make_train_step
+from igb_jax.training.step import init_state, make_train_step
 
 from . import problem
 
@@ -34,7 +34,7 @@ def test_sums_losses_and_weights():
   for batch in problem.batches():
     losses.append(problem.losses_of(state.params, batch))
     state = step(state, batch)
-    weights.append(np.array(state.balancer.weights))
+    weights.append(np.array(state.balancer.loss.weights))
   np.testing.assert_allclose(state.sums.losses, np.sum(losses, axis=0), 1e-6)
   np.testing.assert_allclose(state.sums.weights, np.sum(weights, axis=0), 1e-6)
 
@@ -229,7 +229,7 @@ def test_a_batch_without_a_tasks_labels_trains_the_others(spec):
     state = step(state, batch)
     changed = (state.params["x"] != before.params["x"]).all(axis=1)
     assert changed.tolist() == [True, not np.isnan(batch[1]), True]
-    assert (state.balancer.weights[1] == 0) == np.isnan(batch[1])
+    assert (state.balancer.loss.weights[1] == 0) == np.isnan(batch[1])
   assert state.failure.step == -1
   assert state.sums.present.tolist() == [6, 2, 6]
   assert np.isfinite(state.sums.losses).all()
@@ -329,7 +329,11 @@ def test_lowers_for_every_platform(spec, platform):
 @pytest.mark.parametrize("spec", ["ew", "uw", "igbv1", "igbv1+nashmtl"])
 def test_compiles_once_for_losses_in_float64(spec, options):
   balancer = balancers.create(
-    spec, num_tasks=2, steps_per_epoch=2, shared=SHARED, **options
+    spec,
+    num_tasks=2,
+    steps_per_epoch=2,
+    shared={"shared": True, "heads": False},
+    **options,
   )
   optimizer, plateau = optax.sgd(0.1), optax.contrib.reduce_on_plateau()
   with jax.enable_x64(True):

@@ -18,67 +18,47 @@ gradients themselves, not from their Gramian, where gradients that nearly cancel
 little but rounding.
 """
 
-from typing import Any, NamedTuple
-
 import jax
 import jax.numpy as jnp
-import optax
 
-from igb_jax.balancers.common import check_count, check_positive
-from igb_jax.balancers.gradient.stacked import (
-  Shared,
-  TaskGrads,
-  check_shared,
-  transformation,
-)
+from igb_jax.balancers.common import check_positive
+from igb_jax.balancers.gradient.base import GradientBalancer
+from igb_jax.balancers.gradient.shared import Shared
+from igb_jax.balancers.gradient.stacked import TaskGrads
+from igb_jax.balancers.gradient.weighting import weighting
 from igb_jax.balancers.methods import method
-from igb_jax.balancers.solvers import Gramian, Mean, trust_region
-
-
-class CAGradState(NamedTuple):
-  """State of `cagrad`.
-
-  Attributes:
-    weights: f32[K], of the gradients in the result, for the shared leaves; 0 for a
-      task that was absent.
-    residual: f32[], see `igb_jax.balancers.solvers.trust_region`.
-    gramian: of the latest shared gradients.
-  """
-
-  weights: jax.Array
-  residual: jax.Array
-  gramian: Gramian
+from igb_jax.balancers.solvers import Gramian, Mean, Solution, trust_region
 
 
 @method(
   "cagrad",
   "gradient",
   paper="Liu et al., NeurIPS 2021",
+  forward_passes=1,
+  backward_passes="K",
   draws=False,
+  equivariant=True,
+  degree=1,
+  scale_invariant=False,
+  gramian_only=True,
   solves=True,
   avoids_conflict=False,
   heads="summed",
 )
 def cagrad(
-  num_tasks: int, *, c: jax.typing.ArrayLike = 0.4, shared: Shared = None
-) -> optax.GradientTransformationExtraArgs:
+  num_tasks: int,
+  *,
+  c: jax.typing.ArrayLike = 0.4,
+  shared: Shared = None,
+  update_every: int = 1,
+) -> GradientBalancer:
   """Improves the worst task as far as a ball round the mean gradient allows.
 
   Args:
-    num_tasks: K, the number of tasks.
+    num_tasks: K.
     c: radius of the ball in units of |g_0|; 0 gives the plain sum.
-    shared: which leaves enter the Gramian: a predicate on the key path, a pytree of
-      bools like the parameters or a prefix of one, or None for all. The other leaves
-      get the plain sum.
-
-  Returns:
-    An optax transformation of task gradients, leaves float[K, ...], into one gradient;
-    state `CAGradState`.
-
-  Raises:
-    TypeError: `num_tasks` is no integer, `c` no number, or a part of `shared` no bool.
-    ValueError: `num_tasks` is below 1, `c` negative or not finite, `shared` does not
-      fit or shares nothing, or a leaf has no leading axis K.
+    shared: see `weighting`.
+    update_every: see `weighting`.
 
   Example:
     >>> balancer = cagrad(num_tasks=2)
@@ -88,35 +68,19 @@ def cagrad(
     >>> print([f"{value:.3f}" for value in gradient["x"]])
     ['1.633', '1.724']
   """
-  num_tasks = check_count("num_tasks", num_tasks)
   c = check_positive("c", c, or_zero=True)
 
-  def init(params: optax.Params) -> CAGradState:
-    check_shared(shared, params)
-    return CAGradState(
-      weights=jnp.ones(num_tasks, jnp.float32),
-      residual=jnp.zeros((), jnp.float32),
-      gramian=Gramian.zeros(num_tasks),
-    )
-
-  def update(
-    task_grads: optax.Updates,
-    state: optax.OptState,
-    params: optax.Params | None,
-    present: jax.Array | None,
-    **extra: Any,
-  ) -> tuple[optax.Updates, CAGradState]:
-    del state, extra
-    grads = TaskGrads.of(task_grads, num_tasks, shared, present, params)
-    gramian = grads.gramian()
-    mean = Mean.of(grads.shared, gramian, present)
+  def rule(grads: TaskGrads, gramian: Gramian) -> Solution:
+    mean = Mean.of(grads.shared, gramian, grads.present)
     # c may be traced; the problem has no ball where it is 0
     radius = jnp.where(c > 0, c, 1.0).astype(jnp.float32)
-    solution = trust_region(gramian, mean, radius, present, grads.shared)
-    weights, residual = (jnp.where(c > 0, part, 0.0) for part in solution)
-    weights = (1 + grads.num_present * weights) / (1 + c**2)
-    return grads.sum(weights, jnp.ones_like(weights)), CAGradState(
-      weights, residual, gramian
+    solution = trust_region(gramian, mean, radius, grads.present, grads.shared)
+    w = jnp.where(c > 0, solution.weights, 0.0)
+    return Solution(
+      weights=(1 + grads.num_present * w) / (1 + c**2),
+      residual=jnp.where(c > 0, solution.residual, 0.0),
     )
 
-  return transformation(num_tasks, init, update)
+  return weighting(
+    num_tasks, rule, shared=shared, update_every=update_every, heads="summed"
+  )

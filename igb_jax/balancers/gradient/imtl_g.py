@@ -17,19 +17,13 @@ the cosines have none. Both have weights of either sign, and grow without bound 
 sum_k y_k / |g_k| is zero; here that sum counts as no smaller than 1e-6 of its terms.
 """
 
-from typing import Any, NamedTuple
-
 import jax
 import jax.numpy as jnp
-import optax
 
-from igb_jax.balancers.common import check_count
-from igb_jax.balancers.gradient.stacked import (
-  Shared,
-  TaskGrads,
-  check_shared,
-  transformation,
-)
+from igb_jax.balancers.gradient.base import GradientBalancer
+from igb_jax.balancers.gradient.shared import Shared
+from igb_jax.balancers.gradient.stacked import TaskGrads
+from igb_jax.balancers.gradient.weighting import weighting
 from igb_jax.balancers.methods import method
 from igb_jax.balancers.solvers import (
   Combination,
@@ -44,53 +38,36 @@ _SMALLEST_SUM = 1e-6
 _ROUNDING = 5e-6  # of differences of projections, relative to sum_k |y_k|
 
 
-class IMTLGState(NamedTuple):
-  """State of `imtl_g`.
-
-  Attributes:
-    weights: f32[K], a; they sum to 1 (to less where they would grow without bound).
-      A task that was absent has 0.
-    residual: f32[], largest minus smallest <d, u_k>, relative to sum_k |a_k| |g_k|.
-    gramian: of the latest shared gradients.
-  """
-
-  weights: jax.Array
-  residual: jax.Array
-  gramian: Gramian
-
-
 @method(
   "imtlg",
   "gradient",
   paper="Liu et al., ICLR 2021",
   alias="imtl",
+  forward_passes=1,
+  backward_passes="K",
   draws=False,
+  equivariant=True,
+  degree=1,
+  scale_invariant=True,
+  gramian_only=True,
   solves=True,
   avoids_conflict=False,
   heads="weighted",
 )
 def imtl_g(
-  num_tasks: int, *, shared: Shared = None
-) -> optax.GradientTransformationExtraArgs:
+  num_tasks: int, *, shared: Shared = None, update_every: int = 1
+) -> GradientBalancer:
   """Follows the direction with equal projections on all task gradients.
 
-  Tasks whose shared gradient is zero share the whole weight, the limit of a gradient
-  that becomes small.
+  The weights sum to 1, or to less where they would grow without bound. Tasks whose
+  shared gradient is zero share the whole weight, the limit of a gradient that becomes
+  small. The residual is the largest minus the smallest <d, u_k>, relative to
+  sum_k |a_k| |g_k|.
 
   Args:
-    num_tasks: K, the number of tasks.
-    shared: which leaves enter the Gramian: a predicate on the key path, a pytree of
-      bools like the parameters or a prefix of one, or None for all. The other leaves
-      get the same weighted sum.
-
-  Returns:
-    An optax transformation of task gradients, leaves float[K, ...], into one gradient;
-    state `IMTLGState`.
-
-  Raises:
-    TypeError: `num_tasks` is no integer, or a part of `shared` no bool.
-    ValueError: `num_tasks` is below 1, `shared` does not fit or shares nothing, or a
-      leaf has no leading axis K.
+    num_tasks: K.
+    shared: see `weighting`.
+    update_every: see `weighting`.
 
   Example:
     >>> balancer = imtl_g(num_tasks=2)
@@ -100,30 +77,9 @@ def imtl_g(
     >>> print(gradient["x"], state.weights)
     [0.75 0.75] [0.75 0.25]
   """
-  num_tasks = check_count("num_tasks", num_tasks)
-
-  def init(params: optax.Params) -> IMTLGState:
-    check_shared(shared, params)
-    return IMTLGState(
-      weights=jnp.full(num_tasks, 1 / num_tasks, jnp.float32),
-      residual=jnp.zeros((), jnp.float32),
-      gramian=Gramian.zeros(num_tasks),
-    )
-
-  def update(
-    task_grads: optax.Updates,
-    state: optax.OptState,
-    params: optax.Params | None,
-    present: jax.Array | None,
-    **extra: Any,
-  ) -> tuple[optax.Updates, IMTLGState]:
-    del state, extra
-    grads = TaskGrads.of(task_grads, num_tasks, shared, present, params)
-    gramian = grads.gramian()
-    weights, residual = _equal_projections(grads, gramian)
-    return grads.sum(weights, weights), IMTLGState(weights, residual, gramian)
-
-  return transformation(num_tasks, init, update)
+  return weighting(
+    num_tasks, _equal_projections, shared=shared, update_every=update_every
+  )
 
 
 def _equal_projections(grads: TaskGrads, gramian: Gramian) -> Solution:

@@ -12,69 +12,44 @@ one task alone; this solves the problem exactly. The factor K, by which the weig
 compare with those of a plain sum, is that of the code of IGB and Nash-MTL.
 """
 
-from typing import Any, NamedTuple
-
-import jax
-import jax.numpy as jnp
-import optax
-
-from igb_jax.balancers.common import check_count
-from igb_jax.balancers.gradient.stacked import (
-  Shared,
-  TaskGrads,
-  check_shared,
-  transformation,
-)
+from igb_jax.balancers.gradient.base import GradientBalancer
+from igb_jax.balancers.gradient.shared import Shared
+from igb_jax.balancers.gradient.stacked import TaskGrads
+from igb_jax.balancers.gradient.weighting import weighting
 from igb_jax.balancers.methods import method
-from igb_jax.balancers.solvers import Gramian, min_norm
-
-
-class MGDAState(NamedTuple):
-  """State of `mgda`.
-
-  Attributes:
-    weights: f32[K], K w; they sum to K, which counts the tasks that were present.
-    residual: f32[], see `igb_jax.balancers.solvers.min_norm`.
-    gramian: of the latest shared gradients.
-  """
-
-  weights: jax.Array
-  residual: jax.Array
-  gramian: Gramian
+from igb_jax.balancers.solvers import Gramian, Solution, min_norm
 
 
 @method(
   "mgda",
   "gradient",
   paper="Sener and Koltun, NeurIPS 2018",
+  forward_passes=1,
+  backward_passes="K",
   draws=False,
+  equivariant=True,
+  degree=1,
+  scale_invariant=False,
+  gramian_only=True,
   solves=True,
   avoids_conflict=True,
   heads="weighted",
 )
 def mgda(
-  num_tasks: int, *, shared: Shared = None
-) -> optax.GradientTransformationExtraArgs:
+  num_tasks: int, *, shared: Shared = None, update_every: int = 1
+) -> GradientBalancer:
   """Follows the shortest vector in the convex hull of the task gradients.
 
-  Tasks whose shared gradient is zero share the whole weight.
+  The weights sum to K, which counts the tasks that are present. Tasks whose shared
+  gradient is zero share the whole weight.
 
   Args:
-    num_tasks: K, the number of tasks.
-    shared: which leaves enter the Gramian: a predicate on the key path, a pytree of
-      bools like the parameters or a prefix of one, or None for all. The other leaves
-      get the same weighted sum.
-
-  Returns:
-    An optax transformation of task gradients, leaves float[K, ...], into one gradient;
-    state `MGDAState`.
-
-  Raises:
-    TypeError: `num_tasks` is no integer, or a part of `shared` no bool.
-    ValueError: `num_tasks` is below 1, `shared` does not fit or shares nothing, or a
-      leaf has no leading axis K.
+    num_tasks: K.
+    shared: see `weighting`.
+    update_every: see `weighting`.
 
   Example:
+    >>> import jax.numpy as jnp
     >>> balancer = mgda(num_tasks=2)
     >>> state = balancer.init({"x": jnp.zeros(2)})
     >>> task_grads = {"x": jnp.array([[1.0, 0.0], [0.0, 2.0]])}
@@ -82,28 +57,9 @@ def mgda(
     >>> print(gradient["x"], state.weights)
     [1.6 0.8] [1.6 0.4]
   """
-  num_tasks = check_count("num_tasks", num_tasks)
 
-  def init(params: optax.Params) -> MGDAState:
-    check_shared(shared, params)
-    return MGDAState(
-      weights=jnp.ones(num_tasks, jnp.float32),
-      residual=jnp.zeros((), jnp.float32),
-      gramian=Gramian.zeros(num_tasks),
-    )
+  def rule(grads: TaskGrads, gramian: Gramian) -> Solution:
+    solution = min_norm(gramian, grads.present, grads.shared)
+    return solution._replace(weights=grads.num_present * solution.weights)
 
-  def update(
-    task_grads: optax.Updates,
-    state: optax.OptState,
-    params: optax.Params | None,
-    present: jax.Array | None,
-    **extra: Any,
-  ) -> tuple[optax.Updates, MGDAState]:
-    del state, extra
-    grads = TaskGrads.of(task_grads, num_tasks, shared, present, params)
-    gramian = grads.gramian()
-    solution = min_norm(gramian, present, grads.shared)
-    weights = grads.num_present * solution.weights
-    return grads.sum(weights, weights), MGDAState(weights, solution.residual, gramian)
-
-  return transformation(num_tasks, init, update)
+  return weighting(num_tasks, rule, shared=shared, update_every=update_every)

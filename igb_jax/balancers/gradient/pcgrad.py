@@ -9,68 +9,43 @@ span of the task gradients, so that their Gramian is enough. Reference: Yu et al
 "Gradient Surgery for Multi-Task Learning", NeurIPS 2020, Algorithm 1.
 """
 
-import numbers
-from typing import Any, NamedTuple
-
 import jax
 import jax.numpy as jnp
-import optax
 
-from igb_jax.balancers.common import check_count, key_data, split_key_data
-from igb_jax.balancers.gradient.stacked import (
-  Shared,
-  TaskGrads,
-  check_shared,
-  transformation,
-)
+from igb_jax.balancers.gradient.base import GradientBalancer
+from igb_jax.balancers.gradient.shared import Shared
+from igb_jax.balancers.gradient.stacked import TaskGrads
+from igb_jax.balancers.gradient.weighting import weighting
 from igb_jax.balancers.methods import method
-from igb_jax.balancers.solvers import Gramian
-
-
-class PCGradState(NamedTuple):
-  """State of `pcgrad`.
-
-  Attributes:
-    key: u32[2], data of the threefry key of the next orders.
-    weights: f32[K], of the gradients in the result, for the shared leaves; 0 for a
-      task that was absent.
-    gramian: of the latest shared gradients.
-  """
-
-  key: jax.Array
-  weights: jax.Array
-  gramian: Gramian
+from igb_jax.balancers.solvers import Gramian, Solution
 
 
 @method(
   "pcgrad",
   "gradient",
   paper="Yu et al., NeurIPS 2020",
+  forward_passes=1,
+  backward_passes="K",
   draws=True,
+  equivariant=False,
+  degree=1,
+  scale_invariant=False,
+  gramian_only=True,
   solves=False,
   avoids_conflict=False,
   heads="summed",
 )
 def pcgrad(
-  num_tasks: int, *, key: jax.Array | int = 0, shared: Shared = None
-) -> optax.GradientTransformationExtraArgs:
+  num_tasks: int, *, shared: Shared = None, update_every: int = 1
+) -> GradientBalancer:
   """Takes from every task gradient what conflicts with the others, and adds them up.
 
+  The orders are drawn from the key that `init` is given.
+
   Args:
-    num_tasks: K, the number of tasks.
-    key: PRNG key of the orders, or a seed.
-    shared: which leaves enter the Gramian: a predicate on the key path, a pytree of
-      bools like the parameters or a prefix of one, or None for all. The other leaves
-      get the plain sum.
-
-  Returns:
-    An optax transformation of task gradients, leaves float[K, ...], into one gradient;
-    state `PCGradState`.
-
-  Raises:
-    TypeError: `num_tasks` is no integer, `key` no key, or a part of `shared` no bool.
-    ValueError: `num_tasks` is below 1, `shared` does not fit or shares nothing, or a
-      leaf has no leading axis K.
+    num_tasks: K.
+    shared: see `weighting`.
+    update_every: see `weighting`.
 
   Example:
     >>> balancer = pcgrad(num_tasks=2)
@@ -80,47 +55,21 @@ def pcgrad(
     >>> print(gradient["x"])
     [0.5 1.5]
   """
-  num_tasks = check_count("num_tasks", num_tasks)
-  initial_key = _check_key(key)
 
-  def init(params: optax.Params) -> PCGradState:
-    check_shared(shared, params)
-    return PCGradState(
-      key=key_data(initial_key, "pcgrad"),
-      weights=jnp.ones(num_tasks, jnp.float32),
-      gramian=Gramian.zeros(num_tasks),
-    )
-
-  def update(
-    task_grads: optax.Updates,
-    state: PCGradState,
-    params: optax.Params | None,
-    present: jax.Array | None,
-    **extra: Any,
-  ) -> tuple[optax.Updates, PCGradState]:
-    del extra
-    grads = TaskGrads.of(task_grads, num_tasks, shared, present, params)
-    gramian = grads.gramian()
-    data, order_key = split_key_data(state.key)
+  def rule(grads: TaskGrads, gramian: Gramian, key: jax.Array) -> Solution:
     orders = jax.vmap(lambda key: jax.random.permutation(key, num_tasks))(
-      jax.random.split(order_key, num_tasks)
+      jax.random.split(key, num_tasks)
     )
-    weights = project_conflicts(gramian, orders)
-    return grads.sum(weights, jnp.ones_like(weights)), PCGradState(
-      data, weights, gramian
-    )
+    return Solution(project_conflicts(gramian, orders))
 
-  return transformation(num_tasks, init, update)
-
-
-def _check_key(key: jax.Array | int) -> jax.Array:
-  if isinstance(key, numbers.Integral) and not isinstance(key, bool):
-    return jax.random.key(int(key))
-  if hasattr(key, "dtype") and not isinstance(key, float):
-    key = jnp.asarray(key)
-    is_seed = key.shape == () and jnp.issubdtype(key.dtype, jnp.integer)
-    return jax.random.key(key) if is_seed else key
-  raise TypeError(f"key must be a PRNG key or an integer seed, got {key!r}.")
+  return weighting(
+    num_tasks,
+    rule,
+    shared=shared,
+    update_every=update_every,
+    heads="summed",
+    draws=True,
+  )
 
 
 def project_conflicts(gramian: Gramian, orders: jax.Array) -> jax.Array:

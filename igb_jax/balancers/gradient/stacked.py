@@ -1,145 +1,84 @@
-"""Stacked task gradients: what is shared among them, their Gramian, their sums."""
+"""Stacked task gradients: trees taken apart, their Gramian, their sums."""
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 
-from igb_jax.balancers.common import all_finite, check_present, is_inexact
+from igb_jax.balancers.common import is_inexact
+from igb_jax.balancers.gradient.shared import Shared, shared_leaves
 from igb_jax.balancers.solvers import Gramian
 from igb_jax.balancers.solvers.products import beside, flat_if_free, weighted_sum
 
-_BOOLS = (bool, jnp.dtype(bool).type)  # Python's and NumPy's
-
-# A predicate on the key path of a leaf, a pytree of bools like the parameters (or a
-# prefix of one), or None for all.
-Shared = Callable[[tuple[Any, ...]], bool] | Any
-
-
-def shared_leaves(shared: Shared, tree: Any) -> list[bool]:
-  """Which leaves of a tree are shared by the tasks, in the order of its leaves.
-
-  Args:
-    shared: see `Shared`.
-    tree: parameters or gradients.
-
-  Raises:
-    TypeError: the predicate, or a leaf of `shared`, is no bool.
-    ValueError: `shared` does not fit the tree, or no leaf of it is shared.
-  """
-  paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(tree)]
-  flags: list[Any]
-  if shared is None:
-    flags = [True] * len(paths)
-  elif callable(shared) and jax.tree_util.all_leaves([shared]):  # no callable module
-    flags = [shared(path) for path in paths]
-  else:
-    try:
-      flags = jax.tree.leaves(jax.tree.broadcast(shared, tree))
-    except ValueError:  # such as a dict for a FrozenDict
-      flags = _flags_at(paths, shared)
-  for path, flag in zip(paths, flags, strict=True):
-    if not isinstance(flag, _BOOLS):
-      raise TypeError(
-        f"shared must be True or False for every leaf, got {flag!r} for "
-        f"{jax.tree_util.keystr(path)}."
-      )
-  flags = [bool(flag) for flag in flags]
-  if not any(flags):
-    leaves = ", ".join(jax.tree_util.keystr(path) for path in paths) or "none"
-    raise ValueError(
-      f"no parameter is shared by the tasks: shared is False for every leaf ({leaves})."
-    )
-  return flags
-
-
-def _flags_at(paths: list[tuple[Any, ...]], shared: Any) -> list[Any]:
-  """The leaf of `shared` at every path or above it, whatever the types of the nodes.
-
-  Raises:
-    ValueError: a path has none, or a leaf of `shared` is above no path.
-  """
-  given = dict(jax.tree_util.tree_leaves_with_path(shared))
-  flags, lacking, unknown = [], [], {*given}
-  for path in paths:
-    places = [path[:n] for n in range(len(path) + 1) if path[:n] in given]
-    flags += [given[place] for place in places]  # one, or none
-    lacking += [] if places else [path]
-    unknown -= {*places}
-  lacking, unknown = _named(lacking), _named([p for p in given if p in unknown])
-  reasons = [f"it has nothing for {lacking}"] if lacking else []
-  reasons += [f"no parameter is at {unknown}"] if unknown else []
-  if reasons:
-    raise ValueError(
-      "shared must be a predicate on key paths, or a pytree of bools with the "
-      "structure of the parameters or a prefix of it; it does not fit: "
-      f"{'; '.join(reasons)}."
-    )
-  return flags
-
-
-def _named(paths: list[tuple[Any, ...]]) -> str:
-  """The first paths as they are written in code."""
-  names = [jax.tree_util.keystr(path) or "the tree itself" for path in paths]
-  more = [f"{len(names) - 8} more"] if len(names) > 8 else []
-  return ", ".join(names[:8] + more)
-
-
-def check_shared(shared: Shared, params: Any) -> None:
-  """Checks `shared` against parameters, for `init`.
-
-  `optax.tree.map_params` hands over a placeholder for the parameters, a node of a type
-  of its own without leaves; of that there is nothing to check.
-
-  Args:
-    shared: see `Shared`.
-    params: the parameters.
-
-  Raises:
-    TypeError: see `shared_leaves`.
-    ValueError: see `shared_leaves`.
-  """
-  is_container = params is None or isinstance(params, dict | list | tuple)
-  if is_container or jax.tree.structure(params).num_leaves > 0:
-    shared_leaves(shared, params)
-
 
 class TaskGrads(NamedTuple):
-  """Gradients of K tasks, taken apart.
+  """Gradients of K tasks in the leaves that they share.
 
   Attributes:
     leaves: float[K, ...] each, flattened where that is free; those of absent tasks may
       be NaN.
+    present: bool[K], or None where all tasks are present.
+  """
+
+  leaves: list[jax.Array]
+  present: jax.Array | None = None
+
+  @property
+  def num_present(self) -> int | jax.Array:
+    """Number of tasks that are present."""
+    return len(self.leaves[0]) if self.present is None else self.present.sum()
+
+  @property
+  def shared(self) -> list[jax.Array]:
+    """The leaves, with zeros for tasks that are absent."""
+    if self.present is None:
+      return self.leaves
+    # selected, not multiplied: what is absent may be NaN
+    return [jnp.where(beside(self.present, leaf), leaf, 0) for leaf in self.leaves]
+
+  def gramian(self) -> Gramian:
+    """The Gramian of the gradients."""
+    return Gramian.of(self.shared)
+
+  def sum(self, weights: jax.Array) -> list[jax.Array]:
+    """sum_k w_k g_k over the tasks that are present, leaf by leaf in its dtype.
+
+    Computed in float32, or in the dtype of the leaf if that has more digits.
+
+    Args:
+      weights: f32[K].
+    """
+    return [
+      weighted_sum(weights, leaf, self.present).astype(leaf.dtype)
+      for leaf in self.leaves
+    ]
+
+
+class Stacked(NamedTuple):
+  """A tree of stacked task gradients, taken apart.
+
+  Attributes:
+    leaves: float[K, ...] each, flattened where that is free.
     shapes: of the parameters that they belong to.
     is_shared: which of them the tasks share.
     structure: of the tree that they make.
-    present: bool[K], or None where all tasks are present.
   """
 
   leaves: list[jax.Array]
   shapes: list[tuple[int, ...]]
   is_shared: list[bool]
   structure: Any
-  present: jax.Array | None
 
   @classmethod
   def of(
-    cls,
-    task_grads: Any,
-    num_tasks: int,
-    shared: Shared,
-    present: jax.Array | None = None,
-    params: Any = None,
-  ) -> "TaskGrads":
-    """Takes a tree of stacked gradients apart, and checks it while tracing.
+    cls, task_grads: Any, num_tasks: int, shared: Shared, params: Any = None
+  ) -> "Stacked":
+    """Takes the tree apart, and checks it while tracing.
 
     Args:
       task_grads: a pytree with leaves float[K, ...].
       num_tasks: K.
       shared: see `Shared`.
-      present: bool[K], all by default.
       params: the parameters, to check the gradients against.
 
     Raises:
@@ -164,48 +103,46 @@ class TaskGrads(NamedTuple):
     shapes = [leaf.shape[1:] for leaf in leaves]
     # Flat for all who read them, or XLA on CPU stacks gradients once for each shape.
     leaves = [flat_if_free(leaf) for leaf in leaves]
-    is_shared = shared_leaves(shared, task_grads)
-    return cls(leaves, shapes, is_shared, structure, present)
+    return cls(leaves, shapes, shared_leaves(shared, task_grads), structure)
 
-  @property
-  def num_present(self) -> int | jax.Array:
-    """Number of tasks that are present."""
-    return len(self.leaves[0]) if self.present is None else self.present.sum()
-
-  @property
-  def shared(self) -> list[jax.Array]:
-    """The leaves that the tasks share, with zeros for tasks that are absent."""
+  def pick(self, is_shared: bool) -> list[jax.Array]:
+    """The leaves that are shared, or those that are not."""
     pairs = zip(self.leaves, self.is_shared, strict=True)
-    leaves = [leaf for leaf, is_shared in pairs if is_shared]
-    if self.present is None:
-      return leaves
-    # selected, not multiplied: what is absent may be NaN
-    return [jnp.where(beside(self.present, leaf), leaf, 0) for leaf in leaves]
+    return [leaf for leaf, flag in pairs if flag == is_shared]
 
-  def gramian(self) -> Gramian:
-    """The Gramian of the shared gradients."""
-    return Gramian.of(self.shared)
-
-  def sum(self, weights: jax.Array, others: jax.Array) -> Any:
-    """sum_k w_k g_k over the tasks that are present, in the dtype of each leaf.
-
-    Computed in float32, or in the dtype of the leaf if that has more digits.
+  def join(self, shared: list[jax.Array], others: list[jax.Array]) -> Any:
+    """The tree of leaves [...] that were combined.
 
     Args:
-      weights: f32[K], of the shared leaves.
-      others: f32[K], of those that are not shared.
-
-    Returns:
-      A pytree with leaves [...].
+      shared: those that the tasks share, in any shape.
+      others: the rest.
     """
-
-    def total(leaf: jax.Array, shape: tuple[int, ...], is_shared: bool) -> jax.Array:
-      result = weighted_sum(weights if is_shared else others, leaf, self.present)
-      return result.astype(leaf.dtype).reshape(shape)
-
-    return jax.tree.unflatten(
-      self.structure, map(total, self.leaves, self.shapes, self.is_shared)
+    leaves = join(shared, others, self.is_shared)
+    return self.structure.unflatten(
+      leaf.reshape(shape) for leaf, shape in zip(leaves, self.shapes, strict=True)
     )
+
+
+def buffers(num_tasks: int, params: Any, is_shared: list[bool]) -> Any:
+  """Zeros f32[K, ...] for each parameter that is shared, and None for the others.
+
+  Args:
+    num_tasks: K.
+    params: the parameters.
+    is_shared: which are shared, in the order of the leaves.
+  """
+  flags = iter(is_shared)
+
+  def of_leaf(leaf: jax.Array) -> jax.Array | None:
+    return jnp.zeros((num_tasks, *leaf.shape), jnp.float32) if next(flags) else None
+
+  return jax.tree.map(of_leaf, params)
+
+
+def join(shared: list[Any], others: list[Any], is_shared: list[bool]) -> list[Any]:
+  """Leaves in their order, of those that are shared and those that are not."""
+  parts = {True: iter(shared), False: iter(others)}
+  return [next(parts[flag]) for flag in is_shared]
 
 
 def _check_fit(task_grads: Any, params: Any, num_tasks: int) -> None:
@@ -243,41 +180,3 @@ def _check_fit(task_grads: Any, params: Any, num_tasks: int) -> None:
 
 def _listed(names: set[str]) -> str:
   return ", ".join(sorted(names)) or "none"
-
-
-def transformation(
-  num_tasks: int,
-  init: Callable[..., Any],
-  update: Callable[..., tuple[Any, Any]],
-) -> optax.GradientTransformationExtraArgs:
-  """An optax transformation whose `update` takes stacked gradients.
-
-  It keeps the contract of `optax.experimental.aggregating.Aggregator`, and takes
-  `present` as every balancer does, see `igb_jax.balancers.types`. Gradients that are
-  not finite make the result not finite and leave the state as it was.
-
-  Args:
-    num_tasks: K.
-    init: `init(params) -> state`, of parameters that are not stacked.
-    update: `update(task_grads, state, params, present, **extra) -> (gradient, state)`
-      with present bool[K], or None for all.
-  """
-
-  def guarded_update(
-    task_grads: optax.Updates,
-    state: Any,
-    params: optax.Params | None = None,
-    *,
-    present: jax.typing.ArrayLike | None = None,
-    **extra: Any,
-  ) -> tuple[optax.Updates, Any]:
-    if present is None:
-      gradient, new = update(task_grads, state, params, None, **extra)
-      return gradient, optax.tree.where(all_finite((gradient, new)), new, state)
-    present = check_present(present, num_tasks)
-    gradient, new = update(task_grads, state, params, present, **extra)
-    good = all_finite((gradient, new)) & present.any()
-    new = optax.tree.where(good, new, state)
-    return gradient, new._replace(weights=jnp.where(present, new.weights, 0.0))
-
-  return optax.GradientTransformationExtraArgs(init, guarded_update)  # pyright: ignore[reportArgumentType]

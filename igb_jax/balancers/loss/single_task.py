@@ -26,7 +26,18 @@ class SingleTaskState(NamedTuple):
   weights: jax.Array
 
 
-@method("stl", "loss", draws=False, takes_log=False, normalised=False, ties_tasks=False)
+@method(
+  "stl",
+  "loss",
+  forward_passes=1,
+  backward_passes="1",
+  draws=False,
+  equivariant=False,
+  scale_invariant=True,
+  takes_log=False,
+  normalised=False,
+  ties_tasks=False,
+)
 def single_task(
   num_tasks: int, task: int, *, absent: Absent = "leave_out"
 ) -> LossBalancer:

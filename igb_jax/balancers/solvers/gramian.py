@@ -214,17 +214,17 @@ def _nearest_float32(norms: jax.Array) -> jax.Array:
 
 
 class Solution(NamedTuple):
-  """What a solver returns.
+  """What a solver, or a rule of a gradient balancer, returns.
 
   Attributes:
     weights: f32[K], one a task.
     residual: f32[], by how much the conditions of optimality fail, relative to the
       size of their terms; each solver says which conditions. Free of the gradients'
-      units; some 1e-6 is what float32 can do.
+      units; some 1e-6 is what float32 can do. 0 where no problem is solved.
   """
 
   weights: jax.Array
-  residual: jax.Array
+  residual: jax.Array | float = 0.0
 
 
 def better_of(first: Solution, second: Solution) -> Solution:

@@ -1,0 +1,146 @@
+"""Multi-objective gradient correction (MoCo).
+
+At step t = 0, 1, ..., with beta_t and gamma_t their first values over sqrt(t + 1):
+
+    y_k <- y_k - beta_t (y_k - g_k),
+    w   <- the point of the simplex nearest to w - 2 gamma_t Y Y^T w,
+    d = sum_k w_k y_k
+
+so that w follows the descent of |sum_k w_k y_k|^2, the objective of MGDA, on gradients
+without the noise of a single batch. Reference: Fernando et al., "Mitigating Gradient
+Bias in Multi-objective Learning: A Provably Convergent Approach", ICLR 2023,
+Algorithm 1.
+
+Step sizes and the factor 2 are those of the authors' code. They are absolute: how fast
+w moves depends on the units of the losses.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from igb_jax.balancers.common import check_fraction, check_positive, increment
+from igb_jax.balancers.gradient.base import (
+  Combined,
+  GradientBalancer,
+  GradientState,
+  gradient_balancer,
+)
+from igb_jax.balancers.gradient.shared import Shared
+from igb_jax.balancers.gradient.stacked import TaskGrads, buffers
+from igb_jax.balancers.methods import method
+from igb_jax.balancers.solvers.linear import dot
+from igb_jax.balancers.solvers.products import beside
+
+_LARGEST = 1e30  # beyond it a step ends in a corner of the simplex anyway
+
+
+class MoCoMemory(NamedTuple):
+  """What `moco` keeps beside, in `GradientState.memory`.
+
+  Attributes:
+    means: y, f32[K, ...] for each shared parameter, None for the others.
+    weights: f32[K], w.
+    step: i32[], t.
+  """
+
+  means: Any
+  weights: jax.Array
+  step: jax.Array
+
+
+@method(
+  "moco",
+  "gradient",
+  paper="Fernando et al., ICLR 2023",
+  forward_passes=1,
+  backward_passes="K",
+  draws=False,
+  equivariant=True,
+  degree=None,
+  scale_invariant=False,
+  gramian_only=False,
+  solves=False,
+  avoids_conflict=False,
+  heads="weighted",
+)
+def moco(
+  num_tasks: int,
+  *,
+  beta: jax.typing.ArrayLike = 0.1,
+  step_size: jax.typing.ArrayLike = 0.1,
+  shared: Shared = None,
+) -> GradientBalancer:
+  """Follows moving means of the task gradients, with weights that descend like MGDA's.
+
+  The Gramian in the state is that of the means, `memory` is a `MoCoMemory`. The means
+  take the memory of K gradients more.
+
+  Args:
+    num_tasks: K.
+    beta: of the first step: how far the means go to the gradients, from 0 to 1.
+    step_size: gamma, of the first step of the weights.
+    shared: see `weighting`; other leaves get the sum with the weights w.
+
+  Example:
+    >>> balancer = moco(num_tasks=2, beta=1.0)
+    >>> state = balancer.init({"x": jnp.zeros(2)})
+    >>> task_grads = {"x": jnp.array([[1.0, 0.0], [0.0, 2.0]])}
+    >>> gradient, state = balancer.update(task_grads, state)
+    >>> print(gradient["x"], state.weights)
+    [0.65 0.7 ] [0.65 0.35]
+  """
+  beta, step_size = check_fraction("beta", beta), check_positive("step_size", step_size)
+
+  def memory(params: Any, is_shared: list[bool]) -> MoCoMemory:
+    return MoCoMemory(
+      means=buffers(num_tasks, params, is_shared),
+      weights=jnp.full(num_tasks, 1 / num_tasks, jnp.float32),
+      step=jnp.zeros((), jnp.int32),
+    )
+
+  def combine(grads: TaskGrads, state: GradientState, **extra: Any) -> Combined:
+    del extra
+    before, present = state.memory, grads.present
+    decay = jax.lax.rsqrt(before.step + 1.0)
+    old, structure = jax.tree.flatten(before.means)
+
+    def follow(y: jax.Array, g: jax.Array) -> jax.Array:
+      y = y.reshape(g.shape)
+      new = y - beta * decay * (y - g.astype(jnp.float32))
+      return new if present is None else jnp.where(beside(present, g), new, y)
+
+    means = TaskGrads(list(map(follow, old, grads.leaves)), present)
+    gramian = means.gramian()
+    norms, cosines = gramian
+    here = jnp.ones(num_tasks, bool) if present is None else present
+    total = jnp.sum(before.weights, where=here)
+    w = jnp.where(here, before.weights / jnp.where(total > 0, total, 1.0), 0.0)
+    w = jnp.where(total > 0, w, here / jnp.maximum(here.sum(), 1))
+    slope = 2 * step_size * decay * norms * dot(cosines, norms * w)
+    w = _nearest_in_simplex(w - jnp.clip(slope, -_LARGEST, _LARGEST), here)
+
+    new = MoCoMemory(
+      means=structure.unflatten(
+        y.reshape(was.shape) for y, was in zip(means.leaves, old, strict=True)
+      ),
+      weights=jnp.where(here, total * w, before.weights),
+      step=increment(before.step),
+    )
+    leaves = [
+      leaf.astype(g.dtype) for leaf, g in zip(means.sum(w), grads.leaves, strict=True)
+    ]
+    state = state._replace(weights=w, gramian=gramian, memory=new)
+    return Combined(leaves, w, state)
+
+  return gradient_balancer(num_tasks, combine, shared=shared, memory=memory)
+
+
+def _nearest_in_simplex(point: jax.Array, here: jax.Array) -> jax.Array:
+  """f32[K]: nonnegative with the sum 1, and 0 for tasks that are not here."""
+  highest = jnp.max(point, where=here, initial=-jnp.inf)
+  # what all have in common does not matter, and 1 would drown in it
+  centred = jnp.where(here, point - highest, -_LARGEST)
+  return jnp.where(here, optax.projections.projection_simplex(centred), 0.0)

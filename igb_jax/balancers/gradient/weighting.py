@@ -1,0 +1,161 @@
+"""Gradient balancers that are a rule, from the Gramian of task gradients to weights.
+
+    task_grads [K, ...]  ->  Gramian G  ->  w = rule(G)  ->  sum_k w_k g_k
+
+A method's file has the rule. All else is here: the weights that are held between
+updates, what leaves that are not shared get, random draws, clipping.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+
+from igb_jax.balancers.common import check_count, check_positive, split_key_data
+from igb_jax.balancers.gradient.base import (
+  Combined,
+  GradientBalancer,
+  GradientState,
+  gradient_balancer,
+)
+from igb_jax.balancers.gradient.shared import Shared
+from igb_jax.balancers.gradient.stacked import TaskGrads
+from igb_jax.balancers.solvers import Gramian
+
+
+def weighting(
+  num_tasks: int,
+  rule: Callable[..., Any],
+  *,
+  shared: Shared = None,
+  update_every: int = 1,
+  heads: Literal["weighted", "summed"] = "weighted",
+  max_norm: jax.typing.ArrayLike | None = None,
+  draws: bool = False,
+  violation: Callable[..., jax.Array] | None = None,
+  memory: Any = None,
+  extra: Sequence[str] = (),
+) -> GradientBalancer:
+  """Makes a gradient balancer of a rule.
+
+  With `update_every=n` every n-th step updates the weights. The steps in between need
+  no task gradients: they may take one gradient of sum_k held_k loss_k and pass it with
+  `combined=True` (`igb_jax.value_and_balanced_grad` does).
+
+      if state.steps_left == 0:  update(task_grads, state)
+      else:                      update(gradient, state, combined=True)
+
+  (`combined` is a Python bool; the choice between the two is `jax.lax.cond`'s.) A task
+  that is absent at an update of the weights has the weight 0 until the next; one that
+  is absent in between is left out of the sum. Weights that are held are not for
+  gradients that differ per device within `jax.shard_map`.
+
+  Args:
+    num_tasks: K, the number of tasks.
+    rule: `rule(grads, gramian) -> Solution`, of `TaskGrads` and their `Gramian`; it
+      also gets by keyword what `draws`, `memory` and `extra` announce. Weights of
+      absent tasks may be anything.
+    shared: which leaves of the parameters enter the Gramian: a predicate on the key
+      path, a pytree of bools like the parameters or a prefix of one, or None for all.
+    update_every: steps from one update of the weights to the next.
+    heads: whether leaves that are not shared get the sum with the same weights, or the
+      plain sum.
+    max_norm: norm to which the gradient in the shared leaves is clipped; None for no
+      bound.
+    draws: whether the rule draws random numbers; it gets `key`, a PRNG key.
+    violation: `violation(grads, gramian, weights) -> f32[]`, by how much the weights
+      miss what was asked of them; for an equation that may have no solution.
+    memory: what the rule remembers, a pytree of arrays as it is before the first
+      update. The rule gets it as `memory` and returns a pair `(Solution, memory)`.
+    extra: names of extra arguments of `update` that the rule needs; those that were not
+      passed are None.
+
+  Returns:
+    The balancer; its state is a `GradientState`.
+
+  Raises:
+    TypeError: `num_tasks` or `update_every` is no integer, or, by `init`, a part of
+      `shared` no bool.
+    ValueError: one of them is below 1; or, by `init`, `shared` does not fit or shares
+      nothing; or, by `update`, a leaf has no leading axis K, or `combined` is passed
+      though every step updates the weights or though the gradients are stacked.
+
+  Example:
+    >>> from igb_jax.balancers.solvers import Solution
+    >>> def unit(grads, gramian):  # every task gradient as long as the shortest
+    ...   return Solution(gramian.norms.min() / gramian.norms)
+    >>> balancer = weighting(2, unit)
+    >>> state = balancer.init({"x": jnp.zeros(2)})
+    >>> task_grads = {"x": jnp.array([[1.0, 0.0], [0.0, 4.0]])}
+    >>> gradient, state = balancer.update(task_grads, state)
+    >>> print(gradient["x"], state.weights)
+    [1. 1.] [1.   0.25]
+  """
+  num_tasks = check_count("num_tasks", num_tasks)
+  update_every = check_count("update_every", update_every)
+  bound = None if max_norm is None else check_positive("max_norm", max_norm)
+
+  def clip(leaves: list[jax.Array]) -> list[jax.Array]:
+    if bound is None:
+      return leaves
+    norm = Gramian.of([leaf[None] for leaf in leaves]).norms[0]
+    scale = jnp.minimum(1.0, bound / jnp.maximum(norm, bound))
+    return [(scale * leaf).astype(leaf.dtype) for leaf in leaves]
+
+  def others(weights: jax.Array) -> jax.Array:
+    return weights if heads == "weighted" else jnp.ones_like(weights)
+
+  def weigh(grads: TaskGrads, state: GradientState, given: Any) -> GradientState:
+    gramian = grads.gramian()
+    inputs = {name: given.get(name) for name in extra}
+    key = state.key
+    if key is not None:
+      key, inputs["key"] = split_key_data(key)
+    if memory is None:
+      solution, kept = rule(grads, gramian, **inputs), None
+    else:
+      solution, kept = rule(grads, gramian, memory=state.memory, **inputs)
+    weights, residual = (jnp.asarray(part, jnp.float32) for part in solution)
+    missed = jnp.zeros((), jnp.float32)
+    if violation is not None:
+      missed = violation(grads, gramian, weights)
+    held = steps_left = None
+    if state.held is not None:
+      present = grads.present
+      held = weights if present is None else jnp.where(present, weights, 0.0)
+      steps_left = jnp.full((), update_every - 1, jnp.int32)
+    return GradientState(
+      weights, gramian, residual, missed, key, held, steps_left, kept
+    )
+
+  def combine(grads: TaskGrads, state: GradientState, **given: Any) -> Combined:
+    if state.steps_left is None:
+      state = weigh(grads, state, given)
+    else:
+      waiting = _one_step_less(state)
+      state = jax.lax.cond(
+        state.steps_left == 0, lambda: weigh(grads, state, given), lambda: waiting
+      )
+    return Combined(clip(grads.sum(state.weights)), others(state.weights), state)
+
+  def hold(leaves: list[jax.Array], state: GradientState) -> Combined:
+    state = _one_step_less(state)
+    return Combined(clip(leaves), others(state.weights), state)
+
+  return gradient_balancer(
+    num_tasks,
+    combine,
+    shared=shared,
+    draws=draws,
+    memory=None if memory is None else lambda params, is_shared: memory,
+    hold=None if update_every == 1 else hold,
+  )
+
+
+def _one_step_less(state: GradientState) -> GradientState:
+  assert state.held is not None
+  assert state.steps_left is not None
+  return state._replace(
+    weights=state.held, steps_left=jnp.maximum(state.steps_left - 1, 0)
+  )
