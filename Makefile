@@ -12,7 +12,7 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 # QM9 step on Linux CPUs, nothing elsewhere.
 run bench: export GLIBC_TUNABLES = glibc.malloc.hugetlb=1:glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=68719476736
 
-.PHONY: run test test-slow test-lowest lint format bench docs package clean
+.PHONY: run test test-slow test-lowest lint format bench tables docs package clean
 
 run: $(VENV)/experiments.stamp  ## Train IGBv1 on QM9 for a few minutes.
 	$(BIN)/python -m experiments.qm9 --balancer=igbv1 --preset=quick
@@ -38,6 +38,9 @@ format: $(VENV)/test.stamp  ## Format the code.
 
 bench: $(VENV)/bench.stamp  ## Time our steps and solvers, into benchmarks/results.md.
 	$(BIN)/python -m benchmarks
+
+tables: $(VENV)/test.stamp  ## Write the tables of methods in README.md and docs/ anew.
+	$(BIN)/python docs/_tools/tables.py
 
 docs: $(VENV)/docs.stamp  ## Build the documentation, into site/.
 	$(BIN)/mkdocs build --strict
