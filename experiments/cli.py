@@ -89,14 +89,15 @@ class PrepareNYUv2:
 
 @dataclasses.dataclass(frozen=True)
 class ListBalancers:
-  """Lists the balancers: name, constructor, paper, and the cost of a step."""
+  """Lists the balancers: name, kind, constructor, paper, and the cost of a step."""
 
   def run(self) -> None:
     """Prints the table."""
     Console().print(balancer_table())
     _tell(
-      "cost: backward passes of a step, with K tasks. A loss and a gradient balancer\n"
-      "combine, as in igbv1+nashmtl, at the cost of the gradient balancer."
+      "cost: forward + backward passes of a step, with K tasks; heads is one, and one\n"
+      "per task through the heads alone. A loss and a gradient balancer combine, as\n"
+      "in igbv1+nashmtl, at the cost of the gradient balancer."
     )
 
 
@@ -112,7 +113,7 @@ def balancer_table() -> Table:
       method.kind,
       method.constructor_name,
       method.paper,
-      method.traits.backward_passes,
+      f"{method.traits.forward_passes} + {method.traits.backward_passes}",
     )
   return table
 

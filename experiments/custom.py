@@ -54,9 +54,11 @@ class Config(
   task: Path = dataclasses.field(kw_only=True)
   """The task file: Python code that defines make_task(), see docs/custom_task.md."""
   balancer: Annotated[str, tyro.conf.arg(help=command_line.balancer_help())] = "igbv1"
-  balancer_options: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
-  """A hyper-parameter of the balancer as NAME=VALUE, e.g. temperature=1.5, or task=NAME
-  for stl; may be repeated."""
+  balancer_options: Annotated[
+    tuple[str, ...],
+    tyro.conf.UseAppendAction,
+    tyro.conf.arg(help=command_line.options_help("NAME")),
+  ] = ()
   out: Path | None = None
   """Folder of the run's files; by default runs/ and a name made of data set, balancer,
   seed and time."""

@@ -77,9 +77,11 @@ class Config(
   """Where the other defaults come from: `quick` ends within minutes on two cores,
   `paper` is the protocol of the IGB paper, `mtan` the one most papers report."""
   balancer: Annotated[str, tyro.conf.arg(help=command_line.balancer_help())] = "igbv1"
-  balancer_options: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
-  """A hyper-parameter of the balancer as NAME=VALUE, e.g. temperature=1.5, or
-  task=depth for stl; may be repeated."""
+  balancer_options: Annotated[
+    tuple[str, ...],
+    tyro.conf.UseAppendAction,
+    tyro.conf.arg(help=command_line.options_help("depth")),
+  ] = ()
   out: Path | None = None
   """Folder of the run's files; by default runs/ and a name made of data set, balancer,
   seed and time."""

@@ -70,9 +70,11 @@ class Config(
   `paper` is the published protocol (300 epochs of all molecules; of the learning rates
   1e-3, 5e-4 and 1e-4 that the paper searches, the first)."""
   balancer: Annotated[str, tyro.conf.arg(help=command_line.balancer_help())] = "igbv1"
-  balancer_options: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
-  """A hyper-parameter of the balancer as NAME=VALUE, e.g. temperature=1.5, or
-  task=homo for stl; may be repeated."""
+  balancer_options: Annotated[
+    tuple[str, ...],
+    tyro.conf.UseAppendAction,
+    tyro.conf.arg(help=command_line.options_help("homo")),
+  ] = ()
   out: Path | None = None
   """Folder of the run's files; by default runs/ and a name made of data set, balancer,
   seed and time."""

@@ -15,14 +15,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
+from igb_jax._hints import DEPENDENT, LARGE_FACTOR, PARALLEL, factor_of, hints
 from igb_jax.balancers.common import check_losses
 from igb_jax.balancers.gradient.shared import Shared
 from igb_jax.balancers.gradient.stacked import Stacked, TaskGrads
 from igb_jax.balancers.solvers import Gramian
 
-_LARGE_FACTOR = 10.0  # between scales of tasks, from which the text calls one dominant
-_DEPENDENT = 1e3  # condition number: of two tasks, a cosine of 0.998 or -0.998
-_PARALLEL = 0.99  # |cosine|
 _WIDTH = 80  # of the text
 
 
@@ -88,7 +86,7 @@ class Diagnosis(NamedTuple):
     host = Diagnosis(*(np.asarray(value, np.float64) for value in jax.device_get(self)))  # pyright: ignore[reportArgumentType]
     return "\n".join(
       textwrap.fill(line, _WIDTH, subsequent_indent="  ", break_long_words=False)
-      for line in (*_lines(host, names), *_hints(host, names))
+      for line in (*_lines(host, names), *_hints(host))
     )
 
 
@@ -127,16 +125,13 @@ def diagnose(
     >>> found = diagnose(losses, grads)
     >>> print(found.norms, found.cosines[0, 1], found.conflict_share)
     [2.       5.656854] -0.70710677 1.0
-    >>> print(found.describe())
+    >>> print(found.describe().partition("hint: ")[0].rstrip())
     losses: task 1 has the largest (4), task 0 the smallest (1), a factor of 4.
     gradients: task 1 has the largest norm (5.66), task 0 the smallest (2), a factor
       of 2.83.
     conflicts: 1 of 1 pairs of tasks have a negative cosine; the worst are task 0
       and task 1 (-0.707).
     condition number of the normalised Gramian: 5.83.
-    hint: where tasks conflict over many batches, a gradient balancer (pcgrad,
-      cagrad, mgda, imtlg, nashmtl) may help; it takes a backward pass for each
-      task.
   """
   losses = jnp.asarray(losses)
   if losses.ndim != 1 or not len(losses):
@@ -173,11 +168,6 @@ def _positive(found: Diagnosis) -> np.ndarray:
   return np.flatnonzero(np.isfinite(losses) & (losses > 0))
 
 
-def _factor(values: np.ndarray) -> float:
-  """Largest over smallest of some positive numbers; 1 of none."""
-  return float(values.max() / values.min()) if len(values) else 1.0
-
-
 def _pairs(found: Diagnosis) -> tuple[np.ndarray, np.ndarray]:
   """The pairs of known tasks, i[P, 2], and their cosines f64[P]."""
   known = _known(found)
@@ -195,14 +185,14 @@ def _lines(found: Diagnosis, names: Sequence[str]) -> list[str]:
   ):
     if len(among) > 1:
       top, low = among[values[among].argmax()], among[values[among].argmin()]
-      factor = _factor(values[among])
+      factor = factor_of(values[among])
       if factor == 1:
         lines.append(f"{what}: all are {values[top]:.3g}.")
         continue
       lines.append(
         f"{what}: {names[top]} has the {size} ({values[top]:.3g}), {names[low]} the "
         f"smallest ({values[low]:.3g}), a factor of {factor:.3g}"
-        + (f": {names[top]} dominates their sum." if factor >= _LARGE_FACTOR else ".")
+        + (f": {names[top]} dominates their sum." if factor >= LARGE_FACTOR else ".")
       )
     elif len(among) == 1:
       task = among[0]
@@ -220,10 +210,10 @@ def _lines(found: Diagnosis, names: Sequence[str]) -> list[str]:
     lines.append(line)
     number = float(found.condition_number)
     line = f"condition number of the normalised Gramian: {number:.3g}"
-    if number >= _DEPENDENT:
+    if number >= DEPENDENT:
       most = np.abs(cosines).argmax()
       first, second = (names[task] for task in pairs[most])
-      if abs(cosines[most]) >= _PARALLEL:
+      if abs(cosines[most]) >= PARALLEL:
         how = "parallel" if cosines[most] > 0 else "opposite"
         line += f": {first} and {second} are nearly {how} ({cosines[most]:.6g})"
       else:
@@ -242,59 +232,12 @@ def _lines(found: Diagnosis, names: Sequence[str]) -> list[str]:
   return lines
 
 
-def _hints(found: Diagnosis, names: Sequence[str]) -> list[str]:
+def _hints(found: Diagnosis) -> list[str]:
   """What may help."""
-  losses, norms = np.asarray(found.losses), np.asarray(found.norms)
   known, positive = _known(found), _positive(found)
-  hints = []
-  if not np.isfinite([*losses, *norms]).all():
-    hints.append(
-      "no balancer mends numbers that are not finite: look for their origin first, "
-      "as with jax.debug_nans."
-    )
-  if (losses <= 0).any():
-    hints.append(
-      "si, igbv1, igbv2 and the log variants take the logarithm of the losses, which "
-      "must be positive."
-    )
-  if (norms == 0).any():
-    hints.append(
-      "a task with a zero gradient does not move the shared parameters: it may not "
-      "depend on them, or have no labels in this batch (then pass present= to the "
-      "balancer)."
-    )
-  if _factor(norms[known]) >= _LARGE_FACTOR:
-    both = np.intersect1d(known, positive)
-    after = _factor(norms[both] / losses[both])
-    if after < _LARGE_FACTOR and len(both) == len(known):
-      hints.append(
-        "divided by their losses the gradients are within a factor of "
-        f"{after:.3g}: a loss balancer that goes by the logarithm (si, igbv1) may be "
-        "enough."
-      )
-    else:
-      hints.append(
-        "dividing by the losses does not even the gradients out: imtlg or nashmtl, "
-        "whose direction does not depend on the scales, may; or other units of a loss."
-      )
-  elif _factor(losses[positive]) >= _LARGE_FACTOR:
-    hints.append(
-      "the losses differ and their gradients do not: the sum of the gradients may be "
-      "balanced as it is."
-    )
   _, cosines = _pairs(found)
-  if (cosines < 0).any():
-    hints.append(
-      "where tasks conflict over many batches, a gradient balancer (pcgrad, cagrad, "
-      "mgda, imtlg, nashmtl) may help; it takes a backward pass for each task."
-    )
-  if len(known) > 1 and float(found.condition_number) >= _DEPENDENT:
-    is_parallel = (cosines >= _PARALLEL).any()
-    hints.append(
-      "where gradients are dependent, the weights of mgda, imtlg and nashmtl may "
-      "change much from step to step: see the residual in their state"
-      + ("; parallel tasks may be trained as one." if is_parallel else ".")
-    )
-  if not hints and len(names) > 1:
-    hints.append("nothing here asks for a balancer: equal weights may do as well.")
-  return [f"hint: {hint}" for hint in hints]
+  number = float(found.condition_number)
+  losses, norms = np.asarray(found.losses), np.asarray(found.norms)
+  return [
+    f"hint: {hint}" for hint in hints(losses, norms, known, positive, cosines, number)
+  ]

@@ -42,14 +42,31 @@ def parse_config(
 
 
 def balancer_help() -> str:
-  """What --help says of --balancer."""
+  """The help of --balancer, which names every method."""
   known = {
     kind: ", ".join(name for name, value in balancers.names().items() if value == kind)
     for kind in ("loss", "gradient")
   }
   return (
     f"A loss balancer ({known['loss']}), a gradient balancer ({known['gradient']}), or "
-    "both as loss+gradient."
+    "both as loss+gradient. `igb-jax balancers` describes them."
+  )
+
+
+def options_help(task: str) -> str:
+  """The help of --balancer-options.
+
+  Args:
+    task: name of a task, for the example.
+
+  Example:
+    >>> options_help("depth").partition(", e.g. ")[2]
+    'temperature=1.5, absent=remember, or task=depth for stl; may be repeated.'
+  """
+  return (
+    "A hyper-parameter of the balancer as NAME=VALUE, where VALUE is a number, true, "
+    "false, a word or the name of a task, e.g. temperature=1.5, absent=remember, or "
+    f"task={task} for stl; may be repeated."
   )
 
 
