@@ -6,7 +6,6 @@ losses f32[K] -> loss balancer -> weighted losses f32[K]
      -> one backward pass of the weighted sum              (everything else)
 """
 
-import inspect
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -14,15 +13,25 @@ import jax
 import jax.numpy as jnp
 
 from igb_jax.balancers.common import check_present
-from igb_jax.balancers.gradient.base import GradientBalancer, GradientState, settle
+from igb_jax.balancers.gradient.base import (
+  Combined,
+  GradientBalancer,
+  GradientState,
+  check_use,
+  one_step_less,
+  settle,
+)
 from igb_jax.balancers.gradient.shared import shared_leaves
-from igb_jax.balancers.gradient.stacked import TaskGrads, join
+from igb_jax.balancers.gradient.stacked import TaskGrads
 from igb_jax.balancers.solvers.products import flat_if_free
+from igb_jax.balancers.solvers.taps import gramian_of
 from igb_jax.balancers.types import Balancer, BalancerState, LossBalancer
+from igb_jax.pull_backs import Call, PullBack, at_features, at_parameters, keywords
 from igb_jax.task_grads import (
   check_argnums,
   check_passes,
-  differentiate,
+  differentiated,
+  one_hot,
   pull_back_each,
 )
 
@@ -33,6 +42,8 @@ def value_and_balanced_grad(
   *,
   argnums: int | Sequence[int] = 0,
   has_aux: bool = False,
+  trunk: Callable[..., Any] | None = None,
+  keep_task_grads: bool = True,
   batch_size: int = 1,
   unroll: bool | None = None,
 ) -> Callable[..., tuple[Any, Any, BalancerState]]:
@@ -51,24 +62,38 @@ def value_and_balanced_grad(
     balancer: what `igb_jax.balancers.create` returns, or one of its parts.
     argnums: see `igb_jax.value_and_task_grads`.
     has_aux: see `igb_jax.value_and_task_grads`.
+    trunk: `trunk(params, ...) -> features`, a pytree; then `fun(params, features, ...)`
+      is what follows. A gradient balancer combines the gradients of the losses in the
+      features, and one backward pass takes the result through the trunk: K passes
+      through the heads instead of through everything. Which parameters are shared is
+      then of no consequence.
+    keep_task_grads: False where the K task gradients must never exist together. K
+      backward passes at once give their Gramian, a leaf at a time, and one more pass
+      the sum with the weights. For balancers that need the Gramian alone; solvers then
+      know the gradients no better than it does.
     batch_size: see `igb_jax.value_and_task_grads`.
     unroll: see `igb_jax.value_and_task_grads`.
 
   Returns:
-    A function of the arguments of `fun` that returns `(losses, grads, state)`, or
-    `((losses, aux), grads, state)` with `has_aux`. `losses` are those that `fun`
-    returned, `grads` has the structure of what is differentiated. By keyword it takes
+    A function of the arguments of `trunk`, or without one of `fun`, that returns
+    `(losses, grads, state)`, or `((losses, aux), grads, state)` with `has_aux`.
+    `losses` are those that `fun` returned, `grads` has the structure of what is
+    differentiated. By keyword it takes
 
-    * `state`, from `Balancer.init` or the previous step;
+    * `state`, from `Balancer.init` (of a part from its own `init`) or the previous
+      step;
     * `present`, bool[K], where the batch may lack the labels of a task;
     * extra arguments of balancers, such as `learning_rate_ratio`; a gradient balancer
       also gets `losses`, those that `fun` returned.
 
-    A keyword that `fun` names in its signature goes to `fun` as well.
+    A keyword that `fun` or `trunk` names in its signature goes there as well.
 
   Raises:
-    TypeError: `balancer` is none, or what `igb_jax.value_and_task_grads` raises.
-    ValueError: `state` is missing or of another balancer, or what
+    TypeError: `balancer` is none, `fun` does not take what `trunk` gives, or what
+      `igb_jax.value_and_task_grads` raises.
+    ValueError: the balancer needs the task gradients and they are not kept, or it keeps
+      moving means of gradients in the parameters and there is a trunk; `state` is
+      missing or of another balancer; the features have no floating-point leaf; or what
       `igb_jax.value_and_task_grads` raises.
 
   Example:
@@ -84,7 +109,14 @@ def value_and_balanced_grad(
     [1. 9.] 1.3333334 [0. 2.]
   """
   balanced = balanced_grad(
-    fun, balancer, argnums, has_aux=has_aux, batch_size=batch_size, unroll=unroll
+    fun,
+    balancer,
+    argnums,
+    has_aux=has_aux,
+    trunk=trunk,
+    keep_task_grads=keep_task_grads,
+    batch_size=batch_size,
+    unroll=unroll,
   )
 
   def value_and_grad(*args: Any, **kwargs: Any) -> tuple[Any, Any, BalancerState]:
@@ -102,14 +134,14 @@ class Balanced(NamedTuple):
     weighted: f32[K], those that the loss balancer made of them.
     aux: what else was returned, or None.
     grads: the balanced gradient.
-    state: the next state of the balancer.
+    state: the next state of the balancer, a `BalancerState` or that of a part.
   """
 
   losses: jax.Array
   weighted: jax.Array
   aux: Any
   grads: Any
-  state: BalancerState
+  state: Any
 
 
 def balanced_grad(
@@ -118,136 +150,83 @@ def balanced_grad(
   argnums: int | Sequence[int] = 0,
   *,
   has_aux: bool = False,
+  trunk: Callable[..., Any] | None = None,
+  keep_task_grads: bool = True,
   batch_size: int = 1,
   unroll: bool | None = None,
 ) -> Callable[..., Balanced]:
-  """`value_and_balanced_grad` for those who need the weighted losses too.
-
-  Args:
-    fun: see there.
-    balancer: see there.
-    argnums: see there.
-    has_aux: see there.
-    batch_size: see there.
-    unroll: see there.
-  """
+  """`value_and_balanced_grad`, whose arguments it takes, with the weighted losses."""
   batch_size = check_passes(batch_size, unroll)
   numbers, is_single = check_argnums(argnums)
-  loss, gradient = _parts(balancer)
-  keywords = _keywords(fun)
-
-  def each(pull_back: Callable[[jax.Array], Any], losses: jax.Array) -> Any:
-    return pull_back_each(pull_back, losses, batch_size, unroll)
+  both = Balancer.of(balancer)
+  loss, gradient = both
+  part = "loss" if gradient is None else "gradient"
+  if gradient is not None:
+    check_use(gradient, trunk is not None, keep_task_grads)
+  if not keep_task_grads and (batch_size > 1 or unroll is not None):
+    raise ValueError(
+      "with keep_task_grads=False all tasks are taken at once; leave out batch_size "
+      "and unroll."
+    )
+  names = [set() if of is None else keywords(of) for of in (fun, trunk)]
+  taps = 0 if gradient is None or keep_task_grads else gradient.num_tasks
 
   def balanced(
     *args: Any,
-    state: BalancerState | None = None,
+    state: Any = None,
     present: jax.typing.ArrayLike | None = None,
     **extra: Any,
   ) -> Balanced:
     given = extra if present is None else {**extra, "present": present}
-    kwargs = {name: value for name, value in given.items() if name in keywords}
-    losses, pull_back_losses, aux = differentiate(fun, numbers, has_aux, args, kwargs)
-    params = tuple(args[number] for number in numbers)
-    params = params[0] if is_single else params
-    loss_state, gradient_state = _check_state(state, loss, gradient, params, losses)
-    mask = None if present is None else check_present(present, len(losses))
-    weighted, pull_back_weights, loss_state = _weigh(
-      loss, losses, loss_state, mask, extra
+    of_fun, of_trunk = (
+      {name: value for name, value in given.items() if name in known} for known in names
     )
+    call = Call(args, of_fun, numbers, has_aux)
+    params = differentiated(args, numbers)
+    params = params[0] if is_single else params
+    if trunk is not None:
+      back = at_features(trunk, fun, call, of_trunk, taps)
+    elif gradient is None:
+      back = at_parameters(fun, call, [False] * len(jax.tree.leaves(params)), 0)
+    else:
+      back = at_parameters(fun, call, shared_leaves(gradient.shared, params), taps)
+    losses = back.losses
+    is_part = balancer is not both and not isinstance(state, BalancerState)
+    if is_part and state is not None:
+      state = BalancerState(None, None)._replace(**{part: state})
+    state = both.check_state(state, params, len(losses))
+    mask = None if present is None else check_present(present, len(losses))
+    weighted, pull_back, loss_state = _weigh(loss, losses, state.loss, mask, extra)
 
-    def pull_back(cotangent: jax.Array) -> Any:
+    def through(cotangent: jax.Array) -> jax.Array:
       # a loss that has no logarithm must not pass for one without a gradient
       cotangent = jnp.where(jnp.isfinite(weighted), cotangent, jnp.nan)
-      grads = pull_back_losses(*pull_back_weights(cotangent.astype(weighted.dtype)))
-      return grads[0] if is_single else grads
+      return pull_back(cotangent.astype(weighted.dtype))[0]
 
-    if gradient is None or gradient_state is None:
-      grads = pull_back(jnp.ones_like(weighted))
+    def each(pull_back: Callable[[jax.Array], Any]) -> Any:
+      return pull_back_each(pull_back, weighted, batch_size, unroll)
+
+    ways, new = back.through(through), None
+    if gradient is None or state.gradient is None:
+      ones = jnp.ones_like(weighted)
+      grads = ways.whole(ways.at(ones), ones)
     else:
-      grads, gradient_state = _combine(
+      grads, new = _combine(
         gradient,
-        pull_back,
-        lambda pull_back: each(pull_back, weighted),
-        params,
-        gradient_state,
+        ways,
+        each if keep_task_grads else None,
+        state.gradient,
         mask,
-        {"losses": losses, **extra},
+        losses,
+        extra,
       )
-    new = BalancerState(loss_state, gradient_state)
-    return Balanced(losses, weighted, aux, grads, new)
+    grads = grads[0] if is_single else grads
+    state = BalancerState(loss_state, new)
+    if is_part:
+      state = state._asdict()[part]
+    return Balanced(losses, weighted, back.aux, grads, state)
 
   return balanced
-
-
-def _parts(balancer: Any) -> tuple[LossBalancer | None, GradientBalancer | None]:
-  if isinstance(balancer, LossBalancer):
-    return balancer, None
-  if isinstance(balancer, GradientBalancer):
-    return None, balancer
-  if not isinstance(balancer, Balancer):
-    raise TypeError(
-      "balancer must be what igb_jax.balancers.create returns, a LossBalancer or a "
-      f"gradient balancer, got {balancer!r}."
-    )
-  loss, gradient = balancer
-  if loss is None and gradient is None:
-    raise ValueError("balancer must have a part, loss or gradient, and has neither.")
-  if gradient is not None and not isinstance(gradient, GradientBalancer):
-    raise TypeError(
-      "the gradient part of a balancer must be a gradient balancer of igb_jax, such as "
-      f"balancers.weighting makes of a rule, got {gradient!r}; chain an optimiser "
-      "behind the balanced gradient, not into the balancer."
-    )
-  return loss, gradient
-
-
-def _keywords(fun: Callable[..., Any]) -> set[str]:
-  """The arguments that `fun` names and that may be passed by keyword."""
-  try:
-    parameters = inspect.signature(fun).parameters.values()
-  except (TypeError, ValueError):  # of a builtin, say
-    return set()
-  by_name = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-  return {parameter.name for parameter in parameters if parameter.kind in by_name}
-
-
-def _check_state(
-  state: Any,
-  loss: LossBalancer | None,
-  gradient: GradientBalancer | None,
-  params: Any,
-  losses: jax.Array,
-) -> BalancerState:
-  """The state, where it is one of this balancer; compared while tracing."""
-  if state is None:
-    raise ValueError(
-      "state is missing: pass state=balancer.init(params, key) at the first step, and "
-      "what the step before returned at every other."
-    )
-
-  def init(params: Any) -> BalancerState:
-    return Balancer(loss, gradient).init(params, jax.random.key(0))
-
-  expected = jax.eval_shape(init, params)
-  described = [
-    (jax.tree.structure(tree), [jnp.shape(leaf) for leaf in jax.tree.leaves(tree)])
-    for tree in (state, expected)
-  ]
-  if described[0] != described[1]:
-    raise ValueError(
-      "state must be what this balancer's init(params, key) or its step before "
-      "returned, and is of another balancer, of other parameters or no BalancerState; "
-      f"got {jax.tree.map(jnp.shape, state)}, expected "
-      f"{jax.tree.map(jnp.shape, expected)}."
-    )
-  num_tasks = len((state.gradient if loss is None else state.loss).weights)
-  if losses.shape != (num_tasks,):
-    raise ValueError(
-      f"fun returned {len(losses)} losses, but the balancer was made for {num_tasks} "
-      "tasks; num_tasks must be the number of losses."
-    )
-  return state
 
 
 def _weigh(
@@ -269,44 +248,46 @@ def _weigh(
 
 def _combine(
   balancer: GradientBalancer,
-  pull_back: Callable[[jax.Array], Any],
-  each: Callable[[Callable[[jax.Array], Any]], Any],
-  params: Any,
+  ways: PullBack,
+  each: Callable[[Callable[[jax.Array], Any]], Any] | None,
   state: GradientState,
   present: jax.Array | None,
+  losses: jax.Array,
   extra: dict[str, Any],
-) -> tuple[Any, GradientState]:
+) -> tuple[tuple[Any, ...], GradientState]:
   """The balanced gradient, by K backward passes, or by one where weights are held."""
-  is_shared = shared_leaves(balancer.shared, params)
-  structure = jax.tree.structure(params)
+  extra = {"losses": losses, **extra}
 
-  def pick(cotangent: jax.Array, flag: bool) -> list[jax.Array]:
-    leaves = jax.tree.leaves(pull_back(cotangent))
-    return [leaf for leaf, of in zip(leaves, is_shared, strict=True) if of == flag]
+  def of_present(weights: jax.Array) -> jax.Array:
+    return weights if present is None else jnp.where(present, weights, 0.0)
 
-  def finish(
-    leaves: list[jax.Array], others: jax.Array, new: GradientState
-  ) -> tuple[Any, GradientState]:
-    if present is not None:
-      others = jnp.where(present, others, 0.0)
-    rest = [] if all(is_shared) else pick(others, False)
-    grads = structure.unflatten(join(leaves, rest, is_shared))
+  def finish(combined: Combined) -> tuple[tuple[Any, ...], GradientState]:
+    leaves, others, new = combined
+    grads = ways.whole(leaves, of_present(others))
     return grads, settle(new, state, grads, present)
 
-  def every_task() -> tuple[Any, GradientState]:
-    stacked = each(lambda cotangent: pick(cotangent, True))
+  def with_weights(new: GradientState) -> tuple[tuple[Any, ...], GradientState]:
+    assert balancer.apply is not None
+    return finish(balancer.apply(ways.at(of_present(new.weights)), new))
+
+  def keeping() -> tuple[tuple[Any, ...], GradientState]:
+    assert each is not None
+    stacked = each(ways.at)
     grads = TaskGrads([flat_if_free(leaf) for leaf in stacked], present)
     leaves, others, new = balancer.combine(grads, state, **extra)
     shapes = (leaf.shape[1:] for leaf in stacked)
     leaves = [leaf.reshape(shape) for leaf, shape in zip(leaves, shapes, strict=True)]
-    return finish(leaves, others, new)
+    return finish(Combined(leaves, others, new))
 
-  def held_weights() -> tuple[Any, GradientState]:
-    assert balancer.hold is not None
-    assert state.held is not None
-    held = state.held if present is None else jnp.where(present, state.held, 0.0)
-    return finish(*balancer.hold(pick(held, True), state))
+  def lean() -> tuple[tuple[Any, ...], GradientState]:
+    assert balancer.weigh is not None
+    products = jax.vmap(ways.products)(one_hot(losses.astype(jnp.float32)))
+    grads = TaskGrads(None, present, gramian_of(products, present))
+    return with_weights(balancer.weigh(grads, state, **extra))
 
-  if balancer.hold is None:
+  every_task = lean if each is None else keeping
+  if balancer.update_every == 1:
     return every_task()
-  return jax.lax.cond(state.steps_left == 0, every_task, held_weights)
+  return jax.lax.cond(
+    state.steps_left == 0, every_task, lambda: with_weights(one_step_less(state))
+  )

@@ -116,18 +116,18 @@ def differentiate(
     `numbers`; and aux, or None.
   """
 
-  def of_differentiated(*differentiated: Any) -> Any:
+  def of_differentiated(*values: Any) -> Any:
     full = list(args)
-    for number, value in zip(numbers, differentiated, strict=True):
+    for number, value in zip(numbers, values, strict=True):
       full[number] = value
     result = fun(*full, **kwargs)
     _check_result(result, has_aux)
     return result
 
-  differentiated = _differentiated(args, numbers)
+  values = differentiated(args, numbers)
   if has_aux:
-    return jax.vjp(of_differentiated, *differentiated, has_aux=True)
-  return *jax.vjp(of_differentiated, *differentiated), None
+    return jax.vjp(of_differentiated, *values, has_aux=True)
+  return *jax.vjp(of_differentiated, *values), None
 
 
 def check_argnums(argnums: Any) -> tuple[tuple[int, ...], bool]:
@@ -144,7 +144,7 @@ def check_argnums(argnums: Any) -> tuple[tuple[int, ...], bool]:
     ) from error
 
 
-def _differentiated(args: tuple[Any, ...], numbers: tuple[int, ...]) -> tuple[Any, ...]:
+def differentiated(args: tuple[Any, ...], numbers: tuple[int, ...]) -> tuple[Any, ...]:
   """The arguments to differentiate, after a check that they are there and can be."""
   count = len(args)
   if not all(-count <= number < count for number in numbers):
@@ -223,14 +223,13 @@ def pull_back_each(
     [1. 6.]
   """
   num_tasks = len(losses)
-  # in `shard_map` cotangents must vary as the losses do: so do these zeros
-  one_hot = jnp.eye(num_tasks, dtype=losses.dtype) + jnp.zeros_like(losses)
+  cotangents = one_hot(losses)
   if unroll is None:
     unroll = batch_size == 1 and num_tasks <= _MAX_UNROLLED
   if unroll:
-    return jax.tree.map(_stack, *map(pull_back, one_hot))
+    return jax.tree.map(_stack, *map(pull_back, cotangents))
 
-  shapes, structure = jax.tree.flatten(jax.eval_shape(pull_back, one_hot[0]))
+  shapes, structure = jax.tree.flatten(jax.eval_shape(pull_back, cotangents[0]))
 
   def pull_back_leaves(cotangent: jax.Array) -> list[jax.Array]:
     leaves = jax.tree.leaves(pull_back(cotangent))
@@ -238,11 +237,21 @@ def pull_back_each(
 
   # at one a time not even an axis of length 1, with which XLA orders products otherwise
   size = None if batch_size == 1 else min(batch_size, num_tasks)
-  mapped = iter(jax.lax.map(pull_back_leaves, one_hot, batch_size=size))
+  mapped = iter(jax.lax.map(pull_back_leaves, cotangents, batch_size=size))
   return structure.unflatten(
     next(mapped) if shape.size else jnp.zeros((num_tasks, *shape.shape), shape.dtype)
     for shape in shapes
   )
+
+
+def one_hot(losses: jax.Array) -> jax.Array:
+  """float[K, K], the cotangents that pick one loss each.
+
+  Args:
+    losses: float[K].
+  """
+  # in `shard_map` cotangents must vary as the losses do: so do these zeros
+  return jnp.eye(len(losses), dtype=losses.dtype) + jnp.zeros_like(losses)
 
 
 def _stack(*rows: jax.Array) -> jax.Array:

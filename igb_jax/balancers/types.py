@@ -20,6 +20,7 @@ still had its latest valid loss, so that tasks that come one a batch are balance
 from typing import Any, NamedTuple, Protocol, cast
 
 import jax
+import jax.numpy as jnp
 
 from igb_jax.balancers.gradient.base import GradientBalancer, GradientState
 
@@ -127,6 +128,74 @@ class Balancer(NamedTuple):
 
   loss: LossBalancer | None
   gradient: GradientBalancer | None
+
+  @classmethod
+  def of(cls, balancer: Any) -> "Balancer":
+    """A balancer of what is one, or a part of one.
+
+    Args:
+      balancer: a `Balancer`, a `LossBalancer` or a gradient balancer.
+
+    Raises:
+      TypeError: it is none of these, or a part of it is not.
+      ValueError: it has no part.
+    """
+    if isinstance(balancer, LossBalancer):
+      return cls(balancer, None)
+    if isinstance(balancer, GradientBalancer):
+      return cls(None, balancer)
+    if not isinstance(balancer, Balancer):
+      raise TypeError(
+        "balancer must be what igb_jax.balancers.create returns, a LossBalancer or a "
+        f"gradient balancer, got {balancer!r}."
+      )
+    if balancer.loss is None and balancer.gradient is None:
+      raise ValueError("balancer must have a part, loss or gradient, and has neither.")
+    for part, kind in zip(balancer, (LossBalancer, GradientBalancer), strict=True):
+      if part is not None and not isinstance(part, kind):
+        raise TypeError(
+          f"a part of balancer must be a {kind.__name__}, as the functions of "
+          f"igb_jax.balancers make them, got {part!r}; chain an optimiser behind the "
+          "balanced gradient, not into the balancer."
+        )
+    return balancer
+
+  def check_state(self, state: Any, params: Any, num_tasks: int) -> BalancerState:
+    """Returns the state of this balancer; runs while tracing.
+
+    Args:
+      state: to check.
+      params: the parameters.
+      num_tasks: how many losses there are.
+
+    Raises:
+      ValueError: there is no state, or that of another balancer, or it is for another
+        number of tasks.
+    """
+    if state is None:
+      raise ValueError(
+        "state is missing: pass state=balancer.init(params, key) at the first step, "
+        "and what the step before returned at every other."
+      )
+    expected = jax.eval_shape(lambda of: self.init(of, jax.random.key(0)), params)
+    described = [
+      (jax.tree.structure(tree), [jnp.shape(leaf) for leaf in jax.tree.leaves(tree)])
+      for tree in (state, expected)
+    ]
+    if described[0] != described[1]:
+      raise ValueError(
+        "state must be what this balancer's init(params, key) or its step before "
+        "returned; this is of another balancer or of other parameters, or no "
+        f"BalancerState: got {jax.tree.map(jnp.shape, state)}, expected "
+        f"{jax.tree.map(jnp.shape, expected)}."
+      )
+    expected_tasks = len((state.gradient if self.loss is None else state.loss).weights)
+    if num_tasks != expected_tasks:
+      raise ValueError(
+        f"there are {num_tasks} losses, but the balancer was made for {expected_tasks} "
+        "tasks; num_tasks must be the number of losses."
+      )
+    return state
 
   def init(self, params: Any, key: jax.Array | None = None) -> BalancerState:
     """The state of both parts before the first step, as one pytree.

@@ -9,7 +9,7 @@ import optax
 
 from igb_jax.balancers.common import all_finite, check_count, check_present, key_data
 from igb_jax.balancers.gradient.shared import Shared, check_shared, shared_leaves
-from igb_jax.balancers.gradient.stacked import Stacked, TaskGrads, join
+from igb_jax.balancers.gradient.stacked import Stacked, TaskGrads, join, split
 from igb_jax.balancers.solvers import Gramian
 
 
@@ -57,7 +57,8 @@ class Combined(NamedTuple):
 
 
 CombineFn = Callable[..., Combined]
-HoldFn = Callable[[list[jax.Array], GradientState], Combined]
+WeighFn = Callable[..., GradientState]
+ApplyFn = Callable[[list[jax.Array], GradientState], Combined]
 
 
 class GradientBalancer(optax.GradientTransformationExtraArgs):
@@ -76,17 +77,25 @@ class GradientBalancer(optax.GradientTransformationExtraArgs):
     num_tasks: K.
     shared: see `Shared`.
     draws: whether the method draws random numbers.
+    update_every: steps from one update of the weights to the next.
+    keeps_grads: whether the state has numbers for every shared parameter.
     combine: `combine(grads, state, **extra) -> Combined`, what `update` does with
       `TaskGrads`.
-    hold: `hold(leaves, state) -> Combined`, of the shared leaves of one gradient that
-      was taken with the weights `state.held`; None where every step updates them.
+    weigh: `weigh(grads, state, **extra) -> GradientState`, the part of `combine` that
+      chooses the weights; None where there is none, or where it takes more than the
+      Gramian.
+    apply: `apply(leaves, state) -> Combined`, the part of `combine` that is done to
+      sum_k w_k g_k with w = `state.weights`; None where the result is no such sum.
   """
 
   num_tasks: int
   shared: Shared
   draws: bool
+  update_every: int
+  keeps_grads: bool
   combine: CombineFn
-  hold: HoldFn | None
+  weigh: WeighFn | None
+  apply: ApplyFn | None
 
 
 def gradient_balancer(
@@ -95,8 +104,10 @@ def gradient_balancer(
   *,
   shared: Shared = None,
   draws: bool = False,
-  memory: Callable[[Any, list[bool]], Any] | None = None,
-  hold: HoldFn | None = None,
+  update_every: int = 1,
+  memory: Any = None,
+  weigh: WeighFn | None = None,
+  apply: ApplyFn | None = None,
 ) -> GradientBalancer:
   """Makes a gradient balancer of what it does with the shared leaves.
 
@@ -107,12 +118,16 @@ def gradient_balancer(
     combine: see `GradientBalancer`.
     shared: see `Shared`.
     draws: whether the method draws random numbers, and needs `state.key`.
-    memory: `memory(params, is_shared)`, what the method keeps beside before the first
-      step; what belongs to parameters has their structure, with None where
-      a leaf is not shared.
-    hold: see `GradientBalancer`.
+    update_every: steps from one update of the weights to the next; above 1 it takes
+      `apply`.
+    memory: what the method keeps beside, as it is before the first step: a pytree of
+      arrays, or `memory(params, is_shared)` that returns one; there what belongs to
+      parameters has their structure, with None where a leaf is not shared.
+    weigh: see `GradientBalancer`.
+    apply: see `GradientBalancer`.
   """
   num_tasks = check_count("num_tasks", num_tasks)
+  holds = update_every > 1
 
   def init(params: optax.Params, key: jax.Array | None = None) -> GradientState:
     is_shared = check_shared(shared, params)
@@ -124,9 +139,11 @@ def gradient_balancer(
       residual=jnp.zeros((), jnp.float32),
       violation=jnp.zeros((), jnp.float32),
       key=key_data(key, "the balancer") if draws else None,
-      held=None if hold is None else jnp.ones(num_tasks, jnp.float32),
-      steps_left=None if hold is None else jnp.zeros((), jnp.int32),
-      memory=None if memory is None else memory(params, is_shared),
+      held=jnp.ones(num_tasks, jnp.float32) if holds else None,
+      steps_left=jnp.zeros((), jnp.int32) if holds else None,
+      memory=memory(params, is_shared)
+      if callable(memory)
+      else jax.tree.map(jnp.array, memory),
     )
 
   def update(
@@ -140,7 +157,13 @@ def gradient_balancer(
   ) -> tuple[optax.Updates, GradientState]:
     mask = None if present is None else check_present(present, num_tasks)
     if combined:
-      gradient, new = _held(hold, shared, task_grads, state, params)
+      _check_combined(update_every, task_grads, params)
+      assert apply is not None
+      leaves, structure = jax.tree.flatten(task_grads)
+      is_shared = shared_leaves(shared, task_grads)
+      parts = split(leaves, is_shared)
+      held, _, new = apply(parts[True], one_step_less(state))
+      gradient = structure.unflatten(join(held, parts[False], is_shared))
     else:
       stacked = Stacked.of(task_grads, num_tasks, shared, params)
       leaves, others, new = combine(TaskGrads(stacked.pick(True), mask), state, **extra)
@@ -150,7 +173,8 @@ def gradient_balancer(
 
   balancer = GradientBalancer(init, update)  # pyright: ignore[reportArgumentType]
   balancer.num_tasks, balancer.shared, balancer.draws = num_tasks, shared, draws
-  balancer.combine, balancer.hold = combine, hold
+  balancer.update_every, balancer.keeps_grads = update_every, callable(memory)
+  balancer.combine, balancer.weigh, balancer.apply = combine, weigh, apply
   return balancer
 
 
@@ -173,11 +197,44 @@ def settle(
   return kept._replace(weights=jnp.where(present, kept.weights, 0.0))
 
 
-def _held(
-  hold: HoldFn | None, shared: Shared, gradient: Any, state: GradientState, params: Any
-) -> tuple[Any, GradientState]:
-  """One gradient, taken with the weights that are held."""
-  if hold is None:
+def check_use(balancer: GradientBalancer, has_trunk: bool, keeps: bool) -> None:
+  """Checks that a step gives the balancer what it needs.
+
+  Args:
+    balancer: of the step.
+    has_trunk: whether it gets gradients in the features of a batch.
+    keeps: whether it gets the task gradients, or their Gramian alone.
+
+  Raises:
+    ValueError: it does not.
+  """
+  if has_trunk and balancer.keeps_grads:
+    raise ValueError(
+      "this balancer remembers gradients in the parameters from step to step, which "
+      "those in the features of a batch are not; leave out trunk=."
+    )
+  if not keeps and balancer.weigh is None:
+    raise ValueError(
+      "keep_task_grads=False is for balancers that need no more than the Gramian of "
+      "the task gradients; this one needs the gradients themselves."
+    )
+
+
+def one_step_less(state: GradientState) -> GradientState:
+  """The state at a step that uses the weights that are held.
+
+  Args:
+    state: of a balancer with `update_every` above 1.
+  """
+  assert state.held is not None
+  assert state.steps_left is not None
+  return state._replace(
+    weights=state.held, steps_left=jnp.maximum(state.steps_left - 1, 0)
+  )
+
+
+def _check_combined(update_every: int, gradient: Any, params: Any) -> None:
+  if update_every == 1:
     raise ValueError(
       "got combined=True, but this balancer updates its weights at every step and "
       "needs the task gradients; pass those, or make it with update_every above 1."
@@ -188,11 +245,3 @@ def _held(
       "got combined=True with gradients that have not the shapes of the parameters; "
       "pass one gradient of sum_k held_k loss_k, not K."
     )
-  leaves, structure = jax.tree.flatten(gradient)
-  is_shared = shared_leaves(shared, gradient)
-  parts = {
-    flag: [leaf for leaf, of in zip(leaves, is_shared, strict=True) if of == flag]
-    for flag in (True, False)
-  }
-  held, _, state = hold(parts[True], state)
-  return structure.unflatten(join(held, parts[False], is_shared)), state

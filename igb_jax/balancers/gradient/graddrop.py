@@ -73,7 +73,7 @@ def graddrop(
     del extra
     assert state.key is not None
     key, draw = split_key_data(state.key)
-    leaves = grads.shared
+    leaves = grads.all
     keys = jax.random.split(draw, len(leaves))
     kept = [
       drop_signs(leaf, jax.random.uniform(key, leaf.shape[1:]), share)

@@ -104,7 +104,7 @@ def moco(
   def combine(grads: TaskGrads, state: GradientState, **extra: Any) -> Combined:
     del extra
     before, present = state.memory, grads.present
-    decay = jax.lax.rsqrt(before.step + 1.0)
+    decay = jax.lax.rsqrt((before.step + 1).astype(jnp.float32))
     old, structure = jax.tree.flatten(before.means)
 
     def follow(y: jax.Array, g: jax.Array) -> jax.Array:
@@ -112,7 +112,7 @@ def moco(
       new = y - beta * decay * (y - g.astype(jnp.float32))
       return new if present is None else jnp.where(beside(present, g), new, y)
 
-    means = TaskGrads(list(map(follow, old, grads.leaves)), present)
+    means = TaskGrads(list(map(follow, old, grads.all)), present)
     gramian = means.gramian()
     norms, cosines = gramian
     here = jnp.ones(num_tasks, bool) if present is None else present
@@ -124,13 +124,13 @@ def moco(
 
     new = MoCoMemory(
       means=structure.unflatten(
-        y.reshape(was.shape) for y, was in zip(means.leaves, old, strict=True)
+        y.reshape(was.shape) for y, was in zip(means.all, old, strict=True)
       ),
       weights=jnp.where(here, total * w, before.weights),
       step=increment(before.step),
     )
     leaves = [
-      leaf.astype(g.dtype) for leaf, g in zip(means.sum(w), grads.leaves, strict=True)
+      leaf.astype(g.dtype) for leaf, g in zip(means.sum(w), grads.all, strict=True)
     ]
     state = state._replace(weights=w, gramian=gramian, memory=new)
     return Combined(leaves, w, state)

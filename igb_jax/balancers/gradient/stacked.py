@@ -16,21 +16,31 @@ class TaskGrads(NamedTuple):
 
   Attributes:
     leaves: float[K, ...] each, flattened where that is free; those of absent tasks may
-      be NaN.
+      be NaN. None where the gradients never exist together.
     present: bool[K], or None where all tasks are present.
+    known: the Gramian, where the gradients never exist together.
   """
 
-  leaves: list[jax.Array]
+  leaves: list[jax.Array] | None
   present: jax.Array | None = None
+  known: Gramian | None = None
 
   @property
   def num_present(self) -> int | jax.Array:
     """Number of tasks that are present."""
-    return len(self.leaves[0]) if self.present is None else self.present.sum()
+    if self.present is not None:
+      return self.present.sum()
+    return len(self.all[0] if self.known is None else self.known.norms)
 
   @property
-  def shared(self) -> list[jax.Array]:
-    """The leaves, with zeros for tasks that are absent."""
+  def shared(self) -> list[jax.Array] | None:
+    """The leaves, if there are any, with zeros for tasks that are absent."""
+    return None if self.leaves is None else self.all
+
+  @property
+  def all(self) -> list[jax.Array]:
+    """The same for those that cannot do without."""
+    assert self.leaves is not None
     if self.present is None:
       return self.leaves
     # selected, not multiplied: what is absent may be NaN
@@ -38,7 +48,9 @@ class TaskGrads(NamedTuple):
 
   def gramian(self) -> Gramian:
     """The Gramian of the gradients."""
-    return Gramian.of(self.shared)
+    if self.known is not None:
+      return self.known
+    return Gramian.of(self.all)
 
   def sum(self, weights: jax.Array) -> list[jax.Array]:
     """sum_k w_k g_k over the tasks that are present, leaf by leaf in its dtype.
@@ -48,6 +60,7 @@ class TaskGrads(NamedTuple):
     Args:
       weights: f32[K].
     """
+    assert self.leaves is not None
     return [
       weighted_sum(weights, leaf, self.present).astype(leaf.dtype)
       for leaf in self.leaves
@@ -107,8 +120,7 @@ class Stacked(NamedTuple):
 
   def pick(self, is_shared: bool) -> list[jax.Array]:
     """The leaves that are shared, or those that are not."""
-    pairs = zip(self.leaves, self.is_shared, strict=True)
-    return [leaf for leaf, flag in pairs if flag == is_shared]
+    return split(self.leaves, self.is_shared)[is_shared]
 
   def join(self, shared: list[jax.Array], others: list[jax.Array]) -> Any:
     """The tree of leaves [...] that were combined.
@@ -137,6 +149,14 @@ def buffers(num_tasks: int, params: Any, is_shared: list[bool]) -> Any:
     return jnp.zeros((num_tasks, *leaf.shape), jnp.float32) if next(flags) else None
 
   return jax.tree.map(of_leaf, params)
+
+
+def split(leaves: list[Any], is_shared: list[bool]) -> dict[bool, list[Any]]:
+  """Leaves by whether they are shared; `join` is the inverse."""
+  parts: dict[bool, list[Any]] = {True: [], False: []}
+  for leaf, flag in zip(leaves, is_shared, strict=True):
+    parts[flag].append(leaf)
+  return parts
 
 
 def join(shared: list[Any], others: list[Any], is_shared: list[bool]) -> list[Any]:

@@ -18,6 +18,7 @@ from igb_jax.balancers.gradient.base import (
   GradientBalancer,
   GradientState,
   gradient_balancer,
+  one_step_less,
 )
 from igb_jax.balancers.gradient.shared import Shared
 from igb_jax.balancers.gradient.stacked import TaskGrads
@@ -31,6 +32,7 @@ def weighting(
   shared: Shared = None,
   update_every: int = 1,
   heads: Literal["weighted", "summed"] = "weighted",
+  gramian_only: bool = True,
   max_norm: jax.typing.ArrayLike | None = None,
   draws: bool = False,
   violation: Callable[..., jax.Array] | None = None,
@@ -61,13 +63,16 @@ def weighting(
     update_every: steps from one update of the weights to the next.
     heads: whether leaves that are not shared get the sum with the same weights, or the
       plain sum.
+    gramian_only: whether the Gramian is all that the rule needs. Where the gradients
+      never exist together, `grads.shared` is None.
     max_norm: norm to which the gradient in the shared leaves is clipped; None for no
       bound.
     draws: whether the rule draws random numbers; it gets `key`, a PRNG key.
     violation: `violation(grads, gramian, weights) -> f32[]`, by how much the weights
       miss what was asked of them; for an equation that may have no solution.
-    memory: what the rule remembers, a pytree of arrays as it is before the first
-      update. The rule gets it as `memory` and returns a pair `(Solution, memory)`.
+    memory: what the rule remembers, as it is before the first update: a pytree of
+      arrays, or `memory(params, is_shared)` that returns one. The rule gets it as
+      `memory` and returns a pair `(Solution, memory)`.
     extra: names of extra arguments of `update` that the rule needs; those that were not
       passed are None.
 
@@ -103,10 +108,12 @@ def weighting(
     scale = jnp.minimum(1.0, bound / jnp.maximum(norm, bound))
     return [(scale * leaf).astype(leaf.dtype) for leaf in leaves]
 
-  def others(weights: jax.Array) -> jax.Array:
-    return weights if heads == "weighted" else jnp.ones_like(weights)
+  def apply(leaves: list[jax.Array], state: GradientState) -> Combined:
+    weights = state.weights
+    others = weights if heads == "weighted" else jnp.ones_like(weights)
+    return Combined(clip(leaves), others, state)
 
-  def weigh(grads: TaskGrads, state: GradientState, given: Any) -> GradientState:
+  def weigh(grads: TaskGrads, state: GradientState, **given: Any) -> GradientState:
     gramian = grads.gramian()
     inputs = {name: given.get(name) for name in extra}
     key = state.key
@@ -131,31 +138,21 @@ def weighting(
 
   def combine(grads: TaskGrads, state: GradientState, **given: Any) -> Combined:
     if state.steps_left is None:
-      state = weigh(grads, state, given)
+      state = weigh(grads, state, **given)
     else:
-      waiting = _one_step_less(state)
+      waiting = one_step_less(state)
       state = jax.lax.cond(
-        state.steps_left == 0, lambda: weigh(grads, state, given), lambda: waiting
+        state.steps_left == 0, lambda: weigh(grads, state, **given), lambda: waiting
       )
-    return Combined(clip(grads.sum(state.weights)), others(state.weights), state)
-
-  def hold(leaves: list[jax.Array], state: GradientState) -> Combined:
-    state = _one_step_less(state)
-    return Combined(clip(leaves), others(state.weights), state)
+    return apply(grads.sum(state.weights), state)
 
   return gradient_balancer(
     num_tasks,
     combine,
     shared=shared,
     draws=draws,
-    memory=None if memory is None else lambda params, is_shared: memory,
-    hold=None if update_every == 1 else hold,
-  )
-
-
-def _one_step_less(state: GradientState) -> GradientState:
-  assert state.held is not None
-  assert state.steps_left is not None
-  return state._replace(
-    weights=state.held, steps_left=jnp.maximum(state.steps_left - 1, 0)
+    update_every=update_every,
+    memory=memory,
+    weigh=weigh if gramian_only else None,
+    apply=apply,
   )

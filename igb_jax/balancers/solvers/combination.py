@@ -91,12 +91,16 @@ class Mean(NamedTuple):
 
   @classmethod
   def of(
-    cls, leaves: list[Any], gramian: Gramian, present: jax.Array | None = None
+    cls,
+    leaves: list[Any] | None,
+    gramian: Gramian,
+    present: jax.Array | None = None,
   ) -> "Mean":
     """The mean of stacked gradients, from the gradients themselves.
 
     Args:
-      leaves: arrays float[K, ...], the leaves of the stacked task gradients.
+      leaves: arrays float[K, ...], the leaves of the stacked task gradients; without
+        them the Gramian has to do.
       gramian: theirs.
       present: bool[K], all by default; the gradients of the others must be zero, and
         are not counted.

@@ -1,0 +1,221 @@
+"""Where task gradients meet: in the parameters that are shared, or in features.
+
+A `PullBack` takes cotangents of the losses back to that place, and from there on to all
+parameters.
+"""
+
+import inspect
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from igb_jax.balancers.gradient.stacked import join, split
+from igb_jax.balancers.solvers.taps import probes, tap
+from igb_jax.task_grads import differentiate, differentiated
+
+
+class Call(NamedTuple):
+  """One call of a function of losses.
+
+  Attributes:
+    args: by position.
+    kwargs: by keyword.
+    numbers: which of `args` to differentiate.
+    has_aux: whether the function returns a pair `(losses, aux)`.
+  """
+
+  args: tuple[Any, ...]
+  kwargs: dict[str, Any]
+  numbers: tuple[int, ...]
+  has_aux: bool
+
+  def with_differentiated(self, values: tuple[Any, ...]) -> list[Any]:
+    """The arguments by position with other values for those to differentiate."""
+    args = list(self.args)
+    for number, value in zip(self.numbers, values, strict=True):
+      args[number] = value
+    return args
+
+
+class PullBack(NamedTuple):
+  """The losses, and the ways back from them.
+
+  Attributes:
+    losses: float[K].
+    aux: what else was returned, or None.
+    at: `at(cotangent f32[K]) -> leaves`, the gradient where task gradients meet.
+    products: `products(cotangent) -> f32[1 + K] a leaf`, see
+      `igb_jax.balancers.solvers.taps`; nothing where there are no taps.
+    whole: `whole(leaves, cotangent) -> gradients`, a tuple of one tree for each
+      argument: from the gradient where task gradients meet, and from the losses by all
+      other ways.
+  """
+
+  losses: jax.Array
+  aux: Any
+  at: Callable[[jax.Array], list[jax.Array]]
+  products: Callable[[jax.Array], list[jax.Array]]
+  whole: Callable[[list[jax.Array], jax.Array], tuple[Any, ...]]
+
+  def through(self, pull_back: Callable[[jax.Array], jax.Array]) -> "PullBack":
+    """The ways back from what was made of the losses.
+
+    Args:
+      pull_back: its cotangent to that of the losses.
+    """
+    return self._replace(
+      at=lambda cotangent: self.at(pull_back(cotangent)),
+      products=lambda cotangent: self.products(pull_back(cotangent)),
+      whole=lambda leaves, cotangent: self.whole(leaves, pull_back(cotangent)),
+    )
+
+
+def at_parameters(
+  fun: Callable[..., Any], call: Call, is_shared: list[bool], num_taps: int
+) -> PullBack:
+  """Task gradients meet in the parameters that are shared.
+
+  Args:
+    fun: the losses.
+    call: of it.
+    is_shared: which leaves of what is differentiated are.
+    num_taps: K with taps, 0 without.
+  """
+  leaves, structure = jax.tree.flatten(tuple(call.args[n] for n in call.numbers))
+  shared = split(leaves, is_shared)[True] if num_taps else []
+  position = len(call.args)
+
+  def tapped(*args: Any, **kwargs: Any) -> Any:
+    given, at_leaves = args[:-1], args[-1]
+    parts = split(jax.tree.leaves(tuple(given[n] for n in call.numbers)), is_shared)
+    if num_taps:
+      parts[True] = list(map(tap, parts[True], at_leaves))
+    values = structure.unflatten(join(parts[True], parts[False], is_shared))
+    return fun(*call._replace(args=given).with_differentiated(values), **kwargs)
+
+  losses, pull_back, aux = differentiate(
+    tapped,
+    (*call.numbers, position),
+    call.has_aux,
+    (*call.args, probes(num_taps, shared)),
+    call.kwargs,
+  )
+
+  def parts_of(cotangent: jax.Array) -> dict[bool, list[jax.Array]]:
+    return split(jax.tree.leaves(pull_back(cotangent)[:-1]), is_shared)
+
+  def whole(at_leaves: list[jax.Array], cotangent: jax.Array) -> tuple[Any, ...]:
+    others = [] if all(is_shared) else parts_of(cotangent)[False]
+    return structure.unflatten(join(at_leaves, others, is_shared))
+
+  return PullBack(
+    losses,
+    aux,
+    at=lambda cotangent: parts_of(cotangent)[True],
+    products=lambda cotangent: pull_back(cotangent)[-1],
+    whole=whole,
+  )
+
+
+def at_features(
+  trunk: Callable[..., Any],
+  fun: Callable[..., Any],
+  call: Call,
+  trunk_kwargs: dict[str, Any],
+  num_taps: int,
+) -> PullBack:
+  """Task gradients meet in the features that a trunk returns.
+
+  Args:
+    trunk: `trunk(params, ...) -> features`.
+    fun: `fun(params, features, ...)`, the losses.
+    call: of `fun`, but for the features.
+    trunk_kwargs: of the trunk, by keyword.
+    num_taps: K with taps, 0 without.
+
+  Raises:
+    TypeError: `fun` does not take what the trunk gives.
+    ValueError: no leaf of the features is floating-point.
+  """
+  structure = None
+  is_float: list[bool] = []
+
+  def of_params(*values: Any) -> tuple[list[jax.Array], list[Any]]:
+    nonlocal structure, is_float
+    features = trunk(*call.with_differentiated(values), **trunk_kwargs)
+    leaves, structure = jax.tree.flatten(features)
+    is_float = [jnp.issubdtype(jnp.result_type(x), jnp.floating) for x in leaves]
+    parts = split(leaves, is_float)
+    return parts[True], parts[False]
+
+  params = differentiated(call.args, call.numbers)
+  floats, pull_trunk, others = jax.vjp(of_params, *params, has_aux=True)
+  assert structure is not None
+  if not floats:
+    raise ValueError(
+      "trunk must return features with a floating-point array, in whose gradients the "
+      f"tasks meet, got {structure}."
+    )
+  features = structure.unflatten(join(floats, others, is_float))
+  _check_takes(fun, (call.args[0], features, *call.args[1:]), call.kwargs)
+
+  def heads(*args: Any, **kwargs: Any) -> Any:
+    given, (leaves, at_leaves) = args[:-2], args[-2:]
+    if num_taps:
+      leaves = list(map(tap, leaves, at_leaves))
+    assert structure is not None
+    features = structure.unflatten(join(leaves, others, is_float))
+    return fun(given[0], features, *given[1:], **kwargs)
+
+  position = len(call.args)
+  losses, pull_back, aux = differentiate(
+    heads,
+    (*call.numbers, position, position + 1),
+    call.has_aux,
+    (*call.args, floats, probes(num_taps, floats if num_taps else [])),
+    call.kwargs,
+  )
+
+  def whole(leaves: list[jax.Array], cotangent: jax.Array) -> tuple[Any, ...]:
+    return jax.tree.map(jnp.add, pull_trunk(leaves), pull_back(cotangent)[:-2])
+
+  return PullBack(
+    losses,
+    aux,
+    at=lambda cotangent: pull_back(cotangent)[-2],
+    products=lambda cotangent: pull_back(cotangent)[-1],
+    whole=whole,
+  )
+
+
+def keywords(fun: Callable[..., Any]) -> set[str]:
+  """The arguments that a function names and that may be passed by keyword.
+
+  Args:
+    fun: any function.
+  """
+  try:
+    parameters = inspect.signature(fun).parameters.values()
+  except (TypeError, ValueError):  # of a builtin, say
+    return set()
+  by_name = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+  return {parameter.name for parameter in parameters if parameter.kind in by_name}
+
+
+def _check_takes(
+  fun: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> None:
+  try:
+    signature = inspect.signature(fun)
+  except (TypeError, ValueError):
+    return
+  try:
+    signature.bind(*args, **kwargs)
+  except TypeError as error:
+    raise TypeError(
+      "with trunk= the losses are fun(params, features, ...), with the other arguments "
+      f"of trunk behind the features: {len(args)} by position here, but fun has the "
+      f"signature {signature} ({error})."
+    ) from error
