@@ -1,0 +1,318 @@
+"""What every gradient balancer makes of task gradients, by its traits."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tests.balancers import jacobians
+from tests.balancers.contract import (
+  GRADIENT,
+  assert_close,
+  assert_equal,
+  assert_finite,
+  direction,
+  gradient_traits,
+  having,
+  init,
+  make_gradient,
+  quick_jit,
+  relative_error,
+  to_numpy,
+)
+from tests.balancers.jacobians import (
+  OTHER_KEY,
+  SAMPLES,
+  SEVERAL,
+  TASK_COUNTS,
+  Solved,
+  sample,
+  solve_each,
+  solve_many,
+  solved,
+)
+
+SOLVING = having("gradient", solves=True)
+
+
+def lengths(jacobian: np.ndarray) -> np.ndarray:
+  return np.linalg.norm(jacobian, axis=1)
+
+
+# ------------------------------------------------------------------ every input
+
+
+@pytest.mark.parametrize("num_tasks", TASK_COUNTS)
+@pytest.mark.parametrize("name", GRADIENT)
+def test_finite_and_optimal_for_every_input(name, num_tasks):
+  for kind, (_, result, state) in solved(name, num_tasks).items():
+    assert_finite((result, state))
+    assert state.weights.shape == (num_tasks,)
+    assert state.weights.dtype == np.float32
+    assert 0 <= state.residual < 1e-4, kind
+    if not gradient_traits(name).solves:
+      assert state.residual == 0
+
+
+@pytest.mark.parametrize("num_tasks", [16, 20, 64])
+@pytest.mark.parametrize("name", SOLVING)
+def test_optimal_for_many_tasks_of_any_rank(name, num_tasks):
+  found = np.concatenate(
+    [jacobians.of_rank(rank, num_tasks) for rank in jacobians.ranks(num_tasks)]
+  )
+  _, results, states = solve_many(name, found)
+  assert_finite(results)
+  assert (states.residual < 1e-5).all()
+
+
+@pytest.mark.parametrize("num_tasks", SEVERAL)
+@pytest.mark.parametrize("name", having("gradient", avoids_conflict=True))
+def test_never_conflicts_with_a_task(name, num_tasks):
+  for kind in SAMPLES:
+    jacobian, result, state = solved(name, num_tasks)[kind]
+    norms = lengths(jacobian)
+    units = jacobian / np.where(norms > 0, norms, 1)[:, None]
+    terms = np.asarray(state.weights, np.float64) @ norms
+    assert (units @ np.asarray(result, np.float64) >= -1e-5 * terms).all(), kind
+
+
+@pytest.mark.parametrize("num_tasks", SEVERAL)
+@pytest.mark.parametrize("name", having("gradient", equivariant=True))
+def test_permuting_tasks_changes_nothing(name, num_tasks):
+  """With the same draws, where there are any."""
+  order = jacobians.order_of(num_tasks)
+  for kind in jacobians.PERMUTED:
+    _, result, state = solved(name, num_tasks)[kind]
+    _, permuted, permuted_state = solved(name, num_tasks)[f"{kind}, permuted"]
+    assert relative_error(permuted, result) < 1e-3, kind
+    # cosines of random gradients in float32 decide the small weights
+    np.testing.assert_allclose(permuted_state.weights, state.weights[order], 5e-3, 1e-6)
+
+
+@pytest.mark.parametrize("num_tasks", [2, 3, 11])
+@pytest.mark.parametrize("name", GRADIENT)
+def test_a_common_scale_scales_the_result_by_a_power(name, num_tasks):
+  degree = gradient_traits(name).degree
+  if degree is None:
+    pytest.skip("no power")
+  _, result, state = solved(name, num_tasks)["gaussian"]
+  for scale in jacobians.COMMON_SCALES:
+    _, scaled, scaled_state = solved(name, num_tasks)[f"gaussian times {scale:g}"]
+    expected = np.asarray(result, np.float64) * scale**degree
+    assert relative_error(scaled, expected) < 1e-3, scale
+    # the weights as the result, one power less
+    weights = np.asarray(scaled_state.weights, np.float64) * scale ** (1 - degree)
+    np.testing.assert_allclose(weights, state.weights, 1e-3, 1e-5)
+
+
+@pytest.mark.parametrize("num_tasks", [2, 3, 11])
+@pytest.mark.parametrize("name", having("gradient", scale_invariant=True))
+def test_direction_does_not_depend_on_the_scale_of_any_task(name, num_tasks):
+  _, result, _ = solved(name, num_tasks)["gaussian"]
+  _, rescaled, _ = solved(name, num_tasks)["gaussian, each on its scale"]
+  assert relative_error(direction(rescaled), direction(result)) < 1e-4
+
+
+@pytest.mark.parametrize("num_tasks", [3, 11])
+@pytest.mark.parametrize("name", having("gradient", gramian_only=True))
+def test_the_gramian_is_all_that_a_rule_on_it_needs(name, num_tasks):
+  _, result, state = solved(name, num_tasks)["gaussian"]
+  _, rotated, rotated_state = solved(name, num_tasks)["gaussian, rotated"]
+  assert relative_error(rotated, result @ jacobians.rotation()) < 1e-3
+  np.testing.assert_allclose(rotated_state.weights, state.weights, 1e-3, 1e-5)
+  assert make_gradient(name, num_tasks).weigh is not None
+
+
+@pytest.mark.parametrize("num_tasks", [1, 3])
+@pytest.mark.parametrize("name", GRADIENT)
+def test_tasks_that_agree_are_not_disturbed(name, num_tasks):
+  jacobian, result, _ = solved(name, num_tasks)["in agreement"]
+  assert relative_error(direction(result), direction(jacobian[0])) < 1e-5
+
+
+@pytest.mark.parametrize("name", having("gradient", heads="weighted"))
+def test_tasks_without_a_shared_gradient_keep_a_weight_for_their_heads(name):
+  """Zero-initialised heads give zero shared gradients; they must learn all the same."""
+  assert (solved(name, 3)["all zero"].state.weights > 0).all()
+
+
+@pytest.mark.parametrize("name", GRADIENT)
+def test_the_key_given_to_init_is_all_the_randomness(name):
+  draws = gradient_traits(name).draws
+  balancer = make_gradient(name, 11)
+  assert balancer.draws == draws
+  once, other = (solved(name, 11)[kind] for kind in ("sum to zero", OTHER_KEY))
+  if draws:
+    assert relative_error(other.result, once.result) > 1e-3
+    assert (other.state.key != once.state.key).any()
+    keys = [balancer.init(jnp.zeros(2)).key, init(balancer, jnp.zeros(2)).key]
+    assert_equal(*keys)  # `optax.chain` hands over none
+  else:
+    assert_equal(other[1:], once[1:])
+    assert once.state.key is None
+
+
+# --------------------------------------------------------------------- absent tasks
+
+ABSENT = [
+  "gaussian", "common direction", "scales", "one zero", "all zero", "dependent",
+]  # fmt: skip
+BAD = [np.nan, np.inf, -1.0, 0.0, 5.0]  # the last is none, and absent all the same
+
+
+def smaller_jacobian(kind: str, num_tasks: int) -> np.ndarray:
+  """Like the samples, with the parameters of which the others have no gradient."""
+  generator = np.random.default_rng(num_tasks)
+  jacobian = np.zeros((num_tasks, jacobians.NUM_PARAMETERS))
+  gauss = jacobian[:, :50]
+  gauss[:] = generator.normal(size=gauss.shape)
+  if kind == "common direction":
+    gauss += 3
+  if kind == "scales":
+    gauss *= 10.0 ** np.linspace(-12, 12, num_tasks)[:, None]
+  if kind == "one zero":
+    gauss[0] = 0
+  if kind == "all zero":
+    gauss[:] = 0
+  if kind == "dependent":
+    gauss[:] = generator.normal(size=(num_tasks, 1)) * gauss[:1]
+  return jacobian
+
+
+@functools.cache
+def solved_with_masks(name: str, num_tasks: int) -> dict[str, Solved]:
+  """What a method makes of tasks that are absent: the last of each sample."""
+  inputs, masks = {}, {}
+  for kind in ABSENT:
+    inputs[kind] = smaller_jacobian(kind, num_tasks)
+    inputs[kind][-1] = np.nan
+    masks[kind] = np.arange(num_tasks) < num_tasks - 1
+  for bad in BAD:
+    inputs[f"{bad}"] = sample("gaussian", num_tasks)
+    inputs[f"{bad}"][-1] = bad
+    masks[f"{bad}"] = np.arange(num_tasks) < num_tasks - 1
+  inputs["all"], masks["all"] = sample("gaussian", num_tasks), np.ones(num_tasks, bool)
+  inputs["none"], masks["none"] = inputs["gaussian"] * np.nan, ~masks["all"]
+  return solve_each(make_gradient(name, num_tasks), inputs, masks)
+
+
+@functools.cache
+def solved_without(name: str, num_tasks: int) -> dict[str, Solved]:
+  """The same problems without the absent task."""
+  inputs = {kind: smaller_jacobian(kind, num_tasks)[:-1] for kind in ABSENT}
+  return solve_each(make_gradient(name, num_tasks - 1), inputs, None)
+
+
+@pytest.mark.parametrize(
+  "num_tasks", [3, *(pytest.param(k, marks=pytest.mark.slow) for k in (2, 6))]
+)
+@pytest.mark.parametrize("name", GRADIENT)
+def test_the_others_are_balanced_as_by_the_smaller_problem(name, num_tasks):
+  traits = gradient_traits(name)
+  if traits.draws and not traits.equivariant and num_tasks > 3:
+    pytest.skip("it draws otherwise for fewer tasks")
+  for kind in ABSENT:
+    _, result, state = solved_with_masks(name, num_tasks)[kind]
+    _, expected, expected_state = solved_without(name, num_tasks)[kind]
+    terms = np.abs(expected_state.weights) * expected_state.gramian.norms
+    np.testing.assert_allclose(result, expected, 1e-3, 1e-4 * terms.sum())
+    if kind != "dependent":  # where the weights are not unique
+      largest = np.abs(expected_state.weights).max()
+      np.testing.assert_allclose(
+        state.weights[:-1], expected_state.weights, 1e-3, 1e-6 * largest
+      )
+    assert state.weights[-1] == 0
+    assert state.residual < 1e-4
+
+
+@pytest.mark.parametrize("name", GRADIENT)
+def test_an_absent_gradient_gives_nothing_whatever_it_is(name):
+  found = solved_with_masks(name, 3)
+  first = found[f"{BAD[0]}"]
+  assert_finite(first[1:])
+  for bad in BAD[1:]:
+    assert_equal(found[f"{bad}"][1:], first[1:])
+
+
+@pytest.mark.parametrize("name", GRADIENT)
+def test_a_mask_of_all_tasks_changes_no_gradient(name):
+  masked, plain = solved_with_masks(name, 3)["all"], solved(name, 3)["gaussian"]
+  assert_close(masked[1:], plain[1:])
+
+
+@pytest.mark.parametrize("name", GRADIENT)
+def test_without_any_task_the_gradient_is_zero_and_the_state_stays(name):
+  _, result, state = solved_with_masks(name, 3)["none"]
+  assert not result.any()
+  assert not state.weights.any()
+  before = init(make_gradient(name, 3), jnp.zeros(jacobians.NUM_PARAMETERS))
+  assert_equal(state._replace(weights=before.weights), before)
+
+
+# ------------------------------------------------------------------------- numbers
+
+
+@pytest.mark.parametrize("name", GRADIENT)
+def test_empty_leaves_bfloat16_and_extreme_entries(name):
+  rounded = solved(name, 3)["gaussian, rounded"]
+  halves = np.stack([rounded.jacobian, np.ones_like(rounded.jacobian)])
+  task_grads = {
+    "empty": jnp.zeros((2, 3, 0)),
+    "half": jnp.asarray(halves, jnp.bfloat16),
+    "scalar": jnp.array([[0, 0, 0], [1e38, 1.0, 1e-30]], jnp.float32),
+  }
+  balancer = make_gradient(name, 3)
+  begun = init(balancer, jax.tree.map(lambda leaf: leaf[0, 0], task_grads))
+  results, states = quick_jit(
+    lambda stacked: jax.lax.map(
+      lambda grads: balancer.update(grads, begun, losses=jnp.ones(3)), stacked
+    )
+  )(task_grads)
+  assert results["empty"].shape == (2, 0)
+  assert results["half"].dtype == jnp.bfloat16
+  assert states.weights.dtype == jnp.float32
+  results, states = to_numpy((results, states))
+  assert_finite(states)
+  # bfloat16 is balanced in float32
+  traits = gradient_traits(name)
+  if traits.gramian_only or not traits.draws:  # where no entry has draws of its own
+    np.testing.assert_allclose(states.weights[0], rounded.state.weights, 1e-5)
+    assert relative_error(results["half"][0], rounded.result) < 1e-2
+  if traits.gramian_only:
+    side = np.sqrt(float(jacobians.NUM_PARAMETERS))
+    norms = [1e38, np.hypot(side, 1), side]
+    np.testing.assert_allclose(states.gramian.norms[1], norms, 1e-5)
+
+
+NUM_STEPS = 10_000
+COURSES = {
+  "constant": np.tile([[0.5, 2.0, 1e-3]], (NUM_STEPS, 1)),
+  "falling": 10 ** np.outer(np.linspace(0, -30, NUM_STEPS), [1.0, 1.0, 0.0]),
+  "zero": np.tile([[0.0, 1.0, 2.0]], (NUM_STEPS, 1)),
+}
+
+
+@pytest.mark.parametrize("name", GRADIENT)
+def test_results_of_gradients_have_the_bound_of_the_gradients(name):
+  """Weights of a gradient may be as large as the gradient is small; not the result."""
+  balancer = make_gradient(name, 3)
+  gradients = np.random.default_rng(0).normal(size=(3, 20)).astype(np.float32)
+
+  def run(lengths):
+    def step(state, lengths):
+      task_grads = lengths[:, None] * gradients
+      result, state = balancer.update(task_grads, state, losses=lengths)
+      return state, (jnp.linalg.norm(result), state.weights)
+
+    return jax.lax.scan(step, init(balancer, jnp.zeros(20)), lengths)[1]
+
+  courses = np.stack(list(COURSES.values())).astype(np.float32)
+  results, weights = to_numpy(quick_jit(jax.vmap(run))(courses))
+  assert_finite(weights)
+  norms = np.linalg.norm(gradients, axis=1) * courses
+  bound = 3 * norms.sum(axis=2)
+  if gradient_traits(name).degree != 1:  # then it may be clipped at 1 instead
+    bound = np.maximum(bound, 1.0)
+  assert (results <= bound * (1 + 1e-5)).all()
