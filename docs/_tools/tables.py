@@ -58,12 +58,13 @@ def traits(method: Method) -> str:
 
   Example:
     >>> traits(METHODS["igbv1"])
-    'logarithm, scale-invariant'
+    'logarithm, scale-invariant, joint'
   """
   known = method.traits
   words = {
     "logarithm": isinstance(known, LossTraits) and known.takes_log,
     "scale-invariant": known.scale_invariant,
+    "joint": isinstance(known, LossTraits) and known.ties_tasks,
     "no conflict": isinstance(known, GradientTraits) and known.avoids_conflict,
     "solver": isinstance(known, GradientTraits) and known.solves,
     "random": known.draws,
