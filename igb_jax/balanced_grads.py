@@ -24,7 +24,7 @@ from igb_jax.balancers.gradient.base import (
 from igb_jax.balancers.gradient.shared import shared_leaves
 from igb_jax.balancers.gradient.stacked import TaskGrads
 from igb_jax.balancers.solvers.products import flat_if_free
-from igb_jax.balancers.solvers.taps import gramian_of
+from igb_jax.balancers.solvers.taps import gramian_through
 from igb_jax.balancers.types import Balancer, BalancerState, LossBalancer
 from igb_jax.pull_backs import Call, PullBack, at_features, at_parameters, keywords
 from igb_jax.task_grads import (
@@ -217,8 +217,8 @@ def balanced_grad(
         each if keep_task_grads else None,
         state.gradient,
         mask,
-        losses,
-        extra,
+        weighted,
+        {"losses": losses, **extra},
       )
     grads = grads[0] if is_single else grads
     state = BalancerState(loss_state, new)
@@ -252,11 +252,10 @@ def _combine(
   each: Callable[[Callable[[jax.Array], Any]], Any] | None,
   state: GradientState,
   present: jax.Array | None,
-  losses: jax.Array,
+  weighted: jax.Array,
   extra: dict[str, Any],
 ) -> tuple[tuple[Any, ...], GradientState]:
   """The balanced gradient, by K backward passes, or by one where weights are held."""
-  extra = {"losses": losses, **extra}
 
   def of_present(weights: jax.Array) -> jax.Array:
     return weights if present is None else jnp.where(present, weights, 0.0)
@@ -281,8 +280,8 @@ def _combine(
 
   def lean() -> tuple[tuple[Any, ...], GradientState]:
     assert balancer.weigh is not None
-    products = jax.vmap(ways.products)(one_hot(losses.astype(jnp.float32)))
-    grads = TaskGrads(None, present, gramian_of(products, present))
+    gramian = gramian_through(ways.products, one_hot(weighted), present)
+    grads = TaskGrads(None, present, gramian)
     return with_weights(balancer.weigh(grads, state, **extra))
 
   every_task = lean if each is None else keeping

@@ -83,31 +83,14 @@ class Gramian(NamedTuple):
       [3.0000000e-12 1.4142135e+12] 0.70710677
     """
     leaves = [flat_if_free(leaf) for leaf in leaves]
-    products = _sum_of(leaves, lambda leaf: inner_products(leaf, leaf))
-    squares = jnp.diagonal(products)
-    ordinary = (squares > _SMALLEST_SQUARE) & (squares < _LARGEST_SQUARE)
-    # A square may be 0 because the gradient is, which only its entries tell.
-    largest = _choose(
-      leaves,
-      ordinary.all(),
-      lambda: jnp.sqrt(squares),
+    return gramian_of_products(
+      _sum_of(leaves, lambda leaf: inner_products(leaf, leaf)),
       lambda: _largest_entries(leaves),
+      lambda divisor: _sum_of(
+        leaves, lambda leaf: _products_of_quotients(leaf, divisor)
+      ),
+      functools.partial(_choose, leaves),
     )
-    # a gradient below the smallest normal number counts as zero
-    zero = largest < jnp.finfo(products.dtype).tiny
-    divides = ~(ordinary | zero).all()
-    divisor = jnp.where(divides & ~zero, largest, 1.0)
-    products = _choose(
-      leaves,
-      divides,
-      lambda: _products_of_quotients(leaves, divisor, zero),
-      lambda: products,
-    )
-    lengths = jnp.sqrt(jnp.diagonal(products))
-    units = jnp.where(lengths == 0, 0.0, 1 / lengths)
-    cosines = products * units[:, None] * units
-    cosines = jnp.where(jnp.diag(lengths > 0), 1.0, (cosines + cosines.T) / 2)
-    return cls(_nearest_float32(divisor * lengths), cosines.astype(jnp.float32))
 
   def product(self, weights: jax.Array) -> jax.Array:
     """f32[K]: inner products of the unit gradients with a sum of unit gradients.
@@ -146,6 +129,38 @@ class Gramian(NamedTuple):
     return 1 / jnp.maximum(smallest, jnp.finfo(jnp.float32).eps)
 
 
+def gramian_of_products(
+  products: jax.Array,
+  largest_entries: Callable[[], jax.Array],
+  products_of_quotients: Callable[[jax.Array], jax.Array],
+  choose: Callable[..., Any],
+) -> Gramian:
+  """The Gramian, of inner products that may have overflowed or vanished.
+
+  Args:
+    products: float[K, K].
+    largest_entries: float[K], of each gradient by magnitude.
+    products_of_quotients: the products of the gradients, each divided by one of
+      float[K].
+    choose: `jax.lax.cond`, or what can do without one.
+  """
+  squares = jnp.diagonal(products)
+  ordinary = (squares > _SMALLEST_SQUARE) & (squares < _LARGEST_SQUARE)
+  # A square may be 0 because the gradient is, which only its entries tell.
+  largest = choose(ordinary.all(), lambda: jnp.sqrt(squares), largest_entries)
+  # a gradient below the smallest normal number counts as zero
+  zero = largest < jnp.finfo(products.dtype).tiny
+  divides = ~(ordinary | zero).all()
+  divisor = jnp.where(divides & ~zero, largest, 1.0)
+  products = choose(divides, lambda: products_of_quotients(divisor), lambda: products)
+  products = jnp.where(zero | zero[:, None], 0.0, products)
+  lengths = jnp.sqrt(jnp.diagonal(products))
+  units = jnp.where(lengths == 0, 0.0, 1 / lengths)
+  cosines = products * units[:, None] * units
+  cosines = jnp.where(jnp.diag(lengths > 0), 1.0, (cosines + cosines.T) / 2)
+  return Gramian(_nearest_float32(divisor * lengths), cosines.astype(jnp.float32))
+
+
 def _choose(
   leaves: list[jax.Array],
   condition: jax.Array,
@@ -176,33 +191,28 @@ def _largest_entries(leaves: list[jax.Array]) -> jax.Array:
   return jnp.stack(of_leaves).max(axis=0)
 
 
-def _products_of_quotients(
-  leaves: list[jax.Array], divisor: jax.Array, zero: jax.Array
-) -> jax.Array:
+def _products_of_quotients(leaf: jax.Array, divisor: jax.Array) -> jax.Array:
   """float[K, K]: products of g_k / divisor_k, without a copy of all quotients."""
 
   def products_of(part: jax.Array) -> jax.Array:
     part = part.astype(divisor.dtype)
-    part = jnp.where(beside(zero, part), 0.0, part / beside(divisor, part))
+    part = part / beside(divisor, part)
     return inner_products(part, part)
 
-  def products_of_leaf(leaf: jax.Array) -> jax.Array:
-    if leaf.ndim != 2 or leaf.shape[1] <= _SMALLEST_BLOCK:
-      return products_of(leaf)
-    num_parameters = leaf.shape[1]
-    size = max(_SMALLEST_BLOCK, -(-num_parameters // _MOST_BLOCKS))
-    num_blocks = num_parameters // size
+  if leaf.ndim != 2 or leaf.shape[1] <= _SMALLEST_BLOCK:
+    return products_of(leaf)
+  num_parameters = leaf.shape[1]
+  size = max(_SMALLEST_BLOCK, -(-num_parameters // _MOST_BLOCKS))
+  num_blocks = num_parameters // size
 
-    def add(block: jax.Array, total: jax.Array) -> jax.Array:
-      # Without it XLA on CPU converts all of a bfloat16 leaf to take blocks of it.
-      whole, block = jax.lax.optimization_barrier((leaf, block))
-      part = jax.lax.dynamic_slice_in_dim(whole, block * size, size, axis=1)
-      return total + products_of(part)
+  def add(block: jax.Array, total: jax.Array) -> jax.Array:
+    # Without it XLA on CPU converts all of a bfloat16 leaf to take blocks of it.
+    whole, block = jax.lax.optimization_barrier((leaf, block))
+    part = jax.lax.dynamic_slice_in_dim(whole, block * size, size, axis=1)
+    return total + products_of(part)
 
-    rest = products_of(leaf[:, num_blocks * size :])
-    return jax.lax.fori_loop(0, num_blocks, add, rest)
-
-  return _sum_of(leaves, products_of_leaf)
+  rest = products_of(leaf[:, num_blocks * size :])
+  return jax.lax.fori_loop(0, num_blocks, add, rest)
 
 
 def _nearest_float32(norms: jax.Array) -> jax.Array:

@@ -5,13 +5,16 @@ by `jax.vmap`, their inner products leave it beside the cotangents; and where no
 asks for the cotangents, XLA drops those of one leaf before it computes the next.
 """
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.custom_batching import custom_vmap
 
-from igb_jax.balancers.solvers.gramian import Gramian
+from igb_jax.balancers.solvers.gramian import Gramian, gramian_of_products
+from igb_jax.balancers.solvers.products import inner_axes, inner_products
 
 
 def probes(num_tasks: int, leaves: list[jax.Array]) -> list[jax.Array]:
@@ -36,7 +39,8 @@ def tap(leaf: jax.Array, probe: jax.Array) -> jax.Array:
   Args:
     leaf: float[...].
     probe: f32[1 + K]. Its cotangent under `jax.vmap` over K cotangents of the leaf is
-      f32[K, 1 + K], their norms and cosines; that of a single one is zero.
+      f32[K, 1 + K], their largest entries by magnitude and their inner products; that
+      of a single one is zero.
   """
   del probe
   return leaf
@@ -65,32 +69,39 @@ def _products_of_each(
 ) -> tuple[jax.Array, bool]:
   if not in_batched[1]:  # no loss depends on the leaf
     return jnp.zeros((axis_size, probe.shape[-1]), probe.dtype), True
-  norms, cosines = Gramian.of([cotangents])
-  return jnp.concatenate([norms[:, None], cosines], axis=1), True
+  largest = jnp.max(jnp.abs(cotangents), inner_axes(cotangents), initial=0.0)
+  products = inner_products(cotangents, cotangents)
+  # what float32 cannot hold is measured again, see `gramian_through`
+  return jnp.concatenate([largest[:, None], products], axis=1).astype(probe.dtype), True
 
 
-def gramian_of(products: list[jax.Array], present: jax.Array | None = None) -> Gramian:
-  """The Gramian of all leaves together.
+def gramian_through(
+  products_of: Callable[[jax.Array], list[jax.Array]],
+  cotangents: jax.Array,
+  present: jax.Array | None = None,
+) -> Gramian:
+  """The Gramian of the gradients that K cotangents of the losses are pulled back to.
+
+  Where the square of a gradient would overflow or vanish, all of them are pulled back
+  again, each divided by its largest entry.
 
   Args:
-    products: f32[K, 1 + K] for each leaf, the cotangents of the probes.
+    products_of: one cotangent float[K] to those of the probes, f32[1 + K] a leaf.
+    cotangents: float[K, K], one a task.
     present: bool[K], all by default; the gradients of the others count as zero.
   """
-  stacked = jnp.stack(products)
-  norms, cosines = stacked[:, :, 0], stacked[:, :, 1:]
-  if present is not None:
-    norms = jnp.where(present, norms, 0.0)
-    cosines = jnp.where(present[:, None] & present, cosines, 0.0)
-  largest = jnp.max(norms, axis=0)
-  parts = norms / jnp.where(largest == 0, 1.0, largest)  # of leaves, at most 1
-  lengths = jnp.sqrt(jnp.sum(parts**2, axis=0))
-  parts = parts / jnp.where(lengths == 0, 1.0, lengths)
-  cosines = jnp.sum(parts[:, :, None] * cosines * parts[:, None, :], axis=0)
-  cosines = jnp.where(jnp.diag(lengths > 0), 1.0, (cosines + cosines.T) / 2)
-  return Gramian(_bounded(largest * lengths, largest), cosines)
 
+  def measure(divisor: jax.Array) -> tuple[jax.Array, jax.Array]:
+    scaled = cotangents / divisor[:, None].astype(cotangents.dtype)
+    of_leaves = jax.vmap(products_of)(scaled)
+    largest = functools.reduce(jnp.maximum, (leaf[:, 0] for leaf in of_leaves))
+    products = functools.reduce(jnp.add, (leaf[:, 1:] for leaf in of_leaves))
+    if present is None:
+      return products, largest
+    pairs = present[:, None] & present
+    return jnp.where(pairs, products, 0.0), jnp.where(present, largest, 0.0)
 
-def _bounded(norms: jax.Array, largest: jax.Array) -> jax.Array:
-  """The norms, of which one that overflows only in float32 is the largest number."""
-  most = float(jnp.finfo(jnp.float32).max)
-  return jnp.where(jnp.isfinite(largest), jnp.minimum(norms, most), norms)
+  products, largest = measure(jnp.ones(len(cotangents), jnp.float32))
+  return gramian_of_products(
+    products, lambda: largest, lambda divisor: measure(divisor)[0], jax.lax.cond
+  )
