@@ -118,7 +118,7 @@ def moco(
     here = jnp.ones(num_tasks, bool) if present is None else present
     total = jnp.sum(before.weights, where=here)
     w = jnp.where(here, before.weights / jnp.where(total > 0, total, 1.0), 0.0)
-    w = jnp.where(total > 0, w, here / jnp.maximum(here.sum(), 1))
+    w = jnp.where(total > 0, w, here.astype(w.dtype) / jnp.maximum(here.sum(), 1))
     slope = 2 * step_size * decay * norms * dot(cosines, norms * w)
     w = _nearest_in_simplex(w - jnp.clip(slope, -_LARGEST, _LARGEST), here)
 
@@ -143,4 +143,5 @@ def _nearest_in_simplex(point: jax.Array, here: jax.Array) -> jax.Array:
   highest = jnp.max(point, where=here, initial=-jnp.inf)
   # what all have in common does not matter, and 1 would drown in it
   centred = jnp.where(here, point - highest, -_LARGEST)
-  return jnp.where(here, optax.projections.projection_simplex(centred), 0.0)
+  nearest = optax.projections.projection_simplex(centred)
+  return jnp.where(here, nearest, 0.0).astype(point.dtype)  # float64 has come in

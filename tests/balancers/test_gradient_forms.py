@@ -1,0 +1,276 @@
+"""Every gradient balancer as a part of programs: dtypes, platforms, optax, errors."""
+
+import functools
+import inspect
+
+import flax.core
+import flax.serialization
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from igb_jax import balancers
+from igb_jax.balancers.methods import METHODS
+from tests.balancers.contract import (
+  FLOAT32_AND_WHOLE,
+  GRADIENT,
+  LOSS,
+  assert_close,
+  assert_equal,
+  assert_same_form,
+  init,
+  make_gradient,
+  parameters_of,
+  quick_jit,
+)
+from tests.balancers.jacobians import NUM_PARAMETERS, sample, solved
+
+NUM_TASKS = 3
+LOSSES = jnp.ones(NUM_TASKS)
+PARAMS = {"b": jnp.zeros(3), "w": jnp.ones((2, 3))}
+SHARED = {"b": False, "w": True}
+GRADS = jax.tree.map(
+  lambda leaf: jax.random.normal(jax.random.key(leaf.ndim), (3, *leaf.shape)), PARAMS
+)
+
+
+def make(name: str, **options):
+  return make_gradient(name, NUM_TASKS, **options)
+
+
+# -------------------------------------------------------------------- inside of jit
+
+
+@pytest.mark.parametrize("name", GRADIENT)
+def test_a_step_keeps_the_form_of_the_state_and_lowers_for_every_platform(name):
+  balancer = make(name)
+  state = init(balancer, PARAMS)
+  update = jax.jit(functools.partial(balancer.update, losses=LOSSES))
+  traced = update.trace(GRADS, state)
+  assert_same_form(traced.out_info[1], state)
+  jaxpr = str(traced.jaxpr)
+  assert "callback" not in jaxpr
+  assert "device_put" not in jaxpr
+  platforms = ["cpu", "cuda", "tpu"]
+  module = jax.export.export(update, platforms=platforms)(GRADS, state).mlir_module()
+  assert "f64" not in module
+  for line in module.splitlines():
+    if "stablehlo.dot_general" in line:  # the Gramian, the solvers and the sums
+      assert "precision = [HIGHEST, HIGHEST]" in line
+
+
+@pytest.mark.parametrize("name", GRADIENT)
+def test_states_are_float32_and_results_have_the_dtypes_of_the_gradients(name):
+  dtypes = ["bfloat16", "float16", "float32", "float64"]
+  with jax.enable_x64(True):
+    params = {dtype: jnp.zeros(20, dtype) for dtype in dtypes}
+    grads = {dtype: jnp.ones((NUM_TASKS, 20), dtype) for dtype in dtypes}
+    balancer = make(name)
+    state = init(balancer, params)
+    result, new = jax.eval_shape(
+      functools.partial(balancer.update, losses=np.ones(NUM_TASKS, np.float32)),
+      grads,
+      state,
+      params,
+    )
+    assert {dtype: leaf.dtype.name for dtype, leaf in result.items()} == {
+      dtype: dtype for dtype in dtypes
+    }
+    assert_same_form(new, state)
+    assert {leaf.dtype.type for leaf in jax.tree.leaves(new)} <= {*FLOAT32_AND_WHOLE}
+
+
+@pytest.mark.parametrize("name", GRADIENT)
+def test_a_state_survives_flax_serialization(name):
+  state = solved(name, 3)["gaussian"].state
+  template = init(make(name), jnp.zeros(NUM_PARAMETERS), seed=7)
+  data = flax.serialization.to_bytes(state)
+  restored = flax.serialization.from_bytes(template, data)
+  assert_equal(restored, state)
+  assert jax.tree.structure(restored) == jax.tree.structure(template)
+
+
+# ------------------------------------------------------------------- optax's tools
+
+
+@pytest.mark.parametrize("name", GRADIENT)
+def test_map_params_reaches_what_belongs_to_parameters(name):
+  balancer, adam = make(name), optax.adam(0.1)
+  parts = make(name, shared=SHARED)
+  chained = [
+    (optax.chain(balancer, adam), 2),
+    (optax.chain(parts, adam), 1),
+    (optax.chain(make(name, shared=lambda path: "w" in str(path)), adam), 1),
+  ]
+  for optimizer, num_shared in chained:
+    state = optimizer.init(PARAMS)
+    doubled = optax.tree.map_params(optimizer, lambda leaf: leaf + 2.0, state)
+    assert jax.tree.structure(doubled) == jax.tree.structure(state)
+    changed = jax.tree.map(lambda a, b: bool((a != b).any()), state, doubled)
+    # Adam's two means of every parameter, and the balancer's of what is shared
+    own = num_shared if balancer.keeps_grads else 0
+    assert sum(jax.tree.leaves(changed[0])) == own
+    assert sum(jax.tree.leaves(changed[1])) == 4
+    kinds = optax.tree_utils.tree_map_params(
+      optimizer,
+      lambda _: "parameter",
+      state,
+      transform_non_params=lambda _: "other",
+    )
+    assert jax.tree.leaves(kinds[0]).count("parameter") == own
+
+
+@pytest.mark.parametrize("name", GRADIENT)
+def test_numbers_of_a_method_may_be_traced(name):
+  """As `optax.inject_hyperparams` does, with counts and words static."""
+  parameters = parameters_of(name)
+  numbers = {
+    key: parameter.default
+    for key, parameter in parameters.items()
+    if type(parameter.default) is float
+  }
+  static = [key for key in parameters if key not in numbers]
+  injected = optax.inject_hyperparams(METHODS[name].constructor, static_args=static)(
+    num_tasks=NUM_TASKS, **numbers
+  )
+  params = jnp.zeros(NUM_PARAMETERS)
+  state = injected.init(params)
+  if not numbers:
+    assert_equal(state.inner_state, make(name).init(params))
+    return
+  jacobian = jnp.asarray(sample("gaussian", NUM_TASKS), jnp.float32)
+  update = quick_jit(functools.partial(injected.update, losses=LOSSES))
+  result, state = update(jacobian, state)
+  expected = solved(name, NUM_TASKS)["gaussian"]
+  assert_close(result, expected.result, 1e-4)
+  assert_close(state.inner_state.weights, expected.state.weights, 1e-4)
+
+
+@pytest.mark.parametrize("name", GRADIENT)
+def test_a_count_that_is_traced_says_what_to_do(name):
+  injected = optax.inject_hyperparams(METHODS[name].constructor)
+  with pytest.raises(TypeError, match=r"num_tasks.*static_args"):
+    injected(num_tasks=2).init(PARAMS)
+
+
+@pytest.mark.parametrize("name", GRADIENT)
+def test_trains_first_in_a_chain(name):
+  features = np.random.default_rng(0).normal(size=(32, 4)).astype(np.float32)
+  targets = np.stack(
+    [features.sum(1), features[:, 0], 3 * np.sin(features[:, 1])], axis=1
+  )
+  keys = jax.random.split(jax.random.key(0))
+  params = {
+    "trunk": 0.5 * jax.random.normal(keys[0], (4, 8)),
+    "heads": 0.3 * jax.random.normal(keys[1], (8, NUM_TASKS)),
+  }
+
+  def losses_of(params):
+    predictions = jnp.tanh(features @ params["trunk"]) @ params["heads"]
+    return jnp.mean((predictions - targets) ** 2, axis=0)
+
+  optimizer = optax.chain(make(name), optax.clip_by_global_norm(10.0), optax.adam(0.01))
+
+  def step(carry, _):
+    params, state = carry
+    grads, losses = jax.jacrev(losses_of)(params), losses_of(params)
+    updates, state = optimizer.update(grads, state, params, losses=losses)
+    return (optax.apply_updates(params, updates), state), None
+
+  @quick_jit
+  def train(params):
+    carry = params, optimizer.init(params)
+    return jax.lax.scan(step, carry, length=150)[0]
+
+  after, state = train(params)
+  assert (losses_of(after) < losses_of(params)).all()
+  assert state[0].weights.shape == (NUM_TASKS,)
+
+
+# ------------------------------------------------------------------------- errors
+
+
+@pytest.mark.parametrize("name", GRADIENT)
+def test_gradients_are_checked_while_tracing(name):
+  balancer = make(name)
+  state = balancer.init(PARAMS)
+  update = jax.jit(balancer.update)
+  bad = GRADS | {"b": jnp.zeros((2, 5))}
+  with pytest.raises(
+    ValueError, match=r"task_grads\['b'\] must have the leading axis 3.*\(2, 5\)"
+  ):
+    update(bad, state)
+  with pytest.raises(ValueError, match=r"leading axis 3, .*got the shape \(\)"):
+    update(jnp.zeros(()), state)
+  bad = GRADS | {"b": jnp.zeros((3, 3), jnp.int32)}
+  with pytest.raises(TypeError, match=r"\['b'\] must hold floating-point.*int32"):
+    update(bad, state)
+  # one gradient whose first axis happens to be K would pass for K gradients
+  params = {"w": jnp.ones((3, 4))}
+  state = balancer.init(params)
+  with pytest.raises(ValueError, match=r"task_grads\['w'\].*\(3, 3, 4\).*\(3, 4\)"):
+    update(params, state, params)
+
+
+@pytest.mark.parametrize("name", GRADIENT)
+def test_containers_of_another_kind_with_the_same_names_pass(name):
+  frozen = flax.core.freeze(PARAMS)
+  balancer = make(name)
+  jax.eval_shape(
+    functools.partial(balancer.update, losses=LOSSES),
+    GRADS,
+    balancer.init(frozen),
+    frozen,
+  )
+
+
+@pytest.mark.parametrize("name", GRADIENT)
+def test_what_is_shared_is_checked_at_init(name):
+  for empty in ({}, [], (), {"a": {}}, None):
+    with pytest.raises(ValueError, match="no parameter is shared"):
+      make(name).init(empty)
+  with pytest.raises(ValueError, match=r"no parameter is shared.*\['b'\]"):
+    make(name, shared=lambda path: False).init(PARAMS)
+
+
+@pytest.mark.parametrize("name", GRADIENT)
+def test_num_tasks_is_checked(name):
+  for value, error in {0: ValueError, 2.0: TypeError}.items():
+    with pytest.raises(error, match=f"num_tasks must be .*, got {value}"):
+      balancers.create(name, num_tasks=value)  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.parametrize("name", GRADIENT)
+def test_masks_are_checked_while_tracing(name):
+  balancer = make(name)
+  state = balancer.init(PARAMS)
+  for mask in ([True, True], True):
+    shape = np.shape(mask)
+    with pytest.raises(
+      ValueError, match=rf"present .*\(3,\).*got \({shape[0] if shape else ''}"
+    ):
+      balancer.update(GRADS, state, present=jnp.asarray(mask))
+  for mask, dtype in (([1, 0, 1], "int32"), ([1.0, 0.0, 1.0], "float32")):
+    with pytest.raises(TypeError, match=f"present must hold bools, .* got {dtype}"):
+      balancer.update(GRADS, state, present=jnp.asarray(mask))
+
+
+@pytest.mark.parametrize("name", GRADIENT)
+def test_create_makes_it_alone_or_beside_a_loss_balancer(name):
+  alone = balancers.create(name, num_tasks=3, steps_per_epoch=2, shared=SHARED)
+  assert alone.loss is None
+  assert isinstance(alone.gradient, optax.GradientTransformationExtraArgs)
+  assert (
+    inspect.signature(METHODS[name].constructor).parameters["shared"].default is None
+  )
+  with pytest.raises(ValueError, match="two gradient balancers"):
+    balancers.create(f"{name}+{GRADIENT[0]}", num_tasks=3)
+  for loss in LOSS:
+    if "task" in parameters_of(loss):
+      continue
+    for spec in (f"{loss}+{name}", f"{name} + {loss}"):
+      both = balancers.create(spec, num_tasks=3, steps_per_epoch=2)
+      assert isinstance(both.loss, balancers.LossBalancer)
+      assert both.gradient is not None
