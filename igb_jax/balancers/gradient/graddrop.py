@@ -29,7 +29,7 @@ from igb_jax.balancers.gradient.base import (
 from igb_jax.balancers.gradient.shared import Shared
 from igb_jax.balancers.gradient.stacked import TaskGrads
 from igb_jax.balancers.methods import method
-from igb_jax.balancers.solvers.products import accumulator
+from igb_jax.balancers.solvers.products import sum_of_terms
 
 
 @method(
@@ -101,10 +101,12 @@ def drop_signs(
     >>> print(drop_signs(leaf, jnp.array([0.2])), drop_signs(leaf, jnp.array([0.3])))
     [1.] [-3.]
   """
-  g = leaf.astype(accumulator(leaf))
   # halves, so that the sum of two of the largest numbers is one
-  total, size = jnp.sum(g / 2, axis=0), jnp.sum(jnp.abs(g / 2), axis=0)
+  total, size = sum_of_terms(leaf, lambda _, g: (g / 2, jnp.abs(g / 2)))
   share = (1 + total / jnp.where(size > 0, size, 1.0)) / 2
-  keep = jnp.where(g > 0, share > uniform, share < uniform)
-  kept = jnp.where(keep, 1.0, leak).astype(g.dtype)
-  return jnp.sum(kept * g, axis=0).astype(leaf.dtype)
+
+  def kept(_: int | jax.Array, g: jax.Array) -> jax.Array:
+    keep = jnp.where(g > 0, share > uniform, share < uniform)
+    return jnp.where(keep, 1.0, leak).astype(g.dtype) * g
+
+  return sum_of_terms(leaf, kept).astype(leaf.dtype)

@@ -1,5 +1,8 @@
 """Inner products and sums of stacked gradients, which copy none of them."""
 
+from collections.abc import Callable
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec
@@ -92,22 +95,38 @@ def weighted_sum(
     present: bool[K], all by default; the gradients of the others, which may be NaN, are
       left out.
   """
-  dtype = accumulator(leaf)
-  weights = weights.astype(dtype)
+  weights = weights.astype(accumulator(leaf))
+
+  def term(task: int | jax.Array, gradient: jax.Array) -> jax.Array:
+    product = weights[task] * gradient
+    return product if present is None else jnp.where(present[task], product, 0)
+
+  return sum_of_terms(leaf, term)
+
+
+def sum_of_terms(
+  leaf: jax.Array, term_of: Callable[[int | jax.Array, jax.Array], Any]
+) -> Any:
+  """The sum of what is made of each task's gradient in a leaf, without a copy of it.
+
+  Args:
+    leaf: float[K, ...].
+    term_of: `term_of(task, gradient) -> arrays`, of float[...] in float32 or in the
+      dtype of the leaf if that is larger.
+  """
 
   # The terms are fused with whatever is done to them, a conversion or a selection. A
   # matrix product would need copies of the leaf that hold the results of both.
-  def term(task: int | jax.Array) -> jax.Array:
-    gradient = jax.lax.dynamic_index_in_dim(leaf, task, keepdims=False).astype(dtype)
-    product = weights[task] * gradient
-    return product if present is None else jnp.where(present[task], product, 0)
+  def term(task: int | jax.Array) -> Any:
+    gradient = jax.lax.dynamic_index_in_dim(leaf, task, keepdims=False)
+    return term_of(task, gradient.astype(accumulator(leaf)))
 
   # The term stands first in the sum, or LLVM rounds otherwise than in a product of
   # matrices, of which nobody should see a difference.
   return jax.lax.fori_loop(
     1,
     len(leaf),
-    lambda task, total: term(task) + total,
+    lambda task, total: jax.tree.map(jnp.add, term(task), total),
     term(0),
     unroll=_TERMS_AT_ONCE,
   )
