@@ -112,7 +112,8 @@ def moco(
       new = y - beta * decay * (y - g.astype(jnp.float32))
       return new if present is None else jnp.where(beside(present, g), new, y)
 
-    means = TaskGrads(list(map(follow, old, grads.all)), present)
+    followed = list(map(follow, old, grads.all))
+    means = TaskGrads(followed, present)
     gramian = means.gramian()
     norms, cosines = gramian
     here = jnp.ones(num_tasks, bool) if present is None else present
@@ -124,7 +125,7 @@ def moco(
 
     new = MoCoMemory(
       means=structure.unflatten(
-        y.reshape(was.shape) for y, was in zip(means.all, old, strict=True)
+        y.reshape(was.shape) for y, was in zip(followed, old, strict=True)
       ),
       weights=jnp.where(here, total * w, before.weights),
       step=increment(before.step),

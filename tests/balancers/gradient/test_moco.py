@@ -1,0 +1,64 @@
+"""MoCo against the authors' code, and the weights of tasks that come and go."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from igb_jax import balancers
+from tests.balancers.contract import quick_jit, to_numpy
+from tests.balancers.gradient.published import TASK_COUNTS, balanced, golden
+
+
+@pytest.mark.parametrize("num_tasks", TASK_COUNTS)
+def test_matches_the_authors_code_over_four_steps(num_tasks):
+  results, states = balanced("methods.npz", "moco", num_tasks)
+  for actual, name in ((results, "moco_official"), (states.weights, "moco_official_w")):
+    expected = golden("methods.npz", name, num_tasks)
+    largest = np.abs(expected).max(axis=-1, keepdims=True)
+    assert (np.abs(actual - expected) < 1e-5 * largest).all()
+
+
+def test_one_task_is_followed_by_its_mean():
+  balancer = balancers.moco(1)
+  grads = jnp.array([[1.0, -2.0]])
+  state, update = balancer.init(grads[0]), quick_jit(balancer.update)
+  expected = np.zeros(2)
+  for step in range(3):
+    result, state = update(grads, state)
+    expected += 0.1 / np.sqrt(step + 1) * (grads[0] - expected)
+    np.testing.assert_allclose(result, expected, 1e-6)
+    assert state.weights.tolist() == [1]
+
+
+def test_an_absent_task_keeps_its_mean_and_its_share():
+  balancer = balancers.moco(3)
+  grads = np.random.default_rng(0).normal(size=(4, 3, 20)).astype(np.float32)
+  masks = np.array([[1, 1, 1], [1, 0, 1], [1, 0, 1], [1, 1, 1]], bool)
+  grads[~masks] = np.nan
+
+  @quick_jit
+  def run(grads, masks):
+    def step(state, inputs):
+      _, state = balancer.update(inputs[0], state, present=inputs[1])
+      return state, state
+
+    return jax.lax.scan(step, balancer.init(jnp.zeros(20)), (grads, masks))[1]
+
+  states = to_numpy(run(grads, masks))
+  memory = states.memory
+  for step in (1, 2):
+    np.testing.assert_array_equal(memory.means[step, 1], memory.means[0, 1])
+    np.testing.assert_allclose(memory.weights[step, 1], memory.weights[0, 1])
+  np.testing.assert_allclose(memory.weights.sum(axis=1), 1, 1e-6)
+  np.testing.assert_allclose(states.weights.sum(axis=1), 1, 1e-6)
+  assert memory.step.tolist() == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize(
+  ("options", "named"),
+  [({"beta": 1.5}, "beta"), ({"beta": -0.1}, "beta"), ({"step_size": 0}, "step_size")],
+)
+def test_numbers_are_checked(options, named):
+  with pytest.raises(ValueError, match=f"{named} must be .*, got"):
+    balancers.moco(3, **options)
