@@ -20,14 +20,12 @@ from igb_jax import (
   LossBalancer,
   balancers,
   diagnose,
+  value_and_balanced_grad,
   value_and_task_grads,
 )
 from igb_jax.balancers import sac, solvers
-from igb_jax.balancers.gradient.cagrad import CAGradState
-from igb_jax.balancers.gradient.imtl_g import IMTLGState
-from igb_jax.balancers.gradient.mgda import MGDAState
-from igb_jax.balancers.gradient.nash_mtl import NashMTLState
-from igb_jax.balancers.gradient.pcgrad import PCGradState
+from igb_jax.balancers.gradient.base import GradientBalancer, GradientState
+from igb_jax.balancers.gradient.stacked import TaskGrads
 from igb_jax.balancers.loss.dynamic_weight_average import DynamicWeightAverageState
 from igb_jax.balancers.loss.equal import EqualState
 from igb_jax.balancers.loss.igbv1 import IGBv1State
@@ -83,16 +81,22 @@ def every_loss_balancer() -> list[tuple[LossBalancer, type]]:
   ]
 
 
-def every_gradient_balancer() -> list[
-  tuple[optax.GradientTransformationExtraArgs, type]
-]:
-  """Each with the type of its state."""
+def unit(grads: TaskGrads, gramian: solvers.Gramian) -> solvers.Solution:
+  """A user's own rule: every task gradient as long as the shortest."""
+  return solvers.Solution(gramian.norms.min() / gramian.norms)
+
+
+def every_gradient_balancer() -> list[GradientBalancer]:
+  """All of them have one type of state."""
   return [
-    (balancers.mgda(NUM_TASKS), MGDAState),
-    (balancers.pcgrad(NUM_TASKS, key=0, shared=is_shared), PCGradState),
-    (balancers.cagrad(NUM_TASKS, c=0.4, shared=is_shared), CAGradState),
-    (balancers.imtl_g(NUM_TASKS, shared=None), IMTLGState),
-    (balancers.nash_mtl(NUM_TASKS, max_norm=1.0, update_every=2), NashMTLState),
+    balancers.mgda(NUM_TASKS, update_every=2),
+    balancers.pcgrad(NUM_TASKS, shared=is_shared),
+    balancers.cagrad(NUM_TASKS, c=0.4, shared=is_shared),
+    balancers.imtl_g(NUM_TASKS, shared=None),
+    balancers.nash_mtl(NUM_TASKS, max_norm=1.0, update_every=2),
+    balancers.moco(NUM_TASKS),
+    balancers.graddrop(NUM_TASKS),
+    balancers.weighting(NUM_TASKS, unit),
   ]
 
 
@@ -134,22 +138,33 @@ def weigh(losses: jax.Array) -> None:
 def combine(params: Params, x: jax.Array) -> None:
   """Every gradient balancer in a pipeline, its state and what is in it."""
   _, task_grads = value_and_task_grads(losses_of, batch_size=2)(params, x)
-  for balancer, state_type in every_gradient_balancer():
-    state = balancer.init(params)
-    gradient, state = balancer.update(task_grads, state, params, present=PRESENT)
+  for balancer in every_gradient_balancer():
+    gradient, state = balancer.update(
+      task_grads, balancer.init(params), params, present=PRESENT
+    )
     assert isinstance(gradient, Params)
     assert gradient.trunk.shape == params.trunk.shape
-    assert type(state) is state_type
-    assert isinstance(
-      state, MGDAState | PCGradState | CAGradState | IMTLGState | NashMTLState
-    )
+    assert isinstance(state, GradientState)
     assert_type(state.weights, jax.Array)
     assert_type(state.gramian, solvers.Gramian)
     assert_type(state.gramian.cosines, jax.Array)
-    if not isinstance(state, PCGradState):
-      assert_type(state.residual, jax.Array)
-    if isinstance(state, NashMTLState):
-      assert_type(state.held, jax.Array | None)
+    assert_type(state.residual, jax.Array)
+    assert_type(state.violation, jax.Array)
+    assert_type(state.key, jax.Array | None)
+    assert_type(state.held, jax.Array | None)
+
+
+def step(params: Params, x: jax.Array) -> None:
+  """The losses and the balanced gradient, whichever the balancer is."""
+  balancer = balancers.create("rlw+pcgrad", num_tasks=NUM_TASKS, shared=is_shared)
+  state = balancer.init(params, jax.random.key(0))
+  assert_type(state, balancers.BalancerState)
+  balanced = value_and_balanced_grad(losses_of, balancer)
+  losses, gradient, state = balanced(params, x, state=state, present=PRESENT)
+  assert_type(state, balancers.BalancerState)
+  assert_type(state.gradient, GradientState | None)
+  assert losses.shape == (NUM_TASKS,)
+  assert isinstance(gradient, Params)
 
 
 def look(params: Params, x: jax.Array) -> None:
@@ -172,7 +187,7 @@ def by_name(losses: jax.Array) -> None:
   )
   assert_type(balancer, Balancer)
   assert_type(balancer.loss, LossBalancer | None)
-  assert_type(balancer.gradient, optax.GradientTransformationExtraArgs | None)
+  assert_type(balancer.gradient, GradientBalancer | None)
   assert balancer.loss is not None
   assert balancer.gradient is not None
   weighted, _ = balancer.loss.update(losses, balancer.loss.init())
@@ -207,7 +222,7 @@ def parts(losses: jax.Array) -> None:
   ):
     assert_type(solution, solvers.Solution)
     assert solution.weights.shape == (NUM_TASKS,)
-    assert solution.residual.shape == ()
+    assert jnp.shape(solution.residual) == ()
 
 
 def main() -> None:
@@ -217,7 +232,8 @@ def main() -> None:
   losses = losses_of(params, x)
   for use in (weigh, by_name, parts):
     jax.eval_shape(use, losses)
-  jax.eval_shape(combine, params, x)
+  for use in (combine, step):
+    jax.eval_shape(use, params, x)
   look(params, x)
   assert_type(delta_m([1.0, 2.0], [1.0, 1.0], [True, False]), float)
   assert_type(igb_jax.__version__, str)
