@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from igb_jax import balancers, value_and_task_grads
+from igb_jax import value_and_task_grads
 from igb_jax.balancers.gradient.pcgrad import project_conflicts
 from igb_jax.balancers.solvers import Gramian, Mean
+from tests.balancers.contract import GRADIENT, init, make_gradient, quick_jit
 
-NAMES = [name for name, kind in balancers.names().items() if kind == "gradient"]
 NUM_TASKS = 3
 OVER_ROWS = PartitionSpec(None, "devices")  # of task gradients; axis 0 is the tasks
 SHARED = {"bias": True, "heads": False, "kernel": True}
@@ -36,16 +36,16 @@ def task_grads(seed=0):
 
 @functools.cache  # so that tests share what they compile
 def two_updates(name):
-  """A function of task gradients: the result of a second update."""
-  balancer = balancers.create(name, num_tasks=NUM_TASKS, shared=SHARED).gradient
-  assert balancer is not None
+  """A function of task gradients, the result of a second update; and it compiled."""
+  balancer = make_gradient(name, NUM_TASKS, shared=SHARED)
+  losses = jnp.ones(NUM_TASKS)  # for methods that ask for them
 
   def result(grads):
-    state = balancer.init(jax.tree.map(lambda leaf: leaf[0], grads))
-    _, state = balancer.update(grads, state)
-    return balancer.update(grads, state)[0]
+    state = init(balancer, jax.tree.map(lambda leaf: leaf[0], grads))
+    _, state = balancer.update(grads, state, losses=losses)
+    return balancer.update(grads, state, losses=losses)[0]
 
-  return jax.jit(result)
+  return result, quick_jit(result)
 
 
 def assert_close(actual, expected):
@@ -54,9 +54,9 @@ def assert_close(actual, expected):
   )
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", GRADIENT)
 def test_every_device_balances_its_own_gradients_in_shard_map(name):
-  update = two_updates(name)
+  update, compiled = two_updates(name)
   of_devices = [task_grads(seed) for seed in range(2)]
 
   def on_device(grads):
@@ -64,10 +64,10 @@ def test_every_device_balances_its_own_gradients_in_shard_map(name):
     return jax.tree.map(lambda leaf: leaf[None], result)
 
   spec = PartitionSpec("devices")
-  results = jax.jit(
+  results = quick_jit(
     jax.shard_map(on_device, mesh=mesh(AxisType.Auto), in_specs=spec, out_specs=spec)
   )(jax.tree.map(lambda *leaves: np.stack(leaves), *of_devices))
-  expected = map(update, of_devices)
+  expected = map(compiled, of_devices)
   assert_close(results, jax.tree.map(lambda *leaves: np.stack(leaves), *expected))
 
 
@@ -88,11 +88,11 @@ def test_pcgrads_orders_may_differ_where_the_gradients_do_not():
   assert_close(weights, np.concatenate(expected))
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", GRADIENT)
 def test_gradients_divided_over_devices_give_the_same_and_stay_divided(name):
   explicit = mesh(AxisType.Explicit)
   divided = jax.device_put(task_grads(), NamedSharding(explicit, OVER_ROWS))
-  update = two_updates(name)
+  _, update = two_updates(name)
   result = update(divided)
   assert_close(result, update(task_grads()))
   rows = NamedSharding(explicit, PartitionSpec("devices"))
