@@ -199,9 +199,9 @@ def balanced_grad(
     weighted, pull_back, loss_state = _weigh(loss, losses, state.loss, mask, extra)
 
     def through(cotangent: jax.Array) -> jax.Array:
+      (cotangent,) = pull_back(cotangent.astype(weighted.dtype))
       # a loss that has no logarithm must not pass for one without a gradient
-      cotangent = jnp.where(jnp.isfinite(weighted), cotangent, jnp.nan)
-      return pull_back(cotangent.astype(weighted.dtype))[0]
+      return jnp.where(jnp.isfinite(weighted), cotangent, jnp.nan)
 
     def each(pull_back: Callable[[jax.Array], Any]) -> Any:
       return pull_back_each(pull_back, weighted, batch_size, unroll)

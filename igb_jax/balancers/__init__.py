@@ -8,6 +8,8 @@ the problems that gradient balancers solve.
 
 from igb_jax.balancers import sac as sac
 from igb_jax.balancers import solvers as solvers
+from igb_jax.balancers.gradient.base import GradientBalancer as GradientBalancer
+from igb_jax.balancers.gradient.base import GradientState as GradientState
 from igb_jax.balancers.gradient.cagrad import cagrad as cagrad
 from igb_jax.balancers.gradient.graddrop import graddrop as graddrop
 from igb_jax.balancers.gradient.imtl_g import imtl_g as imtl_g

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
+from jax.core import Tracer
 
 
 def _is_array(value: Any) -> bool:
@@ -27,6 +28,10 @@ def check_count(name: str, value: Any, *, minimum: int = 1) -> int:
     TypeError: `value` is no integer.
     ValueError: `value` is below `minimum`.
   """
+  # optax.inject_hyperparams makes arrays of all numbers, which outside of jit are known
+  is_known = _is_array(value) and not isinstance(value, Tracer) and not value.shape
+  if is_known and jnp.issubdtype(value.dtype, jnp.integer):
+    value = int(value)
   if _is_array(value):
     raise TypeError(
       f"{name} must be a Python integer, got an array, {value}: it is part of the "

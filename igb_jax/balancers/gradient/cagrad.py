@@ -25,7 +25,7 @@ from igb_jax.balancers.common import check_positive
 from igb_jax.balancers.gradient.base import GradientBalancer
 from igb_jax.balancers.gradient.shared import Shared
 from igb_jax.balancers.gradient.stacked import TaskGrads
-from igb_jax.balancers.gradient.weighting import weighting
+from igb_jax.balancers.gradient.weighting import EVERY_STEP, weighting
 from igb_jax.balancers.methods import method
 from igb_jax.balancers.solvers import Gramian, Mean, Solution, trust_region
 
@@ -50,7 +50,7 @@ def cagrad(
   *,
   c: jax.typing.ArrayLike = 0.4,
   shared: Shared = None,
-  update_every: int = 1,
+  update_every: int = EVERY_STEP,
 ) -> GradientBalancer:
   """Improves the worst task as far as a ball round the mean gradient allows.
 

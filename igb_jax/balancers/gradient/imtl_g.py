@@ -23,7 +23,7 @@ import jax.numpy as jnp
 from igb_jax.balancers.gradient.base import GradientBalancer
 from igb_jax.balancers.gradient.shared import Shared
 from igb_jax.balancers.gradient.stacked import TaskGrads
-from igb_jax.balancers.gradient.weighting import weighting
+from igb_jax.balancers.gradient.weighting import EVERY_STEP, weighting
 from igb_jax.balancers.methods import method
 from igb_jax.balancers.solvers import (
   Combination,
@@ -55,7 +55,7 @@ _ROUNDING = 5e-6  # of differences of projections, relative to sum_k |y_k|
   heads="weighted",
 )
 def imtl_g(
-  num_tasks: int, *, shared: Shared = None, update_every: int = 1
+  num_tasks: int, *, shared: Shared = None, update_every: int = EVERY_STEP
 ) -> GradientBalancer:
   """Follows the direction with equal projections on all task gradients.
 

@@ -15,7 +15,7 @@ compare with those of a plain sum, is that of the code of IGB and Nash-MTL.
 from igb_jax.balancers.gradient.base import GradientBalancer
 from igb_jax.balancers.gradient.shared import Shared
 from igb_jax.balancers.gradient.stacked import TaskGrads
-from igb_jax.balancers.gradient.weighting import weighting
+from igb_jax.balancers.gradient.weighting import EVERY_STEP, weighting
 from igb_jax.balancers.methods import method
 from igb_jax.balancers.solvers import Gramian, Solution, min_norm
 
@@ -36,7 +36,7 @@ from igb_jax.balancers.solvers import Gramian, Solution, min_norm
   heads="weighted",
 )
 def mgda(
-  num_tasks: int, *, shared: Shared = None, update_every: int = 1
+  num_tasks: int, *, shared: Shared = None, update_every: int = EVERY_STEP
 ) -> GradientBalancer:
   """Follows the shortest vector in the convex hull of the task gradients.
 

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from igb_jax.balancers.gradient.base import GradientBalancer
 from igb_jax.balancers.gradient.shared import Shared
 from igb_jax.balancers.gradient.stacked import TaskGrads
-from igb_jax.balancers.gradient.weighting import weighting
+from igb_jax.balancers.gradient.weighting import EVERY_STEP, weighting
 from igb_jax.balancers.methods import method
 from igb_jax.balancers.solvers import Combination, Gramian, nash
 
@@ -43,7 +43,7 @@ def nash_mtl(
   *,
   max_norm: jax.typing.ArrayLike = 1.0,
   shared: Shared = None,
-  update_every: int = 1,
+  update_every: int = EVERY_STEP,
 ) -> GradientBalancer:
   """Follows the Nash bargaining solution of the task gradients.
 

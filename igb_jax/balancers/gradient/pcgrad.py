@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from igb_jax.balancers.gradient.base import GradientBalancer
 from igb_jax.balancers.gradient.shared import Shared
 from igb_jax.balancers.gradient.stacked import TaskGrads
-from igb_jax.balancers.gradient.weighting import weighting
+from igb_jax.balancers.gradient.weighting import EVERY_STEP, weighting
 from igb_jax.balancers.methods import method
 from igb_jax.balancers.solvers import Gramian, Solution
 
@@ -36,7 +36,7 @@ from igb_jax.balancers.solvers import Gramian, Solution
   heads="summed",
 )
 def pcgrad(
-  num_tasks: int, *, shared: Shared = None, update_every: int = 1
+  num_tasks: int, *, shared: Shared = None, update_every: int = EVERY_STEP
 ) -> GradientBalancer:
   """Takes from every task gradient what conflicts with the others, and adds them up.
 

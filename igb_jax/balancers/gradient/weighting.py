@@ -7,10 +7,11 @@ updates, what leaves that are not shared get, random draws, clipping.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from igb_jax.balancers.common import check_count, check_positive, split_key_data
 from igb_jax.balancers.gradient.base import (
@@ -24,13 +25,16 @@ from igb_jax.balancers.gradient.shared import Shared
 from igb_jax.balancers.gradient.stacked import TaskGrads
 from igb_jax.balancers.solvers import Gramian
 
+# 1, but no Python int: `optax.inject_hyperparams` would trace a default that is one.
+EVERY_STEP = cast(int, np.int64(1))
+
 
 def weighting(
   num_tasks: int,
   rule: Callable[..., Any],
   *,
   shared: Shared = None,
-  update_every: int = 1,
+  update_every: int = EVERY_STEP,
   heads: Literal["weighted", "summed"] = "weighted",
   gramian_only: bool = True,
   max_norm: jax.typing.ArrayLike | None = None,

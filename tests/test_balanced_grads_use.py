@@ -1,0 +1,179 @@
+"""The balanced step in programs: scans, seeds, parts alone, bad input."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from igb_jax import balancers, value_and_balanced_grad
+from igb_jax.balancers import Balancer, BalancerState
+from tests.balanced_problem import (
+  assert_close,
+  heads,
+  losses_of,
+  make,
+  problem,
+  trunk,
+)
+
+
+@pytest.mark.parametrize("options", [{}, {"keep_task_grads": False}])
+def test_a_scan_carries_the_state_and_vmap_takes_seeds(options):
+  balancer = make("igbv1+pcgrad", 3)
+  balanced = value_and_balanced_grad(losses_of, balancer, **options)
+  optimizer = optax.sgd(0.05)
+
+  def run(seed):
+    params, x, _ = problem(3)
+    state = balancer.init(params, jax.random.key(seed))
+
+    def step(carry, _):
+      params, opt_state, state = carry
+      losses, grads, state = balanced(params, x, state=state)
+      updates, opt_state = optimizer.update(grads, opt_state, params)
+      return (optax.apply_updates(params, updates), opt_state, state), losses
+
+    _, losses = jax.lax.scan(step, (params, optimizer.init(params), state), length=20)
+    return losses
+
+  each = jnp.stack([jax.jit(run)(seed) for seed in range(2)])
+  together = jax.jit(jax.vmap(run))(jnp.arange(2))
+  np.testing.assert_allclose(together, each, 1e-3)
+  assert (each[:, -1] < each[:, 0]).all()
+
+
+@pytest.mark.parametrize("name", ["mgda", "pcgrad"])
+def test_parts_alone_keep_their_own_states(name):
+  params, x, shared = problem(3)
+  gradient = balancers.create(name, num_tasks=3, shared=shared).gradient
+  assert gradient is not None
+  loss = balancers.scale_invariant(3)
+  both = Balancer(loss, gradient)
+  for part, state in ((loss, loss.init()), (gradient, gradient.init(params))):
+    *_, new = value_and_balanced_grad(losses_of, part)(params, x, state=state)
+    assert type(new) is type(state)
+  *_, new = value_and_balanced_grad(losses_of, both)(
+    params, x, state=both.init(params, jax.random.key(0))
+  )
+  assert isinstance(new, BalancerState)
+
+
+def test_aux_and_argnums_and_keywords():
+  params, x, shared = problem(3)
+  balancer = balancers.mgda(3, shared=shared)
+
+  def fun(x, params, *, scale):
+    losses = losses_of(params, x)
+    return scale * losses, losses.sum()
+
+  balanced = value_and_balanced_grad(fun, balancer, argnums=1, has_aux=True)
+  (losses, aux), grads, _ = balanced(x, params, state=balancer.init(params), scale=2.0)
+  np.testing.assert_allclose(losses.sum(), 2 * aux, 1e-6)
+  assert jax.tree.structure(grads) == jax.tree.structure(params)
+  pair = (params["trunk"], params["heads"])
+  both = value_and_balanced_grad(
+    lambda trunk, heads: losses_of({"trunk": trunk, "heads": heads}, x),
+    balancers.mgda(3, shared=(True, False)),
+    argnums=(0, 1),
+  )
+  pair_state = balancers.mgda(3).init(pair)
+  _, pair_grads, _ = both(*pair, state=pair_state)
+  half = jax.tree.map(lambda leaf: leaf / 2, (grads["trunk"], grads["heads"]))
+  assert_close(pair_grads, half, 1e-5)
+
+
+def test_extra_arguments_reach_both_parts():
+  seen = {}
+
+  def update(losses, state, **extra):
+    seen["loss"] = set(extra)
+    return losses, state
+
+  plain = balancers.equal(3)
+  loss = balancers.LossBalancer(plain.init, update)
+
+  def rule(grads, gramian, losses, learning_rate_ratio):
+    seen["gradient"] = learning_rate_ratio
+    return balancers.solvers.Solution(losses / losses.sum())
+
+  gradient = balancers.weighting(3, rule, extra=("losses", "learning_rate_ratio"))
+  params, x, _ = problem(3)
+  balancer = Balancer(loss, gradient)
+  state: Any = balancer.init(params)
+  losses, _, state = value_and_balanced_grad(losses_of, balancer)(
+    params, x, state=state, learning_rate_ratio=2.0
+  )
+  assert seen == {"loss": {"present", "learning_rate_ratio"}, "gradient": 2.0}
+  np.testing.assert_allclose(state.gradient.weights, losses / losses.sum(), 1e-6)
+
+
+@pytest.mark.parametrize("loss", [0.0, -0.5])
+@pytest.mark.parametrize("spec", ["si", "si+mgda"])
+def test_a_loss_without_a_logarithm_makes_the_gradient_nan(spec, loss):
+  params, x, _ = problem(3)
+  balancer = make(spec, 3)
+  balanced = value_and_balanced_grad(lambda p, x: loss * losses_of(p, x), balancer)
+  _, grads, _ = balanced(params, x, state=balancer.init(params))
+  assert all(np.isnan(leaf).all() for leaf in jax.tree.leaves(grads["trunk"]))
+
+
+def test_what_a_step_is_given_is_checked():
+  params, x, _ = problem(3)
+  balancer = make("si+mgda", 3)
+  balanced = value_and_balanced_grad(losses_of, balancer)
+  state = balancer.init(params)
+  with pytest.raises(ValueError, match="state is missing"):
+    balanced(params, x)
+  for other in (make("ew+mgda", 3), make("si", 3), make("si+mgda", 2)):
+    with pytest.raises(ValueError, match="of another balancer"):
+      balanced(params, x, state=other.init(params))
+  with pytest.raises(ValueError, match="of another balancer"):
+    balanced(params, x, state=state.loss)
+  with pytest.raises(ValueError, match=r"there are 2 losses, .* made for 3 tasks"):
+    value_and_balanced_grad(lambda p, x: losses_of(p, x)[:2], balancer)(
+      params, x, state=state
+    )
+  with pytest.raises(ValueError, match="init needs a key"):
+    make("pcgrad", 3).init(params)
+
+
+def test_what_it_is_made_of_is_checked():
+  mgda = balancers.mgda(3)
+  with pytest.raises(TypeError, match=r"what igb_jax.balancers.create returns.* 'ew'"):
+    value_and_balanced_grad(losses_of, "ew")  # pyright: ignore[reportArgumentType]
+  with pytest.raises(ValueError, match="has neither"):
+    value_and_balanced_grad(losses_of, Balancer(None, None))
+  chained: Any = optax.chain(mgda, optax.adam(0.1))
+  with pytest.raises(TypeError, match="chain an optimiser behind"):
+    value_and_balanced_grad(losses_of, Balancer(None, chained))
+  with pytest.raises(ValueError, match="all tasks are taken at once"):
+    value_and_balanced_grad(losses_of, mgda, keep_task_grads=False, batch_size=2)
+
+
+def test_a_trunk_is_checked():
+  params, x, _ = problem(3)
+  mgda = balancers.mgda(3)
+  state = mgda.init(params)
+  with pytest.raises(ValueError, match="floating-point array"):
+    value_and_balanced_grad(heads, mgda, trunk=lambda p, x: {"n": jnp.ones(3, int)})(
+      params, x, state=state
+    )
+  with pytest.raises(TypeError, match=r"fun\(params, features, ...\).*3 by position"):
+    value_and_balanced_grad(losses_of, mgda, trunk=trunk)(params, x, state=state)
+  with pytest.raises(ValueError, match="leave out trunk="):
+    value_and_balanced_grad(heads, balancers.moco(3), trunk=trunk)
+
+
+@pytest.mark.parametrize("options", [{}, {"keep_task_grads": False}])
+def test_lowers_for_every_platform(options):
+  params, x, _ = problem(3)
+  balancer = make("igbv1+mgda", 3)
+  step = jax.jit(value_and_balanced_grad(losses_of, balancer, **options))
+  state = balancer.init(params)
+  for platform in ("cpu", "cuda", "tpu"):
+    exported = jax.export.export(step, platforms=[platform])(params, x, state=state)
+    assert "f64" not in exported.mlir_module()
+    assert "callback" not in exported.mlir_module()
