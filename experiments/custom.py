@@ -26,7 +26,7 @@ from igb_jax.data.molecule_batches import shuffled
 from igb_jax.metrics import delta_m
 from igb_jax.training import command_line, run
 from igb_jax.training.array_task import SPLITS, ArrayBatches, load_task
-from igb_jax.training.balancing import judged_metrics, make_balancer
+from igb_jax.training.balancing import BalancingConfig, judged_metrics, make_balancer
 from igb_jax.training.checkpoint import CheckpointConfig
 from igb_jax.training.devices import DeviceConfig, Devices, initialize
 from igb_jax.training.experiment import Metric
@@ -47,7 +47,12 @@ PROGRAM = f"python -m {__package__}.custom"
 
 @dataclasses.dataclass(frozen=True)
 class Config(
-  DeviceConfig, CheckpointConfig, NonFiniteConfig, SeedsConfig, LoggersConfig
+  BalancingConfig,
+  DeviceConfig,
+  CheckpointConfig,
+  NonFiniteConfig,
+  SeedsConfig,
+  LoggersConfig,
 ):
   """Trains the net of a task file on its data."""
 
@@ -168,10 +173,18 @@ class CustomExperiment:
       atol=0.01,
       min_scale=config.min_learning_rate / config.learning_rate,
     )
+    at_features = config.balance_at == "features"
+    if at_features and self.task.trunk is None:
+      raise ValueError(
+        "--balance-at features needs a task with a trunk, and the one of "
+        f"{config.task} has none; see ArrayTask.trunk."
+      )
     self.step = make_train_step(
-      self.task.losses,
+      self.task.losses if at_features else self.task.losses_of,
       self.balancer,
       self.optimizer,
+      trunk=self.task.trunk if at_features else None,
+      keep_task_grads=config.keep_task_grads,
       present_of=self.task.present,
       max_skips=config.tolerated_skips,
       placement=self.devices.placement,

@@ -40,7 +40,7 @@ from igb_jax.metrics import delta_m
 from igb_jax.nets.mtan import MTAN
 from igb_jax.nets.segnet import SegNet
 from igb_jax.training import command_line, run
-from igb_jax.training.balancing import judged_metrics, make_balancer
+from igb_jax.training.balancing import BalancingConfig, judged_metrics, make_balancer
 from igb_jax.training.checkpoint import CheckpointConfig
 from igb_jax.training.devices import DeviceConfig, Devices, initialize
 from igb_jax.training.experiment import Metric
@@ -69,7 +69,12 @@ NUM_SHOWN = 6
 
 @dataclasses.dataclass(frozen=True)
 class Config(
-  DeviceConfig, CheckpointConfig, NonFiniteConfig, SeedsConfig, LoggersConfig
+  BalancingConfig,
+  DeviceConfig,
+  CheckpointConfig,
+  NonFiniteConfig,
+  SeedsConfig,
+  LoggersConfig,
 ):
   """Trains one network on segmentation, depth and normals of indoor scenes."""
 
@@ -346,10 +351,13 @@ class NYUv2Experiment:
     self.balancer = self._make_balancer(self.steps_per_epoch)
     self.optimizer = optax.adam(config.learning_rate)
     self.plateau = halve_every(config.halve_every)
+    at_features = config.balance_at == "features"
     self.step = make_train_step(
-      self.losses_of,
+      self.losses_from if at_features else self.losses_of,
       self.balancer,
       self.optimizer,
+      trunk=self.features_of if at_features else None,
+      keep_task_grads=config.keep_task_grads,
       stateful=True,
       # generated rooms lack nothing
       present_of=scene_tasks.present if config.data_dir else None,
@@ -531,6 +539,32 @@ class NYUv2Experiment:
       {"params": params, **variables}, batch.image, train=True, mutable=list(variables)
     )
     return scene_tasks.losses(prediction, batch), dict(updated)
+
+  def features_of(
+    self, params: Params, variables: Variables, batch: SceneBatch
+  ) -> tuple[Any, Variables]:
+    """What the heads read, and the batch statistics after it."""
+    features, updated = self.net.apply(
+      {"params": params, **variables},
+      batch.image,
+      train=True,
+      mutable=list(variables),
+      method="features",
+    )
+    return features, dict(updated)
+
+  def losses_from(
+    self,
+    params: Params,
+    features: tuple[Any, Variables],
+    variables: Variables,
+    batch: SceneBatch,
+  ) -> tuple[jax.Array, Variables]:
+    """The task losses from what `features_of` returns."""
+    del variables
+    read, updated = features
+    prediction: Any = self.net.apply({"params": params}, read, method="predict")
+    return scene_tasks.losses(prediction, batch), updated
 
   def _predict_batch(self, net: tuple[Params, Variables], images: jax.Array) -> Any:
     params, variables = net

@@ -11,10 +11,11 @@ validation delta_m tested.
 """
 
 import dataclasses
+import functools
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 import jax
 import jax.numpy as jnp
@@ -35,7 +36,7 @@ from igb_jax.data.molecule_batches import (
 from igb_jax.metrics import delta_m
 from igb_jax.nets.mpnn import MPNN
 from igb_jax.training import command_line, run
-from igb_jax.training.balancing import judged_metrics, make_balancer
+from igb_jax.training.balancing import BalancingConfig, judged_metrics, make_balancer
 from igb_jax.training.checkpoint import CheckpointConfig
 from igb_jax.training.devices import DeviceConfig, Devices, initialize
 from igb_jax.training.experiment import Metric
@@ -61,7 +62,12 @@ SINGLE_TASK_ERRORS = (
 
 @dataclasses.dataclass(frozen=True)
 class Config(
-  DeviceConfig, CheckpointConfig, NonFiniteConfig, SeedsConfig, LoggersConfig
+  BalancingConfig,
+  DeviceConfig,
+  CheckpointConfig,
+  NonFiniteConfig,
+  SeedsConfig,
+  LoggersConfig,
 ):
   """Trains one graph network on eleven properties of QM9's molecules."""
 
@@ -179,18 +185,34 @@ def check_config(config: Config) -> None:
   command_line.check_plateau(config)
 
 
-def losses_of(net: MPNN, params: Params, batch: MoleculeBatch) -> jax.Array:
+def features_of(net: MPNN, params: Params, batch: MoleculeBatch) -> jax.Array:
+  """What the heads read: f32[B, dim].
+
+  Args:
+    net: the network.
+    params: its parameters.
+    batch: the molecules.
+  """
+  return cast(jax.Array, net.apply({"params": params}, batch.graphs, method="features"))
+
+
+def losses_of(
+  net: MPNN, params: Params, batch: MoleculeBatch, features: jax.Array | None = None
+) -> jax.Array:
   """Mean squared error of every task over the molecules of a batch that have its label.
 
   Args:
     net: the network.
     params: its parameters.
     batch: the molecules, with standardised targets.
+    features: what `features_of` returns, if it is known.
 
   Returns:
     f32[K]; 0 for a task without any label.
   """
-  errors = net.apply({"params": params}, batch.graphs) - batch.targets
+  if features is None:
+    features = features_of(net, params, batch)
+  errors = net.apply({"params": params}, features, method="predict") - batch.targets
   known = batch.mask[:, None] if batch.known is None else batch.known
   return (known * errors**2).sum(axis=0) / jnp.maximum(known.sum(axis=0), 1)
 
@@ -281,10 +303,13 @@ class QM9Experiment:
       rtol=1e-4,
       min_scale=config.min_learning_rate / config.learning_rate,
     )
+    at_features = config.balance_at == "features"
     self.step = make_train_step(
-      self.losses_of,
+      self.losses_from if at_features else self.losses_of,
       self.balancer,
       self.optimizer,
+      trunk=functools.partial(features_of, self.net) if at_features else None,
+      keep_task_grads=config.keep_task_grads,
       present_of=present_of if lacks_labels else None,
       max_skips=config.tolerated_skips,
       placement=self.devices.placement,
@@ -392,6 +417,12 @@ class QM9Experiment:
   def losses_of(self, params: Params, batch: MoleculeBatch) -> jax.Array:
     """Task losses f32[K] of a batch; see the function of this name."""
     return losses_of(self.net, params, batch)
+
+  def losses_from(
+    self, params: Params, features: jax.Array, batch: MoleculeBatch
+  ) -> jax.Array:
+    """The same from what the heads read."""
+    return losses_of(self.net, params, batch, features)
 
   def _absolute_errors_of(
     self, params: Params, batch: MoleculeBatch, total: jax.Array

@@ -225,6 +225,14 @@ class MPNN(nn.Module):
     """What the heads read: f32[B, dim]; arguments as `__call__`."""
     return self.shared(graphs)
 
+  def predict(self, features: jax.Array) -> jax.Array:
+    """What the heads make of the features: f32[B, num_tasks].
+
+    Args:
+      features: f32[B, dim].
+    """
+    return self.heads(features)
+
   def __call__(self, graphs: Sequence[jraph.GraphsTuple]) -> jax.Array:
     """Predicts every task for every graph.
 
@@ -237,4 +245,4 @@ class MPNN(nn.Module):
     Returns:
       f32[B, num_tasks], in the order of the graphs, B the sum of the G.
     """
-    return self.heads(self.shared(graphs))
+    return self.predict(self.features(graphs))

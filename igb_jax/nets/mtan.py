@@ -158,6 +158,19 @@ class MTAN(nn.Module):
     self.shared = _AttendedTrunk(segnet.filters(self.width), self.dtype)
     self.heads = segnet.Heads(self.num_classes, self.dtype)
 
+  def features(self, images: jax.Array, *, train: bool) -> list[jax.Array]:
+    """What each head reads, float[B, H, W, C]; arguments as `__call__`."""
+    segnet.check_images(images)
+    return self.shared(images, train=train)
+
+  def predict(self, features: list[jax.Array]) -> segnet.ScenePrediction:
+    """What the heads make of the features.
+
+    Args:
+      features: what `features` returns.
+    """
+    return self.heads(*features)
+
   def __call__(self, images: jax.Array, *, train: bool) -> segnet.ScenePrediction:
     """Predicts segmentation, depth and normals.
 
@@ -172,5 +185,4 @@ class MTAN(nn.Module):
     Raises:
       ValueError: if `images` have another shape.
     """
-    segnet.check_images(images)
-    return self.heads(*self.shared(images, train=train))
+    return self.predict(self.features(images, train=train))

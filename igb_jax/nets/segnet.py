@@ -347,6 +347,19 @@ class SegNet(nn.Module):
     self.shared = Trunk(filters(self.width), self.dtype)
     self.heads = Heads(self.num_classes, self.dtype)
 
+  def features(self, images: jax.Array, *, train: bool) -> jax.Array:
+    """What the heads read: float[B, H, W, C]; arguments as `__call__`."""
+    check_images(images)
+    return self.shared(images, train=train).decoded[0]
+
+  def predict(self, features: jax.Array) -> ScenePrediction:
+    """What the heads make of the features.
+
+    Args:
+      features: what `features` returns.
+    """
+    return self.heads(features, features, features)
+
   def __call__(self, images: jax.Array, *, train: bool) -> ScenePrediction:
     """Predicts segmentation, depth and normals.
 
@@ -361,6 +374,4 @@ class SegNet(nn.Module):
     Raises:
       ValueError: if `images` have another shape.
     """
-    check_images(images)
-    features = self.shared(images, train=train).decoded[0]
-    return self.heads(features, features, features)
+    return self.predict(self.features(images, train=train))

@@ -63,11 +63,14 @@ class ArrayTask:
     test: others again, for the results.
     init: `key -> params`, a pytree of floats; a gradient balancer needs a dict of what
       the tasks share, `shared`, and what they do not, `heads`.
-    losses: `(params, batch) -> float[K]`, the task losses of some rows of `train`.
+    losses: `(params, batch) -> float[K]`, the task losses of some rows of `train`; with
+      a trunk `(params, features, batch)`.
     measures: `(params, split) -> float[M]`, the metrics of a whole split, in their
       order and units.
     present: `batch -> bool[K]`, which tasks the batch has labels for; None where all
       batches have all. The losses must be finite without them too.
+    trunk: `(params, batch) -> features`, what is before the features at which a
+      gradient balancer may work (`--balance-at features`); None where it may not.
 
   Raises:
     TypeError, ValueError: something is wrong with one of them; the message says what.
@@ -102,6 +105,18 @@ class ArrayTask:
   losses: LossesFn
   measures: Callable[[Params, Any], jax.Array]
   present: Callable[[Batch], jax.Array] | None = None
+  trunk: Callable[[Params, Batch], Any] | None = None
+
+  def losses_of(self, params: Params, batch: Batch) -> jax.Array:
+    """float[K]: the task losses, through the trunk if there is one.
+
+    Args:
+      params: of the net.
+      batch: some rows of `train`.
+    """
+    if self.trunk is None:
+      return self.losses(params, batch)
+    return self.losses(params, self.trunk(params, batch), batch)
 
   def __post_init__(self):
     """Checks everything."""
@@ -200,7 +215,7 @@ class ArrayTask:
           f"{jax.tree_util.keystr(path)} has the dtype {leaf.dtype}."
         )
     num_tasks = len(self.task_names)
-    self._check_vector("losses", "float", num_tasks, params, self.train)
+    self._check_vector("losses_of", "float", num_tasks, params, self.train)
     for split in SPLITS[1:]:
       rows = getattr(self, split)
       self._check_vector("measures", "float", len(self.metrics), params, rows)

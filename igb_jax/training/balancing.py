@@ -1,8 +1,9 @@
 """The balancer that a command line names, ready for the training step."""
 
+import dataclasses
 import json
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 from igb_jax import balancers
 from igb_jax.balancers.registry import names_of
@@ -10,6 +11,19 @@ from igb_jax.training.experiment import Metric
 
 # The nets' parameters are divided so at the top level.
 _SHARED = {"shared": True, "heads": False}
+
+
+@dataclasses.dataclass(frozen=True)
+class BalancingConfig:
+  """Command-line options of gradient balancing; a base of an experiment's options."""
+
+  balance_at: Literal["parameters", "features"] = "parameters"
+  """Where a gradient balancer works: on the gradients in all shared parameters, or on
+  those in the features that the heads read, which takes K backward passes through the
+  heads alone."""
+  keep_task_grads: bool = True
+  """Whether the task gradients exist together. Without them memory is saved, and all
+  tasks are taken through one backward pass at once."""
 
 
 def make_balancer(

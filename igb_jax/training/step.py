@@ -13,7 +13,7 @@ follow it.
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple, cast
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -27,8 +27,8 @@ from igb_jax.balancers.gradient.base import GradientState
 Params = Any
 Batch = Any
 Variables = Any
-LossesFn = Callable[[Params, Batch], jax.Array]
-StatefulLossesFn = Callable[[Params, Variables, Batch], tuple[jax.Array, Variables]]
+LossesFn = Callable[..., jax.Array]
+StatefulLossesFn = Callable[..., tuple[jax.Array, Variables]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -252,6 +252,8 @@ def make_train_step(
   balancer: Balancer,
   optimizer: optax.GradientTransformation,
   *,
+  trunk: Callable[..., Any] | None = None,
+  keep_task_grads: bool = True,
   stateful: bool = False,
   present_of: Callable[[Batch], jax.Array] | None = None,
   max_skips: int = 0,
@@ -265,6 +267,11 @@ def make_train_step(
     balancer: gets the extra argument `learning_rate_ratio`, initial / current learning
       rate. A gradient part sees the gradients of the weighted losses.
     optimizer: the optax optimiser, at the initial learning rate.
+    trunk: what is before the features at which a gradient balancer is to work, or None:
+      `(params, batch) -> features`, or with `stateful` `(params, variables, batch)`.
+      `losses_of` then takes the features behind the parameters.
+    keep_task_grads: whether the K task gradients exist together, see
+      `igb_jax.value_and_balanced_grad`.
     stateful: whether the net keeps variables, such as batch statistics.
     present_of: `batch -> bool[K]`, which tasks a batch has labels for; None where all
       batches have all. The loss of another task may be anything, but where it is
@@ -281,13 +288,25 @@ def make_train_step(
   """
   _check_loss_part(balancer)
 
-  def placed(params: Params, variables: Variables, batch: Batch) -> Any:
-    params = placement.params(params)
-    if stateful:
-      return cast(Any, losses_of)(params, variables, batch)
-    return cast(Any, losses_of)(params, batch), variables
+  def placed(function: Callable[..., Any]) -> Callable[..., Any]:
+    def call(params: Params, *args: Any) -> Any:
+      *features, variables, batch = args
+      between = (*features, variables) if stateful else features
+      return function(placement.params(params), *between, batch)
 
-  balanced = balanced_grad(placed, balancer, has_aux=True)
+    return call
+
+  def losses_and_variables(*args: Any) -> tuple[jax.Array, Variables]:
+    result = placed(losses_of)(*args)
+    return result if stateful else (result, args[-2])
+
+  balanced = balanced_grad(
+    losses_and_variables,
+    balancer,
+    has_aux=True,
+    trunk=None if trunk is None else placed(trunk),
+    keep_task_grads=keep_task_grads,
+  )
 
   def step(state: TrainState, batch: Batch) -> TrainState:
     present = None if present_of is None else present_of(batch)
