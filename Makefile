@@ -5,6 +5,8 @@ PYTHON ?= python3
 VENV ?= .venv
 LOWEST ?= .venv-lowest
 WORKERS ?= 2
+# Which tests `make test` runs.
+MARKS ?= not slow
 BIN := $(VENV)/bin
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
@@ -12,13 +14,21 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 # QM9 step on Linux CPUs, nothing elsewhere.
 run bench: export GLIBC_TUNABLES = glibc.malloc.hugetlb=1:glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=68719476736
 
-.PHONY: run test test-slow test-lowest lint format bench tables docs package clean
+.PHONY: run test test-core test-slow test-lowest lint format bench tables docs package clean
 
 run: $(VENV)/experiments.stamp  ## Train IGBv1 on QM9 for a few minutes.
 	$(BIN)/python -m experiments.qm9 --balancer=igbv1 --preset=quick
 
 test: lint  ## Run lint, types and the tests.
-	$(BIN)/python -m pytest -n $(WORKERS)
+	$(BIN)/python -m pytest -n $(WORKERS) -m "$(MARKS)"
+
+test-core: $(VENV)/test.stamp  ## Run the tests of balancers and the step, in minutes.
+	$(BIN)/python -m pytest -n $(WORKERS) tests/balancers tests/test_task_grads.py \
+	  tests/test_balanced_grads.py tests/test_balanced_grads_use.py tests/test_metrics.py \
+	  igb_jax/balancers igb_jax/task_grads.py igb_jax/balanced_grads.py igb_jax/metrics.py
+
+# These compile as a user's programs do, not as conftest.py has it.
+test-slow test-lowest: export XLA_FLAGS ?=
 
 test-slow: $(VENV)/test.stamp  ## Run the tests that take minutes each.
 	$(BIN)/python -m pytest -n $(WORKERS) -m slow

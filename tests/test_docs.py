@@ -173,6 +173,7 @@ def build(config: Path, site: Path) -> subprocess.CompletedProcess[str]:
   )
 
 
+@pytest.mark.builds
 def test_the_site_is_built_with_every_public_name_and_what_pages_link_to(tmp_path):
   result = build(ROOT / "mkdocs.yml", tmp_path)
   assert result.returncode == 0, result.stderr
@@ -192,6 +193,7 @@ def test_the_site_is_built_with_every_public_name_and_what_pages_link_to(tmp_pat
   assert not any("googleapis" in page or "unpkg" in page for page in pages)
 
 
+@pytest.mark.builds
 def test_a_public_name_that_is_undocumented_or_on_no_page_fails_the_build(tmp_path):
   package, pages = tmp_path / "igb_jax", tmp_path / "docs"
   package.mkdir()

@@ -11,6 +11,8 @@ import pytest
 from IPython.core.inputtransformer2 import TransformerManager
 from nbclient import NotebookClient
 
+from tests.molecules import qm9_dir as qm9_dir
+
 NOTEBOOK = Path(__file__).parents[1] / "examples" / "colab_tpu.ipynb"
 
 

@@ -16,7 +16,9 @@ from typing import NamedTuple
 import pytest
 
 import igb_jax
-from tests.conftest import made_once
+from tests.making import made_once
+
+pytestmark = pytest.mark.builds
 
 ROOT = Path(__file__).parents[1]
 USER_PROGRAM = ROOT / "tests" / "typing" / "user_program.py"

@@ -7,9 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from igb_jax.nets import mpnn
 from igb_jax.task_grads import value_and_task_grads
-from tests.nets.test_mpnn import GROUPS, NUM_TASKS, golden_batch
 
 
 def assert_close(actual, expected, rtol=1e-5, atol=1e-6):
@@ -45,25 +43,6 @@ def test_equals_jacrev_on_random_pytrees(num_tasks, batch_size, unroll, shapes):
   expected = jax.jacrev(losses_of)(params)
   assert jax.tree.structure(grads) == jax.tree.structure(expected)
   assert_close(grads, expected)
-
-
-@pytest.mark.parametrize("batch_size", [1, 4])
-def test_equals_jacrev_on_the_qm9_network(batch_size):
-  net = mpnn.MPNN(num_tasks=NUM_TASKS, dim=8)
-  batch, _ = golden_batch(GROUPS[0])
-  params = net.init(jax.random.key(0), batch)["params"]
-
-  def losses_of(params):
-    predictions = net.apply({"params": params}, batch)
-    return jnp.mean(predictions**2, axis=0), predictions
-
-  (losses, aux), grads = jax.jit(
-    value_and_task_grads(losses_of, has_aux=True, batch_size=batch_size)
-  )(params)
-  expected, predictions = jax.jit(jax.jacrev(losses_of, has_aux=True))(params)
-  assert_close(losses, losses_of(params)[0])
-  assert_close(aux, predictions)
-  assert_close(grads, expected, 1e-4, 1e-5)
 
 
 def fun(a, b, scale=1.0):

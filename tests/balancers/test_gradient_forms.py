@@ -150,9 +150,11 @@ def test_numbers_of_a_method_may_be_traced(name):
 
 @pytest.mark.parametrize("name", GRADIENT)
 def test_a_count_that_is_traced_says_what_to_do(name):
-  injected = optax.inject_hyperparams(METHODS[name].constructor)
+  injected = optax.inject_hyperparams(METHODS[name].constructor)(num_tasks=2)
+  state = injected.init(PARAMS)  # outside of jit its number is known
+  task_grads = jax.tree.map(lambda leaf: jnp.stack([leaf, leaf]), PARAMS)
   with pytest.raises(TypeError, match=r"num_tasks.*static_args"):
-    injected(num_tasks=2).init(PARAMS)
+    jax.eval_shape(injected.update, task_grads, state, PARAMS)
 
 
 @pytest.mark.parametrize("name", GRADIENT)

@@ -20,12 +20,12 @@ from igb_jax.balancers.methods import METHODS
 from igb_jax.extras import PACKAGES
 from igb_jax.training import run
 from igb_jax.training.run_folder import RunFolder
-from tests.conftest import MOLECULES
 from tests.experiments.running import exit_code, read_metrics
 from tests.experiments.test_custom import TASK
 from tests.experiments.test_custom import small as small_task
 from tests.experiments.test_nyuv2 import write_images
 from tests.experiments.test_qm9 import small as small_molecules
+from tests.molecules import MOLECULES
 
 
 @pytest.fixture

@@ -16,8 +16,8 @@ from experiments import qm9 as experiment
 from igb_jax import balancers
 from igb_jax.data import qm9
 from igb_jax.training.checkpoint import Checkpoints
-from tests.conftest import MOLECULES
 from tests.experiments.running import exit_code, read_metrics
+from tests.molecules import MOLECULES
 
 TASKS = list(qm9.TARGETS)
 

@@ -10,6 +10,7 @@ import pytest
 
 from igb_jax.data import graphs
 from igb_jax.nets import mpnn
+from igb_jax.task_grads import value_and_task_grads
 
 GOLDEN = np.load(Path(__file__).parents[1] / "golden" / "mpnn.npz")
 NUM_TASKS = 11
@@ -232,3 +233,24 @@ def test_lowers_for_every_platform(platform):
 
   exported = jax.export.export(gradient, platforms=[platform])(variables, batch)
   assert "f64" not in exported.mlir_module()
+
+
+@pytest.mark.parametrize("batch_size", [1, 4])
+def test_task_gradients_equal_jacrev(batch_size):
+  net = mpnn.MPNN(num_tasks=NUM_TASKS, dim=8)
+  batch, _ = golden_batch(GROUPS[0])
+  params = net.init(jax.random.key(0), batch)["params"]
+
+  def losses_of(params):
+    predictions = net.apply({"params": params}, batch)
+    return jnp.mean(predictions**2, axis=0), predictions
+
+  (losses, aux), grads = jax.jit(
+    value_and_task_grads(losses_of, has_aux=True, batch_size=batch_size)
+  )(params)
+  expected, predictions = jax.jit(jax.jacrev(losses_of, has_aux=True))(params)
+  np.testing.assert_allclose(losses, losses_of(params)[0], 1e-5, 1e-6)
+  np.testing.assert_allclose(aux, predictions, 1e-5, 1e-6)
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, 1e-4, 1e-5), grads, expected
+  )

@@ -1,27 +1,13 @@
-"""What several tests use: the first molecules of QM9, prepared once."""
+"""The first molecules of QM9, prepared once: fixtures for a folder's conftest.py."""
 
-import os
-from collections.abc import Callable
 from pathlib import Path
 
-import filelock
 import pytest
 
 from igb_jax.data import qm9
+from tests.making import made_once
 
 MOLECULES = 500
-
-
-def made_once(
-  name: str, make: Callable[[Path], Path], factory: pytest.TempPathFactory
-) -> Path:
-  """A folder that one of the test processes makes for all of them, in this run."""
-  base = factory.getbasetemp()
-  folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / name
-  with filelock.FileLock(f"{folder}.lock"):
-    if not folder.exists():
-      make(factory.mktemp(f"making-{name}")).rename(folder)
-  return folder
 
 
 @pytest.fixture(scope="session")
