@@ -129,7 +129,7 @@ def print_scenes(options: Options) -> None:
 
 def print_qm9(options: Options) -> None:
   """The QM9 step against its matrix products, and the balancers against ew."""
-  experiment = make_experiment("ew", (), options.data_dir)
+  experiment = make_experiment(CONTENDERS["ew"], options.data_dir)
   batch = jax.device_put(experiment.train_batches(0)[0])
   state = experiment.init_state()
   jitted: Any = experiment.step
@@ -156,12 +156,12 @@ def print_qm9(options: Options) -> None:
   print("| balancer | matrix products | XLA's operations | XLA's bytes |")
   print("|---|---|---|---|")
   of_ew: np.ndarray | None = None
-  for name, (spec, balancer_options, _) in CONTENDERS.items():
-    if "update_every=10" in balancer_options:
+  for name, contender in CONTENDERS.items():
+    if "update_every=10" in contender.options:
       continue  # two branches, of which a step takes one
-    contender = make_experiment(spec, balancer_options, options.data_dir)
-    jitted: Any = contender.step
-    traced = jitted.trace(contender.init_state(), batch)
+    contending = make_experiment(contender, options.data_dir)
+    jitted: Any = contending.step
+    traced = jitted.trace(contending.init_state(), batch)
     cost = traced.lower().cost_analysis()
     counts = np.array(
       [product_operations(traced.jaxpr), cost["flops"], cost["bytes accessed"]]

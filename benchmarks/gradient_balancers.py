@@ -4,8 +4,8 @@
 
 Three parts in one process, float32, all cores:
 
-1. the whole training step on QM9 (batch 120, K = 11) with each gradient balancer as a
-   ratio to ew. A backward pass costs about twice a forward pass, so that K of them
+1. the whole training step on QM9 (batch 120, K = 11) with each gradient balancer, at
+   all shared parameters, at one late layer or at the features, as a ratio to ew. A backward pass costs about twice a forward pass, so that K of them
    after one forward pass cost (1 + 2 K) / 3 steps: 7.67. Methods take turns; a ratio is
    that of a turn's mean to the mean of ew's turns beside it;
 2. bytes that XLA reserves for those steps and for the task gradients, by how many tasks
@@ -17,7 +17,7 @@ import dataclasses
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import jax
 import numpy as np
@@ -26,22 +26,48 @@ import tyro
 from benchmarks import solvers
 from benchmarks.timing import machine
 from experiments.qm9 import Config, QM9Experiment, losses_of
-from igb_jax import value_and_task_grads
+from igb_jax import balancers, value_and_task_grads
 from igb_jax.data.qm9 import TARGETS
+from igb_jax.training.step import make_train_step
 
 NUM_TASKS = len(TARGETS)
 LIMIT = (1 + 2 * NUM_TASKS) / 3
 NUM_BATCHES = 5
-# name -> specification, options, steps in a turn
+LATE_LAYER = "set2set"  # the last that the tasks share
+
+
+class Contender(NamedTuple):
+  """One form of gradient balancing.
+
+  Attributes:
+    spec: of the balancer.
+    count: steps in a turn.
+    options: of the balancer.
+    at: where task gradients meet: all shared parameters, those of one late layer, or
+      the features that the heads read.
+    keeps: whether the task gradients exist together.
+  """
+
+  spec: str
+  count: int = 2
+  options: tuple[str, ...] = ()
+  at: Literal["parameters", "late layer", "features"] = "parameters"
+  keeps: bool = True
+
+
 CONTENDERS = {
-  "ew": ("ew", (), 5),
-  "mgda": ("mgda", (), 2),
-  "pcgrad": ("pcgrad", (), 2),
-  "cagrad": ("cagrad", (), 2),
-  "imtlg": ("imtlg", (), 2),
-  "nashmtl": ("nashmtl", (), 2),
-  "nashmtl, update_every=10": ("nashmtl", ("update_every=10",), 10),
-  "igbv1+nashmtl": ("igbv1+nashmtl", (), 2),
+  "ew": Contender("ew", 5),
+  **{
+    name: Contender(name) for name in ("mgda", "pcgrad", "cagrad", "imtlg", "nashmtl")
+  },
+  "nashmtl, update_every=10": Contender("nashmtl", 10, ("update_every=10",)),
+  "nashmtl, keep_task_grads=False": Contender("nashmtl", keeps=False),
+  "nashmtl, one late layer": Contender("nashmtl", 5, at="late layer"),
+  "nashmtl, features": Contender("nashmtl", 5, at="features"),
+  "nashmtl, features, update_every=10": Contender(
+    "nashmtl", 10, ("update_every=10",), at="features"
+  ),
+  "igbv1+nashmtl": Contender("igbv1+nashmtl"),
 }
 
 
@@ -57,20 +83,29 @@ class Options:
   """Folder of the prepared data, as for the experiment."""
 
 
-def make_experiment(
-  spec: str, options: tuple[str, ...], data_dir: Path | None
-) -> QM9Experiment:
+def make_experiment(contender: Contender, data_dir: Path | None) -> QM9Experiment:
   """The QM9 experiment at the size of the paper."""
-  return QM9Experiment(
+  experiment = QM9Experiment(
     Config(
       preset="paper",
-      balancer=spec,
-      balancer_options=options,
+      balancer=contender.spec,
+      balancer_options=contender.options,
+      balance_at="features" if contender.at == "features" else "parameters",
+      keep_task_grads=contender.keeps,
       batch_size=120,
       train_size=None,
       data_dir=data_dir,
     )
   )
+  if contender.at == "late layer":
+    balancer = balancers.create(
+      contender.spec, num_tasks=NUM_TASKS, shared=lambda path: LATE_LAYER in str(path)
+    )
+    experiment.balancer = balancer._replace(loss=balancers.equal(NUM_TASKS))
+    experiment.step = make_train_step(
+      experiment.losses_of, experiment.balancer, experiment.optimizer
+    )
+  return experiment
 
 
 def make_turn(
@@ -101,9 +136,9 @@ def make_turn(
 def print_steps(options: Options) -> None:
   """The first part, and what the second says of the steps."""
   turns, facts = {}, {}
-  for name, (spec, balancer_options, count) in CONTENDERS.items():
-    experiment = make_experiment(spec, balancer_options, options.data_dir)
-    turns[name], facts[name] = make_turn(experiment, count)
+  for name, contender in CONTENDERS.items():
+    experiment = make_experiment(contender, options.data_dir)
+    turns[name], facts[name] = make_turn(experiment, contender.count)
   others = [name for name in CONTENDERS if name != "ew"]
   seconds: dict[str, list[float]] = {name: [] for name in CONTENDERS}
   ratios: dict[str, list[float]] = {name: [] for name in others}
@@ -135,7 +170,7 @@ def print_steps(options: Options) -> None:
 
 def print_memory(options: Options) -> None:
   """Bytes of the task gradients alone."""
-  experiment = make_experiment("ew", (), options.data_dir)
+  experiment = make_experiment(CONTENDERS["ew"], options.data_dir)
   batch = jax.device_put(experiment.train_batches(0)[0])
   params = experiment.initial_params
   copy = sum(leaf.nbytes for leaf in jax.tree.leaves(params))
