@@ -5,9 +5,10 @@
 Three parts in one process, float32, all cores:
 
 1. the whole training step on QM9 (batch 120, K = 11) with each gradient balancer, at
-   all shared parameters, at one late layer or at the features, as a ratio to ew. A backward pass costs about twice a forward pass, so that K of them
-   after one forward pass cost (1 + 2 K) / 3 steps: 7.67. Methods take turns; a ratio is
-   that of a turn's mean to the mean of ew's turns beside it;
+   all shared parameters, at one late layer or at the features, as a ratio to ew. A
+   backward pass costs about twice a forward pass, so that K of them after one forward
+   pass cost (1 + 2 K) / 3 steps: 7.67. Methods take turns; a ratio is that of a turn's
+   mean to the mean of ew's turns beside it;
 2. bytes that XLA reserves for those steps and for the task gradients, by how many tasks
    are taken at a time, beside `jax.jacrev`;
 3. the solvers against the libraries that they replace, see `benchmarks.solvers`.
@@ -41,7 +42,7 @@ class Contender(NamedTuple):
 
   Attributes:
     spec: of the balancer.
-    count: steps in a turn.
+    steps: in a turn.
     options: of the balancer.
     at: where task gradients meet: all shared parameters, those of one late layer, or
       the features that the heads read.
@@ -49,7 +50,7 @@ class Contender(NamedTuple):
   """
 
   spec: str
-  count: int = 2
+  steps: int = 2
   options: tuple[str, ...] = ()
   at: Literal["parameters", "late layer", "features"] = "parameters"
   keeps: bool = True
@@ -138,7 +139,7 @@ def print_steps(options: Options) -> None:
   turns, facts = {}, {}
   for name, contender in CONTENDERS.items():
     experiment = make_experiment(contender, options.data_dir)
-    turns[name], facts[name] = make_turn(experiment, contender.count)
+    turns[name], facts[name] = make_turn(experiment, contender.steps)
   others = [name for name in CONTENDERS if name != "ew"]
   seconds: dict[str, list[float]] = {name: [] for name in CONTENDERS}
   ratios: dict[str, list[float]] = {name: [] for name in others}
