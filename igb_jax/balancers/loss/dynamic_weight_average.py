@@ -95,23 +95,17 @@ def dynamic_weight_average(
   A loss that is not positive and finite does not enter the window of its task.
 
   Args:
-    num_tasks: K, the number of tasks.
+    num_tasks: K.
     window: steps in each of the two halves that are compared.
     temperature: T; the larger, the more equal the weights.
     log: weigh the logarithms of the losses ("dwalog"). A loss that is not positive
       then gives NaN for its own task.
     epsilon: in the log form, added to every loss before its logarithm is taken, so that
       a loss may be 0 or come close to it.
-    absent: "leave_out" balances the tasks that are present; "remember" balances all K,
-      with the latest valid loss of each absent one (in a `RememberingState`).
+    absent: see `Absent`.
 
   Returns:
     A `LossBalancer`; state `DynamicWeightAverageState`.
-
-  Raises:
-    TypeError: `num_tasks` or `window` is no integer, or `temperature` no number.
-    ValueError: `num_tasks` or `window` is below 1, or `temperature` is not finite
-      and positive.
 
   Example:
     >>> import jax.numpy as jnp

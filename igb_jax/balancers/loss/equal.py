@@ -43,16 +43,11 @@ def equal(num_tasks: int, *, absent: Absent = "leave_out") -> LossBalancer:
   """Equal weighting: the losses as they are.
 
   Args:
-    num_tasks: K, the number of tasks.
-    absent: "leave_out" balances the tasks that are present; "remember" balances all K,
-      with the latest valid loss of each absent one (in a `RememberingState`).
+    num_tasks: K.
+    absent: see `Absent`.
 
   Returns:
     A `LossBalancer`; state `EqualState`.
-
-  Raises:
-    TypeError: `num_tasks` is no integer.
-    ValueError: `num_tasks` is below 1.
 
   Example:
     >>> import jax.numpy as jnp

@@ -82,21 +82,16 @@ def igbv1(
   of 1.
 
   Args:
-    num_tasks: K, the number of tasks.
+    num_tasks: K.
     steps_per_epoch: number of updates that make an epoch.
     base_epoch: the epoch, from 0, over which the base losses are averaged.
     max_gap: the largest L / L_base that counts; None for no limit, as in the paper.
     epsilon: added to every loss before its logarithm is taken, so that a loss may be 0
       or come close to it.
-    absent: "leave_out" balances the tasks that are present; "remember" balances all K,
-      with the latest valid loss of each absent one (in a `RememberingState`).
+    absent: see `Absent`.
 
   Returns:
     A `LossBalancer`; state `IGBv1State`.
-
-  Raises:
-    TypeError: an argument is no integer.
-    ValueError: `num_tasks` or `steps_per_epoch` is below 1, or `base_epoch` below 0.
 
   Example:
     >>> import jax.numpy as jnp

@@ -148,7 +148,7 @@ def igbv2(
   due, not at every step, whether or not the step counter is mapped.
 
   Args:
-    num_tasks: K, the number of tasks.
+    num_tasks: K.
     steps_per_epoch: number of updates that make an epoch.
     base_epoch: the epoch, from 0, over which the base losses are averaged.
     warmup_epochs: epochs before the agent's first update.
@@ -166,17 +166,12 @@ def igbv2(
     hidden_sizes: widths of the hidden layers of actor and critics.
     epsilon: added to every loss before its logarithm is taken, so that a loss may be 0
       or come close to it.
-    absent: "leave_out" balances the tasks that are present; "remember" balances all K,
-      with the latest valid loss of each absent one (in a `RememberingState`). Such a
-      step makes a transition too, with a reward of at most 0.
+    absent: see `Absent`. A step that remembers a loss makes a transition too, with a
+      reward of at most 0.
 
   Returns:
     A `LossBalancer`; state `IGBv2State`. Its `init` needs a key and raises ValueError
     without one.
-
-  Raises:
-    TypeError: an argument is no number of the kind that is needed.
-    ValueError: an argument is out of its range.
 
   Example:
     >>> balancer = igbv2(num_tasks=3, steps_per_epoch=10)

@@ -76,21 +76,16 @@ def random_loss_weighting(
   """Random loss weighting: fresh random weights at every step.
 
   Args:
-    num_tasks: K, the number of tasks.
+    num_tasks: K.
     log: weigh the logarithms of the losses ("rlwlog"). A loss that is not positive
       then gives NaN for its own task.
     epsilon: in the log form, added to every loss before its logarithm is taken, so that
       a loss may be 0 or come close to it.
-    absent: "leave_out" balances the tasks that are present; "remember" balances all K,
-      with the latest valid loss of each absent one (in a `RememberingState`).
+    absent: see `Absent`.
 
   Returns:
     A `LossBalancer`; state `RandomLossWeightingState`. Its `init` needs a key and
     raises ValueError without one.
-
-  Raises:
-    TypeError: `num_tasks` is no integer.
-    ValueError: `num_tasks` is below 1.
 
   Example:
     >>> import jax

@@ -54,18 +54,13 @@ def scale_invariant(
   to 0 its gradient, divided by the loss, outgrows all others; `epsilon` bounds that.
 
   Args:
-    num_tasks: K, the number of tasks.
+    num_tasks: K.
     epsilon: added to every loss before its logarithm is taken, so that a loss may be 0
       or come close to it.
-    absent: "leave_out" balances the tasks that are present; "remember" balances all K,
-      with the latest valid loss of each absent one (in a `RememberingState`).
+    absent: see `Absent`.
 
   Returns:
     A `LossBalancer`; state `ScaleInvariantState`.
-
-  Raises:
-    TypeError: `num_tasks` is no integer.
-    ValueError: `num_tasks` is below 1.
 
   Example:
     >>> import jax.numpy as jnp

@@ -47,17 +47,12 @@ def single_task(
   are multiplied by 0, which leaves NaN where a gradient is NaN itself.
 
   Args:
-    num_tasks: K, the number of tasks.
+    num_tasks: K.
     task: which task to train, from 0 to K - 1.
-    absent: "leave_out" balances the tasks that are present; "remember" balances all K,
-      with the latest valid loss of each absent one (in a `RememberingState`).
+    absent: see `Absent`.
 
   Returns:
     A `LossBalancer`; state `SingleTaskState`.
-
-  Raises:
-    TypeError: `num_tasks` or `task` is no integer.
-    ValueError: `num_tasks` is below 1, or `task` is not in [0, num_tasks).
 
   Example:
     >>> import jax.numpy as jnp

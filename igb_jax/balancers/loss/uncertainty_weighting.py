@@ -110,22 +110,17 @@ def uncertainty_weighting(
   log-likelihood may be, it learns nothing.
 
   Args:
-    num_tasks: K, the number of tasks.
+    num_tasks: K.
     learning_rate: of the log variances' Adam.
     max_weight: the largest weight e^{-s}; by default 1e6, and 1e3 in the log form.
     log: weigh the logarithms of the losses ("uwlog"). A loss that is not positive
       then gives NaN for its own task.
     epsilon: in the log form, added to every loss before its logarithm is taken, so that
       a loss may be 0 or come close to it.
-    absent: "leave_out" balances the tasks that are present; "remember" balances all K,
-      with the latest valid loss of each absent one (in a `RememberingState`).
+    absent: see `Absent`.
 
   Returns:
     A `LossBalancer`; state `UncertaintyWeightingState`.
-
-  Raises:
-    TypeError: `num_tasks` is no integer, or `learning_rate` no number.
-    ValueError: `num_tasks` is below 1, or `learning_rate` is not finite and positive.
 
   Example:
     >>> import jax.numpy as jnp
