@@ -76,13 +76,39 @@ class UpdateFn(Protocol):
     ...
 
 
+class ObserveFn(Protocol):
+  """`observe(losses_after, state, present=None) -> state`."""
+
+  def __call__(
+    self,
+    losses_after: jax.typing.ArrayLike,
+    state: Any,
+    *,
+    present: jax.typing.ArrayLike | None = None,
+  ) -> Any:
+    """Tells the balancer what the step that it weighed has done.
+
+    Args:
+      losses_after: float[K], the losses of the same batch after the step.
+      state: the state that `update` returned.
+      present: bool[K], which tasks have a loss in this batch; all by default.
+
+    Returns:
+      The new state. Where nobody calls it between two updates, the second update takes
+      the losses that it is given instead.
+    """
+    ...
+
+
 class LossBalancer(NamedTuple):
-  """A loss balancer: two pure functions, as optax has it.
+  """A loss balancer: two or three pure functions, as optax has it.
 
   Attributes:
     init: `init(key=None) -> state`, see `InitFn`.
     update: `update(losses, state, present=None, **extra) -> (weighted_losses, state)`,
       see `UpdateFn`.
+    observe: `observe(losses_after, state, present=None) -> state` of a method that asks
+      for the losses after the step, see `ObserveFn`; None for all others.
 
   Example:
     >>> import jax.numpy as jnp
@@ -103,6 +129,7 @@ class LossBalancer(NamedTuple):
 
   init: InitFn
   update: UpdateFn
+  observe: ObserveFn | None = None
 
 
 class BalancerState(NamedTuple):

@@ -265,7 +265,8 @@ def make_train_step(
     losses_of: `(params, batch) -> f32[K]`, the task losses, or with `stateful`
       `(params, variables, batch) -> (f32[K], variables)`.
     balancer: gets the extra argument `learning_rate_ratio`, initial / current learning
-      rate. A gradient part sees the gradients of the weighted losses.
+      rate. A gradient part sees the gradients of the weighted losses. A loss part that
+      observes gets the losses of the batch after the step, by one more forward pass.
     optimizer: the optax optimiser, at the initial learning rate.
     trunk: what is before the features at which a gradient balancer is to work, or None:
       `(params, batch) -> features`, or with `stateful` `(params, variables, batch)`.
@@ -300,11 +301,18 @@ def make_train_step(
     result = placed(losses_of)(*args)
     return result if stateful else (result, args[-2])
 
+  def all_losses(*args: Any) -> tuple[jax.Array, Variables]:
+    if trunk is None:
+      return losses_and_variables(*args)
+    params, *rest = args
+    return losses_and_variables(params, placed(trunk)(*args), *rest)
+
+  observe = None if balancer.loss is None else balancer.loss.observe
   balanced = balanced_grad(
     losses_and_variables,
     balancer,
     has_aux=True,
-    trunk=None if trunk is None else placed(trunk),
+    trunk=trunk and placed(trunk),
     keep_task_grads=keep_task_grads,
   )
 
@@ -325,6 +333,12 @@ def make_train_step(
     updates, optimizer_state = optimizer.update(gradient, state.optimizer, state.params)
     updates = jax.tree.map(lambda update: state.plateau.scale * update, updates)
 
+    params = optax.apply_updates(state.params, updates)
+    if observe is not None:
+      after, _ = all_losses(params, state.variables, batch)
+      loss_state = observe(after, balancer_state.loss, present=present)
+      balancer_state = balancer_state._replace(loss=loss_state)
+
     # a finite gradient above 1e19 is infinite when Adam squares it, and stays so
     kept_finite = _where_finite_before(state.optimizer, optimizer_state)
     good = all_finite((weighted, gradient, variables, updates, kept_finite))
@@ -336,7 +350,7 @@ def make_train_step(
     proposed = TrainState(
       step=state.step + 1,
       skips_in_a_row=jnp.zeros_like(state.skips_in_a_row),
-      params=optax.apply_updates(state.params, updates),
+      params=params,
       variables=variables,
       optimizer=optimizer_state,
       balancer=balancer_state,

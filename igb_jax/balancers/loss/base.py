@@ -49,6 +49,7 @@ def loss_balancer(
   init: InitFn,
   update: Callable[..., tuple[jax.Array, Any]],
   absent: Absent = "leave_out",
+  observe: Callable[..., Any] | None = None,
 ) -> LossBalancer:
   """A `LossBalancer` of a method that need not know what an absent loss may be.
 
@@ -60,6 +61,8 @@ def loss_balancer(
       is 1, and must reach neither the other tasks nor a history; weight and weighted
       loss that it gets are replaced by 0.
     absent: see `Absent`.
+    observe: `observe(losses_after, state, present) -> state` for `ObserveFn`, or None;
+      losses and present as those of `update`.
 
   Raises:
     ValueError: `absent` is neither "leave_out" nor "remember".
@@ -84,7 +87,21 @@ def loss_balancer(
       new._replace(weights=jnp.where(present, new.weights, 0.0)),
     )
 
-  balancer = LossBalancer(init, masked_update)
+  def masked_observe(
+    losses_after: jax.typing.ArrayLike,
+    state: Any,
+    *,
+    present: jax.typing.ArrayLike | None = None,
+  ) -> Any:
+    assert observe is not None
+    losses = check_losses(losses_after, num_tasks)
+    if present is None:
+      return observe(losses, state, None)
+    present = check_present(present, num_tasks)
+    new = observe(jnp.where(present, losses, 1.0), state, present)
+    return optax.tree.where(present.any(), new, state)
+
+  balancer = LossBalancer(init, masked_update, observe and masked_observe)
   remembers = check_one_of("absent", absent, ("leave_out", "remember")) == "remember"
   return _remembering(balancer, num_tasks) if remembers else balancer
 
@@ -132,4 +149,15 @@ def _remembering(balancer: LossBalancer, num_tasks: int) -> LossBalancer:
       weights=jnp.where(present, method.weights, 0.0),
     )
 
-  return LossBalancer(init, update)
+  def observe(
+    losses_after: jax.typing.ArrayLike,
+    state: RememberingState,
+    *,
+    present: jax.typing.ArrayLike | None = None,
+  ) -> RememberingState:
+    assert balancer.observe is not None
+    return state._replace(
+      method=balancer.observe(losses_after, state.method, present=present)
+    )
+
+  return LossBalancer(init, update, balancer.observe and observe)
