@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from igb_jax import balancers
-from tests.balancers.contract import at, parameters_of, quick_jit, to_numpy
+from tests.balancers.contract import at, parameters_of, to_numpy
 
 STEPS_PER_EPOCH, NUM_STEPS = 4, 60
 TASK_COUNTS = [1, 2, 3, 11, 64]
@@ -66,7 +66,7 @@ class Run(NamedTuple):
   """
 
   losses: np.ndarray
-  masks: np.ndarray | None
+  masks: Any
   weighted: np.ndarray
   slopes: np.ndarray
   first: np.ndarray
@@ -122,7 +122,7 @@ def run_at_once(
 
 def _run(function: Any, runs: dict[str, tuple]) -> dict[str, Run]:
   stacked = [np.stack(parts) for parts in zip(*runs.values(), strict=True)]
-  found = to_numpy(quick_jit(function)(*stacked))
+  found = to_numpy(jax.jit(function)(*stacked))
   return {
     label: Run(run[0], run[2] if len(run) > 2 else None, *at(found, index))
     for index, (label, run) in enumerate(runs.items())
