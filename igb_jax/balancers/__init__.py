@@ -25,6 +25,7 @@ from igb_jax.balancers.loss.equal import equal as equal
 from igb_jax.balancers.loss.geometric import geometric as geometric
 from igb_jax.balancers.loss.igbv1 import igbv1 as igbv1
 from igb_jax.balancers.loss.igbv2 import igbv2 as igbv2
+from igb_jax.balancers.loss.imtl_l import imtl_l as imtl_l
 from igb_jax.balancers.loss.random_loss_weighting import (
   random_loss_weighting as random_loss_weighting,
 )
