@@ -31,7 +31,7 @@ def make_loss(
   small = {
     "task": num_tasks - 1, "window": 2, "buffer_size": 20, "update_every": 4,
     "num_updates": 2, "batch_size": 8, "hidden_sizes": (8,), "decay": 0.9,
-    "lookback": 0.9,
+    "lookback": 0.9, "mu": 1.0, "warmup_epochs": 1,
   }  # fmt: skip
   parameters = parameters_of(name)
   balancer = balancers.create(
