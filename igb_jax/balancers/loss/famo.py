@@ -1,11 +1,11 @@
 """Fast adaptive multitask optimisation (FAMO).
 
-    z = softmax(s),    w_k = (z_k / L_k) / sum_i (z_i / L_i),    weighted loss_k = w_k L_k
+    z = softmax(s),    w_k = (z_k / L_k) / sum_i (z_i / L_i)
 
-After the step, with L' the losses of the same batch, the logits s descend by an Adam of
+and the weighted losses are w_k L_k. After the step, with L' the losses of the same batch, the logits s descend by an Adam of
 their own what makes the slowest task improve fastest:
 
-    delta_k = log L_k - log L'_k,    d/ds_k = z_k (delta_k - sum_i z_i delta_i) + gamma s_k
+    d/ds_k = z_k (delta_k - sum_i z_i delta_i) + gamma s_k,  delta = log L - log L'
 
 Reference: Liu et al., "FAMO: Fast Adaptive Multitask Optimization", NeurIPS 2023,
 Algorithm 1.
@@ -96,8 +96,8 @@ def famo(
     >>> balancer = famo(num_tasks=2)
     >>> state = balancer.init()
     >>> weighted, state = balancer.update(jnp.array([1.0, 3.0]), state)
-    >>> print(state.weights)
-    [0.75 0.25]
+    >>> [f"{weight:.3f}" for weight in state.weights]
+    ['0.750', '0.250']
     >>> state = balancer.observe(jnp.array([0.5, 3.0]), state)
     >>> print(state.logits)  # less for the first, which has fallen
     [-0.025  0.025]

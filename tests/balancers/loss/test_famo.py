@@ -1,4 +1,4 @@
-"""FAMO: published numbers, with the losses after the step or those of the next batch."""
+"""FAMO: published numbers, with the losses after the step or of the next batch."""
 
 from typing import Any
 
