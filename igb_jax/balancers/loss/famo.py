@@ -2,8 +2,9 @@
 
     z = softmax(s),    w_k = (z_k / L_k) / sum_i (z_i / L_i)
 
-and the weighted losses are w_k L_k. After the step, with L' the losses of the same batch, the logits s descend by an Adam of
-their own what makes the slowest task improve fastest:
+and the weighted losses are w_k L_k. After the step, with L' the losses of the same
+batch, the logits s descend by an Adam of their own what makes the slowest task improve
+fastest:
 
     d/ds_k = z_k (delta_k - sum_i z_i delta_i) + gamma s_k,  delta = log L - log L'
 
@@ -99,8 +100,8 @@ def famo(
     >>> [f"{weight:.3f}" for weight in state.weights]
     ['0.750', '0.250']
     >>> state = balancer.observe(jnp.array([0.5, 3.0]), state)
-    >>> print(state.logits)  # less for the first, which has fallen
-    [-0.025  0.025]
+    >>> [f"{logit:.3f}" for logit in state.logits]  # less for the one that has fallen
+    ['-0.025', '0.025']
   """
   num_tasks = check_count("num_tasks", num_tasks)
   weight_decay = check_positive("weight_decay", weight_decay, or_zero=True)
