@@ -14,7 +14,7 @@ import numpy as np
 import optax
 from plotnine.data import mpg
 
-from igb_jax import balancers, value_and_task_grads
+from igb_jax import balancers, value_and_balanced_grad
 
 NUM_TASKS = 3
 STEPS = 300
@@ -55,13 +55,6 @@ drive = mpg["drv"].astype("category").cat.codes.to_numpy(np.int32)
 params, static = eqx.partition(
   Model(x.shape[1], key=jax.random.key(0)), eqx.is_inexact_array
 )
-loss_balancer = balancers.dynamic_weight_average(NUM_TASKS)
-optimizer = optax.chain(
-  balancers.cagrad(
-    NUM_TASKS, shared=lambda path: "trunk" in jax.tree_util.keystr(path)
-  ),
-  optax.adam(3e-3),
-)
 
 
 def predict(params, x):
@@ -70,30 +63,38 @@ def predict(params, x):
   return jax.vmap(model)(x)
 
 
+def losses_of(params, batch):
+  """Task losses f32[3] of a batch."""
+  predicted_miles, logits = predict(params, batch["x"])
+  squares = jnp.mean((predicted_miles - batch["miles"]) ** 2, axis=0)
+  entropies = optax.softmax_cross_entropy_with_integer_labels(logits, batch["drive"])
+  return jnp.append(squares, entropies.mean())
+
+
+balancer = balancers.create(
+  "dwa+cagrad",
+  num_tasks=NUM_TASKS,
+  shared=lambda path: "trunk" in jax.tree_util.keystr(path),
+)
+balanced = value_and_balanced_grad(losses_of, balancer)
+optimizer = optax.adam(3e-3)
+
+
 @jax.jit
-def step(params, opt_state, loss_state, batch):
-  def weighted_losses(params):
-    predicted_miles, logits = predict(params, batch["x"])
-    squares = jnp.mean((predicted_miles - batch["miles"]) ** 2, axis=0)
-    entropies = optax.softmax_cross_entropy_with_integer_labels(logits, batch["drive"])
-    losses = jnp.append(squares, entropies.mean())
-    weighted, new_state = loss_balancer.update(losses, loss_state)
-    return weighted, (losses, new_state)
-
-  task_grads_of = value_and_task_grads(weighted_losses, has_aux=True)
-  (_, (losses, loss_state)), task_grads = task_grads_of(params)
-  updates, opt_state = optimizer.update(task_grads, opt_state, params)
-  return optax.apply_updates(params, updates), opt_state, loss_state, losses
+def step(params, opt_state, state, batch):
+  losses, gradient, state = balanced(params, batch, state=state)
+  updates, opt_state = optimizer.update(gradient, opt_state, params)
+  return optax.apply_updates(params, updates), opt_state, state, losses
 
 
-opt_state, loss_state = optimizer.init(params), loss_balancer.init()
+opt_state, state = optimizer.init(params), balancer.init(params)
 batch = {"x": x[train], "miles": miles[train], "drive": drive[train]}
 history = []
 for index in range(STEPS):
-  params, opt_state, loss_state, losses = step(params, opt_state, loss_state, batch)
+  params, opt_state, state, losses = step(params, opt_state, state, batch)
   history.append(losses)
   if index % 100 == 0:
-    print(f"{index}: losses {losses}, weights {loss_state.weights}")
+    print(f"{index}: losses {losses}, weights {state.loss.weights}")
 
 predicted_miles, logits = predict(params, x[test])
 errors = deviation[3:] * np.abs(predicted_miles - miles[test]).mean(axis=0)

@@ -15,7 +15,7 @@ import optax
 from flax import nnx
 from plotnine.data import penguins
 
-from igb_jax import balancers, value_and_task_grads
+from igb_jax import balancers, value_and_balanced_grad
 
 MEASURES = ["bill_length_mm", "bill_depth_mm", "flipper_length_mm"]
 NUM_TASKS = 3
@@ -57,15 +57,6 @@ data = {
 }
 
 graph, params = nnx.split(Model(nnx.Rngs(0)), nnx.Param)
-loss_balancer = balancers.igbv1(
-  NUM_TASKS, steps_per_epoch=len(train_rows) // BATCH_SIZE
-)
-optimizer = optax.chain(
-  balancers.nash_mtl(
-    NUM_TASKS, shared=lambda path: "trunk" in jax.tree_util.keystr(path)
-  ),
-  optax.adam(3e-3),
-)
 
 
 def losses_of(params, batch):
@@ -81,29 +72,33 @@ def losses_of(params, batch):
   )
 
 
+balancer = balancers.create(
+  "igbv1+nashmtl",
+  num_tasks=NUM_TASKS,
+  steps_per_epoch=len(train_rows) // BATCH_SIZE,
+  shared=lambda path: "trunk" in jax.tree_util.keystr(path),
+)
+balanced = value_and_balanced_grad(losses_of, balancer)
+optimizer = optax.adam(3e-3)
+
+
 @jax.jit
-def step(params, opt_state, loss_state, batch):
-  def weighted_losses(params):
-    losses = losses_of(params, batch)
-    weighted, new_state = loss_balancer.update(losses, loss_state)
-    return weighted, (losses, new_state)
-
-  task_grads_of = value_and_task_grads(weighted_losses, has_aux=True)
-  (_, (losses, loss_state)), task_grads = task_grads_of(params)
-  updates, opt_state = optimizer.update(task_grads, opt_state, params)
-  return optax.apply_updates(params, updates), opt_state, loss_state, losses
+def step(params, opt_state, state, batch):
+  losses, gradient, state = balanced(params, batch, state=state)
+  updates, opt_state = optimizer.update(gradient, opt_state, params)
+  return optax.apply_updates(params, updates), opt_state, state, losses
 
 
-opt_state, loss_state = optimizer.init(params), loss_balancer.init()
+opt_state, state = optimizer.init(params), balancer.init(params)
 generator = np.random.default_rng(1)
 history = []
 for epoch in range(EPOCHS):
   for batch_rows in generator.permutation(train_rows).reshape(-1, BATCH_SIZE):
     batch = {name: column[batch_rows] for name, column in data.items()}
-    params, opt_state, loss_state, losses = step(params, opt_state, loss_state, batch)
+    params, opt_state, state, losses = step(params, opt_state, state, batch)
     history.append(losses)
   if epoch % 20 == 0:
-    print(f"epoch {epoch}: losses {history[-1]}, weights {loss_state.weights}")
+    print(f"epoch {epoch}: losses {history[-1]}, weights {state.loss.weights}")
 
 # the model again, to use or to save
 model = nnx.merge(graph, params)

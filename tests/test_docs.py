@@ -82,6 +82,28 @@ def test_the_readme_has_code():
   assert sum(language == "python" for language, _ in fences(PAGES["README.md"])) >= 4
 
 
+def test_a_recommender_balances_in_little_more_memory_than_equal_weights():
+  """The page's model with 100,000 rows, which is compiled and not run."""
+  page: dict[str, Any] = {}
+  for language, block in fences(PAGES["docs/how_to/recommenders.md"]):
+    if language == "python":
+      exec(compile(block, "recommenders", "exec"), page)
+  bytes_of, num_rows = page["temporary_bytes"], 100_000
+  table = 4 * page["DIM"] * num_rows
+  least = bytes_of(page["losses_of"], page["ew"], num_rows)
+  for name in ("nashmtl", "pcgrad"):
+    shared = {"table": False, "layers": True, "heads": False}
+    balancer = balancers.create(name, num_tasks=4, shared=shared)
+    for form in (
+      {"fun": page["losses_of"]},
+      {"fun": page["heads"], "trunk": page["trunk"]},
+    ):
+      needed = bytes_of(balancer=balancer, num_rows=num_rows, **form)
+      assert needed <= least + 1.5 * table
+  everything = page["nash"]  # and this is why
+  assert bytes_of(page["losses_of"], everything, num_rows) > least + 4 * table
+
+
 def test_what_a_page_shows_is_compared():
   assert_shown("a  [0.30000001 1e-07]\n", "a [0.3 0]")
   for shown in ("a [0.4 0]", "a [0.3 0.002]", "b [0.3 0]", "a [0.3]"):

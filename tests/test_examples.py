@@ -32,12 +32,12 @@ def test_nnx_learns_species_sex_and_mass_of_penguins(capsys):
   assert len(capsys.readouterr().out.splitlines()) == 4
   history = np.asarray(names["history"])
   assert (history[-4:].mean(axis=0) < 0.5 * history[:4].mean(axis=0)).all()
-  state = names["loss_state"]
+  state = names["state"].loss
   assert state.step == len(history)
   gaps = history[-1] / state.base_losses
   assert list(np.argsort(state.weights)) == list(np.argsort(gaps))
   np.testing.assert_allclose(state.weights.sum(), 3, 1e-5)
-  assert solves_exactly(names["opt_state"][0])
+  assert solves_exactly(names["state"].gradient)
   assert names["accuracy"]["species"] > 0.9
   assert names["accuracy"]["sex"] > 0.75
   assert names["error"] < 450  # g; 630 if all had the mean mass
@@ -51,8 +51,8 @@ def test_equinox_learns_miles_and_wheels_of_cars(capsys):
   older, newer = history[-50:].reshape(2, 25, 3).mean(axis=1)
   expected = np.exp(newer / older / 2)
   weights = 3 * expected / expected.sum()
-  np.testing.assert_allclose(names["loss_state"].weights, weights, 1e-4)
-  assert solves_exactly(names["opt_state"][0])
+  np.testing.assert_allclose(names["state"].loss.weights, weights, 1e-4)
+  assert solves_exactly(names["state"].gradient)
   assert (names["errors"] < 2.5).all()  # mpg; 3.3 and 5.0 if all were the mean
   assert names["accuracy"] > 0.7
 

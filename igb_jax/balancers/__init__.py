@@ -36,9 +36,6 @@ from igb_jax.balancers.loss.single_task import single_task as single_task
 from igb_jax.balancers.loss.smooth_tchebycheff import (
   smooth_tchebycheff as smooth_tchebycheff,
 )
-from igb_jax.balancers.loss.smooth_tchebycheff_raw import (
-  smooth_tchebycheff_raw as smooth_tchebycheff_raw,
-)
 from igb_jax.balancers.loss.softadapt import softadapt as softadapt
 from igb_jax.balancers.loss.uncertainty_weighting import (
   uncertainty_weighting as uncertainty_weighting,

@@ -7,7 +7,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from jax.core import Tracer
 
@@ -98,35 +97,6 @@ def check_fraction(name: str, value: Any) -> float | jax.Array:
   if isinstance(number, float) and number > 1:
     raise ValueError(f"{name} must be from 0 to 1, got {value}.")
   return number
-
-
-def check_vector(
-  name: str, value: Any, num_tasks: int, *, positive: bool = False
-) -> np.ndarray:
-  """Returns `value` as f32[K], one finite number a task.
-
-  Args:
-    name: what the value is called in the error.
-    value: the numbers to check, as an array or a sequence.
-    num_tasks: K.
-    positive: whether they must be positive.
-
-  Raises:
-    TypeError: `value` does not hold real numbers.
-    ValueError: there are not K of them, or one is not finite, or not positive.
-  """
-  vector = np.asarray(value)
-  if vector.dtype.kind not in "iuf":
-    raise TypeError(f"{name} must hold numbers, got {vector.dtype}.")
-  if vector.shape != (num_tasks,):
-    raise ValueError(
-      f"{name} must have the shape ({num_tasks},), one number a task, got "
-      f"{vector.shape}."
-    )
-  if not np.isfinite(vector).all() or (positive and (vector <= 0).any()):
-    allowed = "finite and positive" if positive else "finite"
-    raise ValueError(f"{name} must be {allowed}, got {vector.tolist()}.")
-  return vector.astype(np.float32)
 
 
 def check_one_of(name: str, value: Any, allowed: Sequence[str]) -> str:

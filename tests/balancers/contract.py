@@ -1,4 +1,4 @@
-"""What tests of every method share: methods by their traits, and a quick compiler.
+"""What tests of every method share: methods by their traits, and comparisons.
 
 A test that runs over methods takes their names from here, and what it asks of each from
 the traits in the method's file. So a new method is tested as soon as it has a name.
@@ -17,15 +17,14 @@ from igb_jax import balancers as balancers  # which fills METHODS
 from igb_jax.balancers.gradient.base import GradientBalancer
 from igb_jax.balancers.methods import METHODS, GradientTraits, LossTraits
 
-# XLA's slow parts left out: the same program to rounding, in a fifth of the time that
-# it takes to compile, and that time is nearly all that these tests take.
-QUICKLY = {
-  "xla_backend_optimization_level": 0,
-  "xla_cpu_parallel_codegen_split_count": 1,
-  "xla_cpu_use_fusion_emitters": False,
-  "xla_llvm_disable_expensive_passes": True,
+# What conftest.py leaves out of XLA to compile faster: for tests that take minutes, or
+# ask for memory.
+AS_USERS_DO = {
+  "xla_backend_optimization_level": 3,
+  "xla_cpu_parallel_codegen_split_count": 32,
+  "xla_cpu_use_fusion_emitters": True,
+  "xla_llvm_disable_expensive_passes": False,
 }
-quick_jit = functools.partial(jax.jit, compiler_options=QUICKLY)
 
 
 def having(kind: str, **traits: Any) -> list[str]:
@@ -78,7 +77,7 @@ def plain_gradient(name: str, num_tasks: int) -> GradientBalancer:
   return balancer
 
 
-def make_gradient(name: str, num_tasks: int, **options: Any) -> GradientBalancer:
+def make_gradient(name: str, num_tasks: int, **options: Any) -> Any:
   """A gradient balancer by name."""
   if not options:
     return plain_gradient(name, num_tasks)
@@ -136,7 +135,7 @@ def direction(vector: Any) -> np.ndarray:
 
 def mapped(function: Callable[..., Any]) -> Callable[..., Any]:
   """A function of stacked arguments, compiled once and called on each in turn."""
-  return quick_jit(lambda *stacked: jax.lax.map(lambda each: function(*each), stacked))
+  return jax.jit(lambda *stacked: jax.lax.map(lambda each: function(*each), stacked))
 
 
 def assert_same_form(new: Any, old: Any) -> None:
@@ -153,7 +152,7 @@ def assert_same_form(new: Any, old: Any) -> None:
   assert jax.tree.structure(new) == jax.tree.structure(old)
   assert forms[0] == forms[1]
   for leaf in jax.tree.leaves(old):
-    assert not jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.extended)
+    assert not jnp.issubdtype(leaf.dtype, jax.dtypes.extended)
 
 
 FLOAT32_AND_WHOLE = (jnp.float32, jnp.int32, jnp.uint32, jnp.bool_)

@@ -13,7 +13,6 @@ from tests.balancers.contract import (
   held_for,
   init,
   make_gradient,
-  quick_jit,
   to_numpy,
 )
 
@@ -45,7 +44,7 @@ def runner(name: str):
 
     return jax.lax.scan(step, init(balancer, PARAMS, seed), (task_grads, masks))[1]
 
-  return quick_jit(jax.vmap(run))
+  return jax.jit(jax.vmap(run))
 
 
 class Run(NamedTuple):

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 
 from igb_jax.balancers.common import all_finite
-from tests.balancers.contract import loss_traits, parameters_of, quick_jit, to_numpy
+from tests.balancers.contract import loss_traits, parameters_of, to_numpy
 from tests.balancers.losses import make_loss
 
 LONG = 10_000
@@ -31,7 +31,7 @@ def long_weights(name: str) -> dict[str, np.ndarray]:
     return jax.lax.scan(step, balancer.init(jax.random.key(0)), losses)[1]
 
   courses = np.stack(list(COURSES.values())).astype(np.float32)
-  return dict(zip(COURSES, to_numpy(quick_jit(jax.vmap(run))(courses)), strict=True))
+  return dict(zip(COURSES, to_numpy(jax.jit(jax.vmap(run))(courses)), strict=True))
 
 
 @functools.cache
@@ -61,7 +61,7 @@ def distances_after_outliers(name: str, value: float) -> list[float]:
 
     return jax.lax.scan(step, balancer.init(jax.random.key(0)), losses)[1]
 
-  weights, finite = to_numpy(quick_jit(jax.vmap(run))(courses))
+  weights, finite = to_numpy(jax.jit(jax.vmap(run))(courses))
   assert finite.all()
   found = []
   for index, place in enumerate(places):

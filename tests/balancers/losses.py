@@ -8,13 +8,27 @@ import jax.numpy as jnp
 import numpy as np
 
 from igb_jax import balancers
-from tests.balancers.contract import at, parameters_of, quick_jit, to_numpy
+from tests.balancers.contract import at, parameters_of, to_numpy
 
 STEPS_PER_EPOCH, NUM_STEPS = 4, 60
 TASK_COUNTS = [1, 2, 3, 11, 64]
 SEVERAL = [2, 3, 11, 64]
 SCALES = [1e-12, 1e-6, 1.0, 1e6, 1e12]
 TINY = [1e-40, 1e-37]
+
+
+def small_options(name: str, num_tasks: int, needed: bool = False) -> dict[str, Any]:
+  """Options with which few steps reach every part, or those without a default."""
+  small = {
+    "task": num_tasks - 1, "window": 2, "buffer_size": 20, "update_every": 4,
+    "num_updates": 2, "batch_size": 8, "hidden_sizes": (8,), "decay": 0.9,
+    "lookback": 0.9, "mu": 1.0, "warmup_epochs": 1,
+  }  # fmt: skip
+  return {
+    key: small[key]
+    for key, parameter in parameters_of(name).items()
+    if key in small and not (needed and parameter.default is not parameter.empty)
+  }
 
 
 def make_loss(
@@ -28,17 +42,11 @@ def make_loss(
     steps_per_epoch: for those that need it.
     **options: more of them.
   """
-  small = {
-    "task": num_tasks - 1, "window": 2, "buffer_size": 20, "update_every": 4,
-    "num_updates": 2, "batch_size": 8, "hidden_sizes": (8,), "decay": 0.9,
-    "lookback": 0.9, "mu": 1.0, "warmup_epochs": 1,
-  }  # fmt: skip
-  parameters = parameters_of(name)
   balancer = balancers.create(
     name,
     num_tasks=num_tasks,
     steps_per_epoch=steps_per_epoch,
-    **{key: value for key, value in small.items() if key in parameters} | options,
+    **small_options(name, num_tasks) | options,
   ).loss
   assert balancer is not None
   return balancer
@@ -67,7 +75,7 @@ class Run(NamedTuple):
   """
 
   losses: np.ndarray
-  masks: np.ndarray | None
+  masks: Any
   weighted: np.ndarray
   slopes: np.ndarray
   first: np.ndarray
@@ -123,7 +131,7 @@ def run_at_once(
 
 def _run(function: Any, runs: dict[str, tuple]) -> dict[str, Run]:
   stacked = [np.stack(parts) for parts in zip(*runs.values(), strict=True)]
-  found = to_numpy(quick_jit(function)(*stacked))
+  found = to_numpy(jax.jit(function)(*stacked))
   return {
     label: Run(run[0], run[2] if len(run) > 2 else None, *at(found, index))
     for index, (label, run) in enumerate(runs.items())

@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+from typing import Any
 
 import flax.core
 import flax.serialization
@@ -23,7 +24,6 @@ from tests.balancers.contract import (
   init,
   make_gradient,
   parameters_of,
-  quick_jit,
 )
 from tests.balancers.jacobians import NUM_PARAMETERS, sample, solved
 
@@ -105,7 +105,7 @@ def test_map_params_reaches_what_belongs_to_parameters(name):
     (optax.chain(make(name, shared=lambda path: "w" in str(path)), adam), 1),
   ]
   for optimizer, num_shared in chained:
-    state = optimizer.init(PARAMS)
+    state: Any = optimizer.init(PARAMS)
     doubled = optax.tree.map_params(optimizer, lambda leaf: leaf + 2.0, state)
     assert jax.tree.structure(doubled) == jax.tree.structure(state)
     changed = jax.tree.map(lambda a, b: bool((a != b).any()), state, doubled)
@@ -113,7 +113,7 @@ def test_map_params_reaches_what_belongs_to_parameters(name):
     own = num_shared if balancer.keeps_grads else 0
     assert sum(jax.tree.leaves(changed[0])) == own
     assert sum(jax.tree.leaves(changed[1])) == 4
-    kinds = optax.tree_utils.tree_map_params(
+    kinds: Any = optax.tree_utils.tree_map_params(
       optimizer,
       lambda _: "parameter",
       state,
@@ -136,12 +136,12 @@ def test_numbers_of_a_method_may_be_traced(name):
     num_tasks=NUM_TASKS, **numbers
   )
   params = jnp.zeros(NUM_PARAMETERS)
-  state = injected.init(params)
+  state: Any = injected.init(params)
   if not numbers:
     assert_equal(state.inner_state, make(name).init(params))
     return
   jacobian = jnp.asarray(sample("gaussian", NUM_TASKS), jnp.float32)
-  update = quick_jit(functools.partial(injected.update, losses=LOSSES))
+  update = jax.jit(functools.partial(injected.update, losses=LOSSES))
   result, state = update(jacobian, state)
   expected = solved(name, NUM_TASKS)["gaussian"]
   assert_close(result, expected.result, 1e-4)
@@ -181,7 +181,7 @@ def test_trains_first_in_a_chain(name):
     updates, state = optimizer.update(grads, state, params, losses=losses)
     return (optax.apply_updates(params, updates), state), None
 
-  @quick_jit
+  @jax.jit
   def train(params):
     carry = params, optimizer.init(params)
     return jax.lax.scan(step, carry, length=150)[0]

@@ -16,7 +16,6 @@ from tests.balancers.contract import (
   at,
   gradient_traits,
   init,
-  quick_jit,
 )
 from tests.balancers.gradient_runs import (
   HEADS_BAD,
@@ -49,7 +48,7 @@ def test_one_trace_serves_all_steps_and_equals_a_scan(name):
   """With masks and unknown arguments, donated states, and runs that vmap has taken."""
   balancer, traces = make(name), []
 
-  @functools.partial(quick_jit, donate_argnums=1)
+  @functools.partial(jax.jit, donate_argnums=1)
   def step(task_grads, state, present):
     traces.append(None)
     unknown = {"value": 1.0, "other": None}

@@ -11,6 +11,7 @@ import pytest
 from igb_jax import balancers
 from igb_jax.balancers.solvers import Gramian
 from tests.balancers.contract import (
+  AS_USERS_DO,
   GRADIENT,
   gradient_traits,
   init,
@@ -26,8 +27,10 @@ SMALL = 50_000  # bytes, of everything else
 
 
 def temporary_bytes(function, *arguments) -> int:
-  compiled = jax.jit(function).lower(*arguments).compile()
-  return compiled.memory_analysis().temp_size_in_bytes
+  compiled = jax.jit(function).lower(*arguments).compile(AS_USERS_DO)
+  analysis = compiled.memory_analysis()
+  assert analysis is not None
+  return analysis.temp_size_in_bytes
 
 
 def stacked(shape, dtype=jnp.float32):

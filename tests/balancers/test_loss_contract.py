@@ -13,7 +13,6 @@ from tests.balancers.contract import (
   assert_finite,
   having,
   loss_traits,
-  quick_jit,
 )
 from tests.balancers.long_losses import distances_after_outliers, long_weights
 from tests.balancers.losses import (
@@ -152,7 +151,7 @@ def test_trains_a_small_model_inside_an_optax_pipeline(name):
   def losses_of(params):
     return jnp.mean((params["shared"] + params["heads"] - targets) ** 2, axis=1) + 0.01
 
-  @quick_jit
+  @jax.jit
   def train():
     params = {"shared": jnp.zeros(2), "heads": jnp.zeros((2, 2))}
     carry = params, optimizer.init(params), balancer.init(jax.random.key(0))

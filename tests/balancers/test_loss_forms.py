@@ -16,9 +16,8 @@ from tests.balancers.contract import (
   assert_finite,
   assert_same_form,
   loss_traits,
-  quick_jit,
 )
-from tests.balancers.losses import PLAIN, make_loss, runs_of, trains_one_task
+from tests.balancers.losses import PLAIN, make_loss, runs_of, small_options
 
 NUM_TASKS = 3
 
@@ -60,7 +59,7 @@ def test_float64_keeps_its_digits_and_leaves_states_in_float32(name):
     assert_same_form(
       jax.eval_shape(balancer.update, np.ones(2, np.float32), state)[1], state
     )
-    update = quick_jit(balancer.update)
+    update = jax.jit(balancer.update)
     for losses in ([1.0, 1.0], [1.0, 1.0], [1e-50, 1e39]):
       values = jnp.array(losses, jnp.float64)
       weighted, state = update(values, state)
@@ -106,7 +105,7 @@ def test_num_tasks_is_checked(name):
         name,
         num_tasks=value,  # pyright: ignore[reportArgumentType]
         steps_per_epoch=3,
-        **({"task": 0} if trains_one_task(name) else {}),
+        **small_options(name, 2, needed=True),
       )
   state = make_loss(name, int(np.int64(2))).init(jax.random.key(0))
   assert state.weights.shape == (2,)
@@ -114,7 +113,7 @@ def test_num_tasks_is_checked(name):
 
 @pytest.mark.parametrize("name", LOSS)
 def test_create_makes_it_alone(name):
-  needed = {"task": 0} if trains_one_task(name) else {}
+  needed = small_options(name, 3, needed=True)
   balancer = balancers.create(name, num_tasks=3, steps_per_epoch=2, **needed)
   assert isinstance(balancer.loss, balancers.LossBalancer)
   assert balancer.gradient is None

@@ -17,7 +17,6 @@ from tests.balancers.contract import (
   at,
   having,
   loss_traits,
-  quick_jit,
   to_numpy,
 )
 from tests.balancers.losses import (
@@ -47,7 +46,7 @@ def make(name: str) -> balancers.LossBalancer:
 @functools.cache
 def runner(name: str):
   """A compiled run of several sequences at once."""
-  return quick_jit(jax.vmap(functools.partial(course, make(name))))
+  return jax.jit(jax.vmap(functools.partial(course, make(name))))
 
 
 def run_all(name: str, runs: dict[str, tuple]) -> dict[str, Run]:
@@ -199,7 +198,7 @@ def test_one_trace_serves_all_steps_and_equals_a_scan(name):
   """With masks and unknown arguments, and states that are donated."""
   traces = []
 
-  @functools.partial(quick_jit, donate_argnums=1)
+  @functools.partial(jax.jit, donate_argnums=1)
   def step(losses, state, present):
     traces.append(None)
     return make(name).update(losses, state, present=present, foo=None, bar="x")

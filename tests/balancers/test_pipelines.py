@@ -15,7 +15,6 @@ from tests.balancers.contract import (
   init,
   make_gradient,
   one_of_each_family,
-  quick_jit,
 )
 
 NAMES = one_of_each_family()
@@ -53,7 +52,7 @@ def train(optimizer, params, losses_of, num_steps: int = 150):
     updates, state = optimizer.update(task_grads, state, params)
     return (optax.apply_updates(params, updates), state), None
 
-  @quick_jit
+  @jax.jit
   def run(params):
     carry = params, optimizer.init(params)
     return jax.lax.scan(step, carry, length=num_steps)[0]
@@ -65,12 +64,12 @@ def train(optimizer, params, losses_of, num_steps: int = 150):
 @pytest.mark.parametrize("name", NAMES)
 def test_a_chain_equals_balancing_by_hand(name):
   params = initial_params()
-  _, task_grads = quick_jit(value_and_task_grads(losses_of))(params)
+  _, task_grads = jax.jit(value_and_task_grads(losses_of))(params)
   chain = optax.chain(make(name), optax.adam(0.01))
-  updates, _ = quick_jit(chain.update)(task_grads, chain.init(params), params)
+  updates, _ = jax.jit(chain.update)(task_grads, chain.init(params), params)
 
   balancer, adam = make(name), optax.adam(0.01)
-  gradient, _ = quick_jit(balancer.update)(task_grads, init(balancer, params), params)
+  gradient, _ = jax.jit(balancer.update)(task_grads, init(balancer, params), params)
   expected, _ = adam.update(gradient, adam.init(params), params)
   assert_close(updates, expected, 1e-5)
 
@@ -90,12 +89,10 @@ def test_under_multi_transform(name):
   before, after, _ = train(optimizer, params, losses_of)
   assert (after < before).all()
   # the balancer saw the trunk alone
-  _, task_grads = quick_jit(value_and_task_grads(losses_of))(params)
-  _, first = quick_jit(optimizer.update)(task_grads, optimizer.init(params), params)
+  _, task_grads = jax.jit(value_and_task_grads(losses_of))(params)
+  _, first = jax.jit(optimizer.update)(task_grads, optimizer.init(params), params)
   alone = make(name)
-  _, expected = quick_jit(alone.update)(
-    task_grads["trunk"], init(alone, params["trunk"])
-  )
+  _, expected = jax.jit(alone.update)(task_grads["trunk"], init(alone, params["trunk"]))
   balancer_state = first.inner_states["shared"].inner_state[0]
   np.testing.assert_allclose(balancer_state.weights, expected.weights, 1e-5)
   # and `map_params` goes through it
@@ -106,7 +103,9 @@ def test_under_multi_transform(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_with_multi_steps_behind_it(name):
   """What optax accumulates is then the balanced gradient."""
-  optimizer = optax.chain(make(name), optax.MultiSteps(optax.adam(0.02), 4))
+  optimizer = optax.chain(
+    make(name), optax.MultiSteps(optax.adam(0.02), 4).gradient_transformation()
+  )
   before, after, state = train(optimizer, initial_params(), losses_of)
   assert (after < before).all()
   assert state[1].gradient_step == 150 // 4
@@ -128,13 +127,13 @@ def test_under_multi_steps(name):
       lambda leaf: jnp.zeros((NUM_TASKS, *leaf.shape)), state.acc_grads
     )
   )
-  update = quick_jit(optimizer.update)
-  task_grads_of = quick_jit(
+  update = jax.jit(optimizer.update)
+  task_grads_of = jax.jit(
     lambda params, x, targets: value_and_task_grads(
       lambda params: losses_of(params, x, targets)
     )(params)[1]
   )
-  parts = []
+  parts, updates = [], None
   batches = zip(np.split(X, num_steps), np.split(TARGETS, num_steps), strict=True)
   for x, targets in batches:
     task_grads = task_grads_of(params, x, targets)
@@ -142,7 +141,7 @@ def test_under_multi_steps(name):
     updates, state = update(task_grads, state, params)
   assert state.gradient_step == 1
   mean = jax.tree.map(lambda *leaves: sum(leaves) / num_steps, *parts)
-  expected, _ = quick_jit(inner.update)(mean, inner.init(params), params)
+  expected, _ = jax.jit(inner.update)(mean, inner.init(params), params)
   assert_close(updates, expected, 1e-3, 1e-5)
 
 
@@ -151,9 +150,9 @@ def test_with_apply_if_finite_behind_it(name):
   optimizer = optax.chain(make(name), optax.apply_if_finite(optax.adam(0.01), 3))
   params = initial_params()
   state = optimizer.init(params)
-  _, good = quick_jit(value_and_task_grads(losses_of))(params)
+  _, good = jax.jit(value_and_task_grads(losses_of))(params)
   bad = {"trunk": good["trunk"].at[1, 0, 0].set(jnp.nan), "heads": good["heads"]}
-  update = quick_jit(optimizer.update)
+  update = jax.jit(optimizer.update)
   updates, state = update(bad, state, params)
   assert not any(leaf.any() for leaf in jax.tree.leaves(updates))
   assert state[1].total_notfinite == 1
@@ -177,9 +176,9 @@ def test_a_state_survives_orbax(name, tmp_path):
   ocp = pytest.importorskip("orbax.checkpoint")
   params = initial_params()
   balancer = make(name)
-  _, task_grads = quick_jit(value_and_task_grads(losses_of))(params)
+  _, task_grads = jax.jit(value_and_task_grads(losses_of))(params)
   template = init(balancer, params)
-  _, state = quick_jit(balancer.update)(task_grads, template)
+  _, state = jax.jit(balancer.update)(task_grads, template)
   with ocp.StandardCheckpointer() as checkpointer:
     checkpointer.save(tmp_path / "state", state)
     checkpointer.wait_until_finished()
@@ -249,7 +248,7 @@ def test_trains_parameters_of_every_library(name, library):
   before, after, _ = train(optax.chain(balancer, optax.adam(0.01)), params, losses_of)
   assert (after < before).all()
   # the trunk alone is in the Gramian
-  _, task_grads = quick_jit(value_and_task_grads(losses_of))(params)
+  _, task_grads = jax.jit(value_and_task_grads(losses_of))(params)
   trunk = [
     leaf.reshape(NUM_TASKS, -1)
     for path, leaf in jax.tree_util.tree_leaves_with_path(task_grads)
@@ -258,5 +257,5 @@ def test_trains_parameters_of_every_library(name, library):
   assert trunk
   flat = np.concatenate(trunk, axis=1)
   units = flat / np.linalg.norm(flat, axis=1, keepdims=True)
-  _, first = quick_jit(balancer.update)(task_grads, init(balancer, params))
+  _, first = jax.jit(balancer.update)(task_grads, init(balancer, params))
   np.testing.assert_allclose(first.gramian.cosines, units @ units.T, 1e-3, 1e-5)

@@ -47,7 +47,7 @@ def runs_of(name: str, absent: str) -> dict[str, Run]:
   alternating[~ALTERNATING] = np.nan
   seen, masks = alternating.copy(), ALTERNATING.copy()
   seen[0], masks[0] = [1.0, 2.0], True  # both are there once
-  alone = np.tile(np.float32([0.5, np.nan]), (40, 1))
+  alone = np.tile(np.array([0.5, np.nan], np.float32), (40, 1))
   stops = ALTERNATING.copy()
   stops[NONE] = False
   bad = random_losses()

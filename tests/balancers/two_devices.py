@@ -14,7 +14,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from igb_jax import value_and_task_grads
 from igb_jax.balancers.gradient.pcgrad import project_conflicts
 from igb_jax.balancers.solvers import Gramian, Mean
-from tests.balancers.contract import GRADIENT, init, make_gradient, quick_jit
+from tests.balancers.contract import GRADIENT, init, make_gradient
 
 NUM_TASKS = 3
 OVER_ROWS = PartitionSpec(None, "devices")  # of task gradients; axis 0 is the tasks
@@ -45,7 +45,7 @@ def two_updates(name):
     _, state = balancer.update(grads, state, losses=losses)
     return balancer.update(grads, state, losses=losses)[0]
 
-  return result, quick_jit(result)
+  return result, jax.jit(result)
 
 
 def assert_close(actual, expected):
@@ -64,7 +64,7 @@ def test_every_device_balances_its_own_gradients_in_shard_map(name):
     return jax.tree.map(lambda leaf: leaf[None], result)
 
   spec = PartitionSpec("devices")
-  results = quick_jit(
+  results = jax.jit(
     jax.shard_map(on_device, mesh=mesh(AxisType.Auto), in_specs=spec, out_specs=spec)
   )(jax.tree.map(lambda *leaves: np.stack(leaves), *of_devices))
   expected = map(compiled, of_devices)

@@ -38,13 +38,13 @@ class SmoothTchebycheffState(NamedTuple):
 
   Attributes:
     step: i32[], number of updates so far.
-    count: i32[K], valid losses seen in the last epoch of the warm-up.
+    num_valid: i32[K], valid losses seen in the last epoch of the warm-up.
     nadir: f32[K], their mean so far; N once that epoch has ended.
     weights: f32[K], weights of the latest update.
   """
 
   step: jax.Array
-  count: jax.Array
+  num_valid: jax.Array
   nadir: jax.Array
   weights: jax.Array
 
@@ -109,7 +109,7 @@ def smooth_tchebycheff(
     del key
     return SmoothTchebycheffState(
       step=jnp.zeros((), jnp.int32),
-      count=jnp.zeros(num_tasks, jnp.int32),
+      num_valid=jnp.zeros(num_tasks, jnp.int32),
       nadir=jnp.zeros(num_tasks, jnp.float32),
       weights=jnp.ones(num_tasks, jnp.float32),
     )
@@ -124,7 +124,7 @@ def smooth_tchebycheff(
     constant = constant_float32(losses)
     in_epoch = (state.step >= start) & (state.step < end)
     nadir, count = update_mean(
-      state.nadir, state.count, constant, in_epoch & is_valid(constant, present)
+      state.nadir, state.num_valid, constant, in_epoch & is_valid(constant, present)
     )
     weighable = is_valid(constant + epsilon, present)
     logs = jnp.log(jnp.where(weighable, constant + epsilon, 1.0))
@@ -132,7 +132,7 @@ def smooth_tchebycheff(
     weights = softmax_weights(progress / mu, weighable)
     weights = jnp.where(state.step >= end, weights, 1.0)
     return weights * log_losses(losses, epsilon), SmoothTchebycheffState(
-      step=increment(state.step), count=count, nadir=nadir, weights=weights
+      step=increment(state.step), num_valid=count, nadir=nadir, weights=weights
     )
 
   return loss_balancer(num_tasks, init, update, absent)

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tests.balancers.contract import init, make_gradient, quick_jit, to_numpy
+from tests.balancers.contract import init, make_gradient, to_numpy
 
 GOLDEN = Path(__file__).parents[2] / "golden"
 KINDS = ["gauss", "scaled", "common", "conflict", "small"]
@@ -38,7 +38,7 @@ def balanced(file: str, name: str, num_tasks: int, **options: Any):
 
     return jax.lax.scan(step, init(balancer, jacobians[0, 0]), jacobians)[1]
 
-  return to_numpy(quick_jit(jax.vmap(run))(jnp.asarray(jacobians, jnp.float32)))
+  return to_numpy(jax.jit(jax.vmap(run))(jnp.asarray(jacobians, jnp.float32)))
 
 
 def errors(actual: np.ndarray, expected: np.ndarray) -> np.ndarray:

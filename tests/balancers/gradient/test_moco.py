@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from igb_jax import balancers
-from tests.balancers.contract import quick_jit, to_numpy
+from tests.balancers.contract import to_numpy
 from tests.balancers.gradient.published import TASK_COUNTS, balanced, golden
 
 
@@ -22,7 +22,7 @@ def test_matches_the_authors_code_over_four_steps(num_tasks):
 def test_one_task_is_followed_by_its_mean():
   balancer = balancers.moco(1)
   grads = jnp.array([[1.0, -2.0]])
-  state, update = balancer.init(grads[0]), quick_jit(balancer.update)
+  state, update = balancer.init(grads[0]), jax.jit(balancer.update)
   expected = np.zeros(2)
   for step in range(3):
     result, state = update(grads, state)
@@ -37,7 +37,7 @@ def test_an_absent_task_keeps_its_mean_and_its_share():
   masks = np.array([[1, 1, 1], [1, 0, 1], [1, 0, 1], [1, 1, 1]], bool)
   grads[~masks] = np.nan
 
-  @quick_jit
+  @jax.jit
   def run(grads, masks):
     def step(state, inputs):
       _, state = balancer.update(inputs[0], state, present=inputs[1])

@@ -9,7 +9,7 @@ import pytest
 
 from igb_jax.balancers.gradient.pcgrad import project_conflicts
 from igb_jax.balancers.solvers import Gramian
-from tests.balancers.contract import init, make_gradient, quick_jit, relative_error
+from tests.balancers.contract import init, make_gradient, relative_error
 from tests.balancers.gradient.published import (
   KINDS,
   balanced,
@@ -41,7 +41,7 @@ def surgery_by_hand(jacobian, orders):
 def test_three_tasks_get_one_of_the_orders_and_each_step_draws_them_anew():
   balancer = make_gradient("pcgrad", 3)
 
-  @quick_jit
+  @jax.jit
   def run(jacobian):
     def step(state, _):
       result, state = balancer.update(jacobian, state)
@@ -66,10 +66,10 @@ def test_three_tasks_get_one_of_the_orders_and_each_step_draws_them_anew():
 
 
 def test_permuting_tasks_and_orders_changes_nothing():
-  gramian = quick_jit(Gramian.of)([jnp.asarray(sample("sum to zero", 11))])
+  gramian = jax.jit(Gramian.of)([jnp.asarray(sample("sum to zero", 11))])
   generator = np.random.default_rng(0)
   orders = np.stack([generator.permutation(11) for _ in range(11)])
-  project = quick_jit(project_conflicts)
+  project = jax.jit(project_conflicts)
   weights = project(gramian, jnp.asarray(orders))
   new = generator.permutation(11)  # new[i] is task i's new place
   old = np.argsort(new)

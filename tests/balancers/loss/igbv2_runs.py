@@ -7,7 +7,6 @@ import jax
 import numpy as np
 
 from igb_jax import balancers
-from tests.balancers.contract import quick_jit
 
 NUM_TASKS = 3
 STEPS_PER_EPOCH = 6
@@ -27,7 +26,7 @@ def make(**hyperparameters: Any) -> balancers.LossBalancer:
 @functools.cache
 def updater(**hyperparameters: Any):
   """Its update, compiled."""
-  return quick_jit(make(**hyperparameters).update)
+  return jax.jit(make(**hyperparameters).update)
 
 
 def scripted_losses(num_steps: int, seed: int = 0) -> np.ndarray:

@@ -8,7 +8,6 @@ import jax
 import numpy as np
 
 from igb_jax import balancers
-from tests.balancers.contract import quick_jit
 from tests.balancers.losses import run_each
 
 GOLDEN = np.load(Path(__file__).parents[2] / "golden" / "loss.npz")
@@ -52,7 +51,7 @@ def assert_has_coefficients(
   np.testing.assert_allclose(run.slopes, METHODS[f"{key}_coef_{num_tasks}"], rtol)
 
 
-@functools.partial(quick_jit, static_argnums=0)
+@functools.partial(jax.jit, static_argnums=0)
 def scan(balancer, losses, masks=None, seed=0):
   """The final state, and weighted losses and weights of each step."""
 

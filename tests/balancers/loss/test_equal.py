@@ -1,5 +1,7 @@
 """Equal weighting: the losses themselves."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -17,7 +19,9 @@ def test_matches_published_code(num_tasks):
 
 @pytest.mark.parametrize("kind", [list, tuple, jnp.bfloat16, np.float64])
 def test_array_likes_and_other_float_types_are_computed_in_float32(kind):
-  losses = kind([1.0, 2.0]) if kind in (list, tuple) else np.array([1.0, 2.0], kind)
+  losses: Any = (
+    kind([1.0, 2.0]) if kind in (list, tuple) else np.array([1.0, 2.0], kind)
+  )
   weighted, _ = balancers.equal(2).update(losses, balancers.equal(2).init())
   assert weighted.dtype == jnp.float32
   np.testing.assert_array_equal(weighted, [1.0, 2.0])

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from igb_jax import balancers
-from tests.balancers.contract import quick_jit
 from tests.balancers.loss.published import METHODS, TASK_COUNTS, assert_has_coefficients
 
 
@@ -16,7 +15,7 @@ from tests.balancers.loss.published import METHODS, TASK_COUNTS, assert_has_coef
 def test_matches_published_code(num_tasks):
   balancer: Any = balancers.famo(num_tasks)
 
-  @quick_jit
+  @jax.jit
   def run(losses, after):
     def step(state, inputs):
       losses, after = inputs

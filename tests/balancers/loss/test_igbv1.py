@@ -1,11 +1,11 @@
 """IGBv1: golden numbers, base losses, and gaps of tasks that come, go or end."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from igb_jax import balancers
-from tests.balancers.contract import quick_jit
 from tests.balancers.long_losses import distances_after_outliers
 from tests.balancers.loss.published import (
   TASK_COUNTS,
@@ -49,7 +49,7 @@ def test_a_bad_loss_leaves_the_base_of_the_others_untouched(bad):
   balancer = make_loss("igbv1", 3)
   state, _ = scan(balancer, random_losses(6, 3))
   losses = random_losses(1, 3)[0]
-  update = quick_jit(balancer.update)
+  update = jax.jit(balancer.update)
   _, good = update(losses, state)
   losses[1] = bad
   _, touched = update(losses, state)
@@ -80,7 +80,7 @@ def test_gives_a_task_without_base_loss_a_gap_of_one():
 
 
 def test_weighs_a_task_whose_loss_is_zero_where_epsilon_allows_it():
-  losses = np.float32([[1.0, 1.0], [1.0, 1.0], [0.0, 1.0]])
+  losses = np.array([[1.0, 1.0], [1.0, 1.0], [0.0, 1.0]], np.float32)
   state, (weighted, _) = scan(balancers.igbv1(2, 1, epsilon=0.1), losses)
   expected = 2 * np.exp([0, 1]) / np.exp([0, 1]).sum()
   np.testing.assert_allclose(state.weights, expected, 1e-6)
@@ -88,7 +88,7 @@ def test_weighs_a_task_whose_loss_is_zero_where_epsilon_allows_it():
 
 
 def test_max_gap_keeps_a_task_that_starts_near_its_solution_from_taking_over():
-  losses = np.float32([[1.0, 1e-3], [1.0, 1e-3], [1.0, 5e-2]])
+  losses = np.array([[1.0, 1e-3], [1.0, 1e-3], [1.0, 5e-2]], np.float32)
 
   def last_weights(max_gap):
     state, _ = scan(balancers.igbv1(2, 1, max_gap=max_gap), losses)
@@ -99,7 +99,7 @@ def test_max_gap_keeps_a_task_that_starts_near_its_solution_from_taking_over():
   np.testing.assert_allclose(last_weights(2.0), expected, 1e-6)
   np.testing.assert_array_equal(last_weights(100.0), last_weights(None))
 
-  @quick_jit
+  @jax.jit
   def traced(max_gap):
     balancer = balancers.igbv1(2, 1, max_gap=max_gap)
     state = balancer.init()

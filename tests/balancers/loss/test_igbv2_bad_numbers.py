@@ -8,7 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.balancers.contract import quick_jit
 from tests.balancers.loss.igbv2_runs import (
   BASE_END,
   BUFFER,
@@ -127,7 +126,7 @@ def begun():
   return scan(small(), random_losses(24, 3), np.ones((24, 3), bool))[0]
 
 
-@quick_jit
+@jax.jit
 def weigh(losses, state, present):
   return small().update(losses, state, present=present)
 
@@ -198,7 +197,7 @@ def test_vmap_over_seeds_equals_separate_runs(shared_step):
   if shared_step:
     axes = axes._replace(step=None)
   states = jax.vmap(balancer.init, out_axes=axes)(keys)
-  update = quick_jit(jax.vmap(balancer.update, in_axes=(0, axes), out_axes=(0, axes)))
+  update = jax.jit(jax.vmap(balancer.update, in_axes=(0, axes), out_axes=(0, axes)))
   for values in losses:
     _, states = update(values, states)
 

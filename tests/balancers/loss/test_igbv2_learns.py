@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from igb_jax import balancers
+from tests.balancers.contract import AS_USERS_DO
 
 NUM_TASKS, NUM_STEPS, NUM_SEEDS = 3, 2000, 10
 STEPS_PER_EPOCH = 100
@@ -35,7 +36,7 @@ def simulate(balancer: balancers.LossBalancer) -> np.ndarray:
     return jax.lax.scan(step, carry, jnp.arange(NUM_STEPS))[1]
 
   keys = jax.random.split(jax.random.key(0), NUM_SEEDS)
-  return np.asarray(jax.jit(jax.vmap(run))(keys))
+  return np.asarray(jax.jit(jax.vmap(run), compiler_options=AS_USERS_DO)(keys))
 
 
 def test_the_actor_learns_which_task_needs_the_weight():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from igb_jax import balancers
-from tests.balancers.contract import LOSS, loss_traits, parameters_of, quick_jit
+from tests.balancers.contract import LOSS, loss_traits, parameters_of
 from tests.balancers.long_losses import distances_after_outliers
 from tests.balancers.loss.published import TASK_COUNTS, assert_matches
 from tests.balancers.losses import make_loss
@@ -30,7 +30,7 @@ def test_an_outlier_leaves_no_trace():
 def weigh(balancer, losses, **extra):
   """The weighted losses, their derivatives and the state of one step."""
 
-  @quick_jit
+  @jax.jit
   def step(losses):
     state = balancer.init(jax.random.key(0))
 
@@ -83,7 +83,7 @@ def test_epsilon_is_checked(name):
 
 
 def test_epsilon_may_be_traced():
-  @quick_jit
+  @jax.jit
   def run(epsilon):
     balancer = balancers.scale_invariant(2, epsilon=epsilon)
     return balancer.update(jnp.ones(2), balancer.init())[0]

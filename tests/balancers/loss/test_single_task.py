@@ -18,7 +18,9 @@ def test_the_task_must_be_there(task, message):
 
 def test_the_others_have_no_weight_whatever_their_losses_are():
   balancer = balancers.single_task(3, task=1)
-  weighted, state = balancer.update(np.float32([np.nan, 2.0, np.inf]), balancer.init())
+  weighted, state = balancer.update(
+    np.array([np.nan, 2.0, np.inf], np.float32), balancer.init()
+  )
   assert weighted.tolist() == [0, 2, 0]
   assert state.weights.tolist() == [0, 1, 0]
 
