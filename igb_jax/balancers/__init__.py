@@ -22,13 +22,21 @@ from igb_jax.balancers.loss.dynamic_weight_average import (
   dynamic_weight_average as dynamic_weight_average,
 )
 from igb_jax.balancers.loss.equal import equal as equal
+from igb_jax.balancers.loss.famo import famo as famo
+from igb_jax.balancers.loss.geometric import geometric as geometric
 from igb_jax.balancers.loss.igbv1 import igbv1 as igbv1
 from igb_jax.balancers.loss.igbv2 import igbv2 as igbv2
+from igb_jax.balancers.loss.imtl_l import imtl_l as imtl_l
 from igb_jax.balancers.loss.random_loss_weighting import (
   random_loss_weighting as random_loss_weighting,
 )
+from igb_jax.balancers.loss.relobralo import relobralo as relobralo
 from igb_jax.balancers.loss.scale_invariant import scale_invariant as scale_invariant
 from igb_jax.balancers.loss.single_task import single_task as single_task
+from igb_jax.balancers.loss.smooth_tchebycheff import (
+  smooth_tchebycheff as smooth_tchebycheff,
+)
+from igb_jax.balancers.loss.softadapt import softadapt as softadapt
 from igb_jax.balancers.loss.uncertainty_weighting import (
   uncertainty_weighting as uncertainty_weighting,
 )

@@ -17,6 +17,20 @@ SCALES = [1e-12, 1e-6, 1.0, 1e6, 1e12]
 TINY = [1e-40, 1e-37]
 
 
+def small_options(name: str, num_tasks: int, needed: bool = False) -> dict[str, Any]:
+  """Options with which few steps reach every part, or those without a default."""
+  small = {
+    "task": num_tasks - 1, "window": 2, "buffer_size": 20, "update_every": 4,
+    "num_updates": 2, "batch_size": 8, "hidden_sizes": (8,), "decay": 0.9,
+    "lookback": 0.9, "mu": 1.0, "warmup_epochs": 1,
+  }  # fmt: skip
+  return {
+    key: small[key]
+    for key, parameter in parameters_of(name).items()
+    if key in small and not (needed and parameter.default is not parameter.empty)
+  }
+
+
 def make_loss(
   name: str, num_tasks: int, steps_per_epoch: int = STEPS_PER_EPOCH, **options: Any
 ) -> balancers.LossBalancer:
@@ -28,16 +42,11 @@ def make_loss(
     steps_per_epoch: for those that need it.
     **options: more of them.
   """
-  small = {
-    "task": num_tasks - 1, "window": 2, "buffer_size": 20, "update_every": 4,
-    "num_updates": 2, "batch_size": 8, "hidden_sizes": (8,),
-  }  # fmt: skip
-  parameters = parameters_of(name)
   balancer = balancers.create(
     name,
     num_tasks=num_tasks,
     steps_per_epoch=steps_per_epoch,
-    **{key: value for key, value in small.items() if key in parameters} | options,
+    **small_options(name, num_tasks) | options,
   ).loss
   assert balancer is not None
   return balancer

@@ -7,13 +7,10 @@ at 0 and descend the gradient of the sum of the weighted losses by an Adam of th
 
     d/ds_k = (1 - L_k e^{-s_k}) / 2
 
-Beyond what is published, a derivative is clipped at 10 times the root mean square of
-those before it (which Adam keeps), or at 10 where that is more, and the very first at
-1,000: Adam remembers the square of a single outlier for thousands of steps, in which s
-would stand still. A loss that stays large is followed all the same, since the limit
-grows with it.
+Beyond what is published, outliers among the derivatives are clipped, see
+`igb_jax.balancers.loss.descent`.
 
-Nor has the published objective a minimum where L_k <= 0 (L_k <= 1 in the log form): s
+The published objective has no minimum where L_k <= 0 (L_k <= 1 in the log form): s
 falls for ever, and the weight e^{-s} grows until the gradient is infinite. Here a loss
 that is not positive leaves s as it was, and s >= -log(max_weight).
 
@@ -34,6 +31,7 @@ from igb_jax.balancers.common import (
   check_positive,
   log_losses,
 )
+from igb_jax.balancers.loss import descent
 from igb_jax.balancers.loss.base import Absent, loss_balancer
 from igb_jax.balancers.methods import method
 from igb_jax.balancers.types import LossBalancer
@@ -41,10 +39,6 @@ from igb_jax.balancers.types import LossBalancer
 _LARGEST_LOG_VARIANCE = 80.0  # e^80 is near the end of float32
 _MAX_WEIGHT = 1e6
 _MAX_WEIGHT_OF_LOG = 1e3
-_B2 = 0.999  # of Adam
-_LARGEST_FIRST_DERIVATIVE = 1e3
-_LARGEST_DERIVATIVE = 10.0  # also relative to their root mean square so far
-_LARGEST_OF_ALL = 1e18  # Adam squares it
 
 
 class UncertaintyWeightingState(NamedTuple):
@@ -138,7 +132,7 @@ def uncertainty_weighting(
   max_weight = check_positive("max_weight", max_weight)
   if isinstance(max_weight, float):  # which float32 must be able to hold
     max_weight = min(max_weight, math.exp(_LARGEST_LOG_VARIANCE))
-  optimizer = optax.adam(check_positive("learning_rate", learning_rate), b2=_B2)
+  optimizer = descent.adam(learning_rate)
 
   def least() -> jax.Array:
     """The smallest log variance; no constructor may run anything on a device."""
@@ -170,25 +164,10 @@ def uncertainty_weighting(
     usable = jnp.isfinite(gradient) & (losses > 0)
     if present is not None:
       usable &= present
-    limit = _largest_derivative(state.adam)
-    gradient = jnp.clip(gradient, -limit, limit).astype(jnp.float32)
-    step, adam = jax.vmap(optimizer.update)(gradient, state.adam)
-    s, adam = optax.tree.where(
-      usable, (optax.apply_updates(s, step), adam), (s, state.adam)
-    )
+    s, adam = descent.descend(optimizer, gradient, usable, s, state.adam)
     s = jnp.clip(s, least(), _LARGEST_LOG_VARIANCE)
     return weighted, UncertaintyWeightingState(
       log_variance=s, adam=adam, weights=weights
     )
 
   return loss_balancer(num_tasks, init, update, absent)
-
-
-def _largest_derivative(adam: optax.OptState) -> jax.Array:
-  """f32[K]: beyond which a derivative is an outlier to one Adam a task."""
-  count, nu = (optax.tree.get(adam, name) for name in ("count", "nu"))
-  root_mean_square = jnp.sqrt(nu / (1 - jnp.float32(_B2) ** jnp.maximum(count, 1)))
-  limit = _LARGEST_DERIVATIVE * jnp.maximum(root_mean_square, 1.0)
-  return jnp.where(
-    count > 0, jnp.minimum(limit, _LARGEST_OF_ALL), _LARGEST_FIRST_DERIVATIVE
-  )

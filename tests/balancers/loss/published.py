@@ -2,6 +2,7 @@
 
 import functools
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -10,6 +11,7 @@ from igb_jax import balancers
 from tests.balancers.losses import run_each
 
 GOLDEN = np.load(Path(__file__).parents[2] / "golden" / "loss.npz")
+METHODS = np.load(Path(__file__).parents[2] / "golden" / "methods.npz")
 TASK_COUNTS = [2, 3, 11]
 
 
@@ -28,6 +30,25 @@ def assert_matches(name: str, num_tasks: int, rtol: float = 1e-4) -> None:
   atol = rtol * np.abs(expected).mean() * 1e-2
   np.testing.assert_allclose(run.weighted, expected, rtol, atol)
   np.testing.assert_allclose(run.slopes, GOLDEN[f"{name}_coef_{num_tasks}"], rtol)
+
+
+def assert_has_coefficients(
+  key: str, num_tasks: int, rtol: float = 1e-4, **options: Any
+) -> None:
+  """Derivatives over 60 steps are those of the published code's total.
+
+  Args:
+    key: of the golden numbers; the name of the method unless `options` has it.
+    num_tasks: K.
+    rtol: how near.
+    **options: of `create`; its `spec` is the method's name.
+  """
+  balancer = balancers.create(
+    options.pop("spec", key), num_tasks=num_tasks, **options
+  ).loss
+  assert balancer is not None
+  run = run_each(balancer, {"": (METHODS[f"losses_{num_tasks}"], 0)})[""]
+  np.testing.assert_allclose(run.slopes, METHODS[f"{key}_coef_{num_tasks}"], rtol)
 
 
 @functools.partial(jax.jit, static_argnums=0)
