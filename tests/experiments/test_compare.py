@@ -1,6 +1,8 @@
 """A comparison from its command line to its report, on a small task of its own."""
 
+import contextlib
 import csv
+import io
 import json
 import os
 import re
@@ -10,6 +12,7 @@ import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
+from typing import NamedTuple
 
 import jax
 import pytest
@@ -89,11 +92,29 @@ def statuses(results: dict) -> dict[tuple[str, int], str]:
   return {(run["balancer"], run["seed"]): run["status"] for run in results["runs"]}
 
 
-def test_runs_everything_and_writes_the_report(task, tmp_path, capfd):
-  out = tmp_path / "cmp"
-  assert exit_code(compare.main, arguments(task, out, "--together=always")) == 0
-  shown = capfd.readouterr().out
+class Everything(NamedTuple):
+  """A whole comparison."""
+
+  task: Path
+  out: Path
+  shown: str
+
+
+@pytest.fixture(scope="module")
+def everything(tmp_path_factory) -> Everything:
+  folder = tmp_path_factory.mktemp("everything")
+  task, out = folder / "lines.py", folder / "cmp"
+  task.write_text(TASK.replace("OFFSET", "0.0"))
+  shown = io.StringIO()
+  with contextlib.redirect_stdout(shown):
+    assert exit_code(compare.main, arguments(task, out, "--together=always")) == 0
+  return Everything(task, out, shown.getvalue().replace("\n", " "))
+
+
+def test_runs_everything_and_writes_the_report(everything):
+  task, out, shown = everything
   assert "7 of 7 runs are done" in shown
+  assert "running mgda, seed 0, about" in shown
 
   results = read_results(out)
   assert results["dataset"] == "lines"
@@ -128,20 +149,18 @@ def test_runs_everything_and_writes_the_report(task, tmp_path, capfd):
   assert before == {path: path.stat().st_mtime_ns for path in out.rglob("summary.json")}
 
 
-def test_runs_side_by_side_are_those_one_after_another(task, tmp_path, capfd):
-  tests, shown = [], []
-  for count in (1, 2):
-    out = tmp_path / str(count)
-    options = "--together=never", "--balancers=ew", f"--parallel={count}"
-    given = arguments(task, out, "--no-baselines", *options)
-    assert exit_code(compare.main, given) == 0
-    tests.append([run["test"] for run in read_results(out)["runs"]])
-    shown.append(capfd.readouterr().out.replace("\n", " "))
+def test_runs_side_by_side_are_those_at_once(everything, tmp_path, capfd):
+  options = "--no-baselines", "--together=never", "--balancers=ew", "--parallel=2"
+  given = arguments(everything.task, tmp_path, *options)
+  assert exit_code(compare.main, given) == 0
+  assert "ew, seed 0, ew, seed 1, " in capfd.readouterr().out.replace("\n", " ")
+  tests = [
+    [run["test"] for run in read_results(out)["runs"] if run["balancer"] == "ew"]
+    for out in (tmp_path, everything.out)
+  ]
   assert len(tests[0]) == 2
-  for alone, beside in zip(*tests, strict=True):
-    assert beside == pytest.approx(alone, rel=1e-4)
-  assert "running ew, seed 0, about" in shown[0]
-  assert "running ew, seed 0, ew, seed 1, at most" in shown[1]
+  for beside, at_once in zip(*tests, strict=True):
+    assert beside == pytest.approx(at_once, rel=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -349,7 +349,7 @@ def test_wrong_options_are_refused_before_anything_is_written(
     (
       '"shared": shared, "heads"',
       '"shared": shared, "trunk": shared, "heads"',
-      r"'shared' and 'heads', got \['heads', 'shared', 'trunk'\]",
+      r"nothing for \['trunk'\]",
     ),
   ],
 )

@@ -88,8 +88,11 @@ def wait_for_epochs(out: Path, count: int, process: subprocess.Popen[str]) -> No
     time.sleep(0.05)
 
 
-def test_two_processes_equal_one(qm9_dir, tmp_path):
-  options = "--balancer=igbv1+nashmtl", "--epochs=2"
+@pytest.mark.parametrize(
+  "balancer", ["igbv1+mgda", pytest.param("igbv1+nashmtl", marks=pytest.mark.slow)]
+)
+def test_two_processes_equal_one(balancer, qm9_dir, tmp_path):
+  options = f"--balancer={balancer}", "--epochs=2"
   processes = start_two(small(qm9_dir, tmp_path / "two", *options))
   outputs = [process.communicate(timeout=400) for process in processes]
   for process, output in zip(processes, outputs, strict=True):

@@ -109,7 +109,7 @@ def kill_after(
 
 def test_killed_while_it_saves_and_resumed_is_as_if_never_stopped(qm9_dir, tmp_path):
   out, whole = tmp_path / "run", tmp_path / "whole"
-  options = ["--balancer=rlw", "--epochs=8"]
+  options = ["--balancer=rlw", "--epochs=5"]
   arguments = small(qm9_dir, out, *options)
   kill_after(5, arguments, out, None)
   assert run([*arguments, "--resume"]) == 0
@@ -251,7 +251,7 @@ def test_a_full_disk_stops_the_run_which_goes_on_later(
 
   calls, checksums = [], checkpoint._checksums
   out, whole = tmp_path / "run", tmp_path / "whole"
-  arguments = small(qm9_dir, out, "--balancer=dwa", "--epochs=5")
+  arguments = small(qm9_dir, out, "--balancer=dwa", "--epochs=4")
   with monkeypatch.context() as patch:
     patch.setattr(checkpoint, "_checksums", fill_up)
     assert run(arguments) == 1
@@ -262,7 +262,7 @@ def test_a_full_disk_stops_the_run_which_goes_on_later(
   assert not (out / "summary.json").exists()
   assert {5, 10} <= set(saved(out))
   assert run([*arguments, "--resume"]) == 0
-  assert run(small(qm9_dir, whole, "--balancer=dwa", "--epochs=5")) == 0
+  assert run(small(qm9_dir, whole, "--balancer=dwa", "--epochs=4")) == 0
   assert_same_run(arguments, out, whole)
 
 

@@ -149,9 +149,8 @@ def gramian_error(gramian: np.ndarray, expected: np.ndarray) -> float:
   return (np.abs(gramian - expected) / np.outer(norms, norms)).max()
 
 
-@pytest.mark.parametrize(
-  "name", ["segnet", pytest.param("mtan", marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NETS)
 def test_equals_the_published_network(name):
   """In float64, so that the rounding is the published float32 numbers' alone."""
   with jax.enable_x64(True):
