@@ -65,12 +65,13 @@ def value_and_balanced_grad(
     trunk: `trunk(params, ...) -> features`, a pytree; then `fun(params, features, ...)`
       is what follows. A gradient balancer combines the gradients of the losses in the
       features, and one backward pass takes the result through the trunk: K passes
-      through the heads instead of through everything. Which parameters are shared is
-      then of no consequence.
+      through the heads alone. Which parameters are shared is of no consequence then. In `jax.shard_map` every device would balance its own part
+      of the batch, by weights of its own: use `jax.jit` on a mesh.
     keep_task_grads: False where the K task gradients must never exist together. K
       backward passes at once give their Gramian, a leaf at a time, and one more pass
       the sum with the weights. For balancers that need the Gramian alone; solvers then
-      know the gradients no better than it does.
+      know the gradients no better than it does. Under `jax.vmap` all of it is done
+      twice, and held weights save nothing: it turns branches into selections.
     batch_size: see `igb_jax.value_and_task_grads`.
     unroll: see `igb_jax.value_and_task_grads`.
 
@@ -82,11 +83,13 @@ def value_and_balanced_grad(
 
     * `state`, from `Balancer.init` (of a part from its own `init`) or the previous
       step;
-    * `present`, bool[K], where the batch may lack the labels of a task;
+    * `present`, bool[K], where the batch may lack the labels of a task; `fun` must not
+      compute the loss of such a task from NaN, whose derivative is NaN times 0;
     * extra arguments of balancers, such as `learning_rate_ratio`; a gradient balancer
       also gets `losses`, those that `fun` returned.
 
-    A keyword that `fun` or `trunk` names in its signature goes there as well.
+    A keyword that `fun` or `trunk` names in its signature goes there as well; a
+    `**kwargs` of theirs gets none.
 
   Raises:
     TypeError: `balancer` is none, `fun` does not take what `trunk` gives, or what
@@ -177,12 +180,15 @@ def balanced_grad(
     present: jax.typing.ArrayLike | None = None,
     **extra: Any,
   ) -> Balanced:
+    if "losses" in extra:
+      raise TypeError("losses are what fun returns; they cannot be passed by keyword.")
     given = extra if present is None else {**extra, "present": present}
     of_fun, of_trunk = (
       {name: value for name, value in given.items() if name in known} for known in names
     )
-    call = Call(args, of_fun, numbers, has_aux)
     params = differentiated(args, numbers)
+    places = tuple(number % len(args) for number in numbers)
+    call = Call(args, of_fun, places, has_aux)
     params = params[0] if is_single else params
     if trunk is not None:
       back = at_features(trunk, fun, call, of_trunk, taps)
@@ -199,7 +205,9 @@ def balanced_grad(
     weighted, pull_back, loss_state = _weigh(loss, losses, state.loss, mask, extra)
 
     def through(cotangent: jax.Array) -> jax.Array:
-      (cotangent,) = pull_back(cotangent.astype(weighted.dtype))
+      # in `shard_map` weights may vary less than the losses that they weigh
+      cotangent = cotangent.astype(weighted.dtype) + jnp.zeros_like(weighted)
+      (cotangent,) = pull_back(cotangent)
       # a loss that has no logarithm must not pass for one without a gradient
       return jnp.where(jnp.isfinite(weighted), cotangent, jnp.nan)
 
@@ -218,7 +226,7 @@ def balanced_grad(
         state.gradient,
         mask,
         weighted,
-        {"losses": losses, **extra},
+        {**extra, "losses": losses},
       )
     grads = grads[0] if is_single else grads
     state = BalancerState(loss_state, new)

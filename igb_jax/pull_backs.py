@@ -146,7 +146,7 @@ def at_features(
     nonlocal structure, is_float
     features = trunk(*call.with_differentiated(values), **trunk_kwargs)
     leaves, structure = jax.tree.flatten(features)
-    is_float = [jnp.issubdtype(jnp.result_type(x), jnp.floating) for x in leaves]
+    is_float = list(map(_is_float, leaves))
     parts = split(leaves, is_float)
     return parts[True], parts[False]
 
@@ -188,6 +188,26 @@ def at_features(
     products=lambda cotangent: pull_back(cotangent)[-1],
     whole=whole,
   )
+
+
+def _is_float(leaf: Any) -> bool:
+  """Whether a feature is differentiated.
+
+  Raises:
+    TypeError: it is no array, or complex.
+  """
+  try:
+    dtype = jax.typeof(leaf).dtype
+  except TypeError as error:
+    raise TypeError(
+      f"trunk must return arrays, got {leaf!r}; let fun close over what is none."
+    ) from error
+  if jnp.issubdtype(dtype, jnp.complexfloating):
+    raise TypeError(
+      "trunk must return real features, got complex ones; return their real and "
+      "imaginary parts."
+    )
+  return jnp.issubdtype(dtype, jnp.floating)
 
 
 def keywords(fun: Callable[..., Any]) -> set[str]:

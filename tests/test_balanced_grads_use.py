@@ -10,6 +10,7 @@ import pytest
 
 from igb_jax import balancers, value_and_balanced_grad
 from igb_jax.balancers import Balancer, BalancerState
+from igb_jax.balancers.solvers import Solution
 from tests.balanced_problem import (
   assert_close,
   heads,
@@ -85,6 +86,26 @@ def test_aux_and_argnums_and_keywords():
   assert_close(pair_grads, half, 1e-5)
 
 
+def test_argnums_may_count_from_the_end():
+  params, x, shared = problem(3)
+  balancer = balancers.mgda(3, shared=shared)
+  state = balancer.init(params)
+  _, expected, _ = value_and_balanced_grad(losses_of, balancer)(params, x, state=state)
+  for argnums in (-1, (-1,)):
+    tree = shared if argnums == -1 else (shared,)
+    balancer = balancers.mgda(3, shared=tree)
+    start = balancer.init(params if argnums == -1 else (params,))
+    for keeps in (True, False):
+      balanced = value_and_balanced_grad(
+        lambda x, params: losses_of(params, x),
+        balancer,
+        argnums=argnums,
+        keep_task_grads=keeps,
+      )
+      _, grads, _ = balanced(x, params, state=start)
+      assert_close(grads if argnums == -1 else grads[0], expected, 1e-5)
+
+
 def test_extra_arguments_reach_both_parts():
   seen = {}
 
@@ -136,6 +157,8 @@ def test_what_a_step_is_given_is_checked():
     value_and_balanced_grad(lambda p, x: losses_of(p, x)[:2], balancer)(
       params, x, state=state
     )
+  with pytest.raises(TypeError, match="cannot be passed by keyword"):
+    balanced(params, x, state=state, losses=jnp.ones(3))
   with pytest.raises(ValueError, match="init needs a key"):
     make("pcgrad", 3).init(params)
 
@@ -163,6 +186,11 @@ def test_a_trunk_is_checked():
     )
   with pytest.raises(TypeError, match=r"fun\(params, features, ...\).*3 by position"):
     value_and_balanced_grad(losses_of, mgda, trunk=trunk)(params, x, state=state)
+  for feature, message in ((x + 1j, "real and imaginary"), ("word", "got 'word'")):
+    with pytest.raises(TypeError, match=message):
+      value_and_balanced_grad(
+        heads, mgda, trunk=lambda p, x, f=feature: {**trunk(p, x), "more": f}
+      )(params, x, state=state)
   with pytest.raises(ValueError, match="leave out trunk="):
     value_and_balanced_grad(heads, balancers.moco(3), trunk=trunk)
 
@@ -177,3 +205,55 @@ def test_lowers_for_every_platform(options):
     exported = jax.export.export(step, platforms=[platform])(params, x, state=state)
     assert "f64" not in exported.mlir_module()
     assert "callback" not in exported.mlir_module()
+
+
+@pytest.mark.parametrize(
+  ("answer", "memory", "error", "message"),
+  [
+    (jnp.ones(2), None, TypeError, "must return a solvers.Solution"),
+    (Solution(jnp.ones(3)), None, ValueError, r"shape \(2,\), one a task, got \(3,\)"),
+    (Solution(jnp.ones(2)), np.ones(1), TypeError, r"a pair \(Solution, memory\)"),
+  ],
+)
+def test_what_a_rule_returns_is_checked(answer, memory, error, message):
+  balancer = balancers.weighting(2, lambda *given, **kept: answer, memory=memory)
+  grads = jnp.eye(2)
+  with pytest.raises(error, match=message):
+    balancer.update(grads, balancer.init(grads[0]))
+  with pytest.raises(ValueError, match="heads must be 'weighted' or 'summed'"):
+    balancers.weighting(2, lambda *given: answer, heads="sum")  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.parametrize("scale", [1e60, 1e-50, 1e200])
+def test_the_lean_form_keeps_the_range_of_float64(scale):
+  with jax.enable_x64(True):
+    balancer = balancers.imtl_g(2)
+    params, factors = jnp.array([1.0, 2.0]), jnp.array([scale, 1.0])
+
+    def fun(params):
+      return factors * jnp.stack([params @ params, jnp.sum((params - 3) ** 2)])
+
+    state = balancer.init(params)
+    (_, expected, _), (_, grads, _) = (
+      value_and_balanced_grad(fun, balancer, keep_task_grads=keeps)(params, state=state)
+      for keeps in (True, False)
+    )
+    assert_close(grads, expected, 1e-4)
+
+
+def test_in_shard_map_weights_may_be_the_same_everywhere():
+  """Losses of each device's part of the batch, of parameters that all devices have."""
+  params, x, shared = problem(3)
+  balancer = balancers.mgda(3, shared=shared)
+  mesh = jax.make_mesh((1,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+  spec = jax.sharding.PartitionSpec
+  for keeps in (True, False):
+    balanced = value_and_balanced_grad(losses_of, balancer, keep_task_grads=keeps)
+
+    def step(params, x, balanced=balanced):
+      return balanced(params, x, state=balancer.init(params))[1]
+
+    grads = jax.jit(
+      jax.shard_map(step, mesh=mesh, in_specs=(spec(), spec("data")), out_specs=spec())
+    )(params, x)
+    assert_close(grads, step(params, x), 1e-5)

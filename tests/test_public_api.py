@@ -81,6 +81,8 @@ def test_hyperparameters_are_taken_or_refused(name, parameter, default):
       return
     if value is None:
       assert default is None or parameter == "max_norm"  # of which None is no bound
+    elif isinstance(default, bool):
+      assert isinstance(value, bool)
     elif parameter == "hidden_sizes":
       assert all(size >= 1 for size in value)
     else:

@@ -99,6 +99,21 @@ def check_fraction(name: str, value: Any) -> float | jax.Array:
   return number
 
 
+def check_bool(name: str, value: Any) -> bool:
+  """Returns `value` if it is True or False.
+
+  Args:
+    name: what the value is called in the error.
+    value: the value to check.
+
+  Raises:
+    TypeError: it is neither.
+  """
+  if not isinstance(value, bool):
+    raise TypeError(f"{name} must be True or False, got {value!r}.")
+  return value
+
+
 def check_one_of(name: str, value: Any, allowed: Sequence[str]) -> str:
   """Returns `value` if it is one of the words that are allowed.
 

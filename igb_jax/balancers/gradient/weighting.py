@@ -11,9 +11,13 @@ from typing import Any, Literal, cast
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from igb_jax.balancers.common import check_count, check_positive, split_key_data
+from igb_jax.balancers.common import (
+  check_count,
+  check_one_of,
+  check_positive,
+  split_key_data,
+)
 from igb_jax.balancers.gradient.base import (
   Combined,
   GradientBalancer,
@@ -23,10 +27,10 @@ from igb_jax.balancers.gradient.base import (
 )
 from igb_jax.balancers.gradient.shared import Shared
 from igb_jax.balancers.gradient.stacked import TaskGrads
-from igb_jax.balancers.solvers import Gramian
+from igb_jax.balancers.solvers import Gramian, Solution
 
 # 1, but no Python int: `optax.inject_hyperparams` would trace a default that is one.
-EVERY_STEP = cast(int, np.int64(1))
+EVERY_STEP = cast(int, jnp.dtype("int64").type(1))
 
 
 def weighting(
@@ -103,6 +107,7 @@ def weighting(
   """
   num_tasks = check_count("num_tasks", num_tasks)
   update_every = check_count("update_every", update_every)
+  check_one_of("heads", heads, ("weighted", "summed"))
   bound = None if max_norm is None else check_positive("max_norm", max_norm)
 
   def clip(leaves: list[jax.Array]) -> list[jax.Array]:
@@ -126,7 +131,8 @@ def weighting(
     if memory is None:
       solution, kept = rule(grads, gramian, **inputs), None
     else:
-      solution, kept = rule(grads, gramian, memory=state.memory, **inputs)
+      solution, kept = _pair(rule(grads, gramian, memory=state.memory, **inputs))
+    _check_solution(solution, num_tasks)
     weights, residual = (jnp.asarray(part, jnp.float32) for part in solution)
     missed = jnp.zeros((), jnp.float32)
     if violation is not None:
@@ -160,3 +166,25 @@ def weighting(
     weigh=weigh if gramian_only else None,
     apply=apply,
   )
+
+
+def _pair(answer: Any) -> tuple[Any, Any]:
+  if isinstance(answer, Solution) or not isinstance(answer, tuple) or len(answer) != 2:
+    raise TypeError(
+      "a rule with memory must return a pair (Solution, memory), got "
+      f"{type(answer).__name__}."
+    )
+  return answer
+
+
+def _check_solution(solution: Any, num_tasks: int) -> None:
+  if not isinstance(solution, Solution):
+    raise TypeError(
+      "a rule must return a solvers.Solution(weights, residual), got "
+      f"{type(solution).__name__}."
+    )
+  if jnp.shape(solution.weights) != (num_tasks,):
+    raise ValueError(
+      f"the weights of a rule must have the shape ({num_tasks},), one a task, got "
+      f"{jnp.shape(solution.weights)}."
+    )

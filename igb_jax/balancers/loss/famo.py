@@ -25,6 +25,7 @@ import jax.numpy as jnp
 import optax
 
 from igb_jax.balancers.common import (
+  check_bool,
   check_count,
   check_positive,
   constant_float32,
@@ -104,6 +105,7 @@ def famo(
     ['-0.025', '0.025']
   """
   num_tasks = check_count("num_tasks", num_tasks)
+  delayed = check_bool("delayed", delayed)
   weight_decay = check_positive("weight_decay", weight_decay, or_zero=True)
   optimizer = descent.adam(learning_rate)
 

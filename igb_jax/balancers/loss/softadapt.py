@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from igb_jax.balancers.common import (
+  check_bool,
   check_count,
   check_positive,
   constant_float32,
@@ -85,6 +86,8 @@ def softadapt(
   """
   num_tasks = check_count("num_tasks", num_tasks)
   beta = check_positive("beta", beta)
+  normalized = check_bool("normalized", normalized)
+  loss_weighted = check_bool("loss_weighted", loss_weighted)
 
   def init(key: jax.Array | None = None) -> SoftAdaptState:
     del key

@@ -14,11 +14,11 @@ import jax.numpy as jnp
 from jax.custom_batching import custom_vmap
 
 from igb_jax.balancers.solvers.gramian import Gramian, gramian_of_products
-from igb_jax.balancers.solvers.products import inner_axes, inner_products
+from igb_jax.balancers.solvers.products import accumulator, inner_axes, inner_products
 
 
 def probes(num_tasks: int, leaves: list[jax.Array]) -> list[jax.Array]:
-  """Zeros f32[1 + K] for each leaf, whose cotangents will be its inner products.
+  """Zeros float[1 + K] for each leaf, whose cotangents will be its inner products.
 
   Args:
     num_tasks: K.
@@ -26,8 +26,8 @@ def probes(num_tasks: int, leaves: list[jax.Array]) -> list[jax.Array]:
   """
   # in `shard_map` a cotangent must vary as the leaf does: so do these zeros
   return [
-    jnp.zeros(1 + num_tasks, jnp.float32)
-    + jnp.sum(jnp.zeros_like(leaf), dtype=jnp.float32)
+    jnp.zeros(1 + num_tasks, accumulator(leaf))
+    + jnp.sum(jnp.zeros_like(leaf), dtype=accumulator(leaf))
     for leaf in leaves
   ]
 
@@ -101,7 +101,7 @@ def gramian_through(
     pairs = present[:, None] & present
     return jnp.where(pairs, products, 0.0), jnp.where(present, largest, 0.0)
 
-  products, largest = measure(jnp.ones(len(cotangents), jnp.float32))
+  products, largest = measure(jnp.ones(len(cotangents), cotangents.dtype))
   return gramian_of_products(
     products, lambda: largest, lambda divisor: measure(divisor)[0], jax.lax.cond
   )
