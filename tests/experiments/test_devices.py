@@ -89,7 +89,7 @@ def wait_for_epochs(out: Path, count: int, process: subprocess.Popen[str]) -> No
 
 
 @pytest.mark.parametrize(
-  "balancer", ["igbv1+mgda", pytest.param("igbv1+nashmtl", marks=pytest.mark.slow)]
+  "balancer", ["uw", pytest.param("igbv1+nashmtl", marks=pytest.mark.slow)]
 )
 def test_two_processes_equal_one(balancer, qm9_dir, tmp_path):
   options = f"--balancer={balancer}", "--epochs=2"
@@ -110,9 +110,10 @@ def test_two_processes_equal_one(balancer, qm9_dir, tmp_path):
       np.testing.assert_allclose(
         list(ours[key].values()), list(expected[key].values()), 1e-4
       )
-    np.testing.assert_allclose(
-      ours["gradient_weights"], expected["gradient_weights"], 1e-3
-    )
+    if "+" in balancer:
+      np.testing.assert_allclose(
+        ours["gradient_weights"], expected["gradient_weights"], 1e-3
+      )
 
 
 @pytest.mark.slow

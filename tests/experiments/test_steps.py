@@ -87,8 +87,19 @@ def assert_finite(failed_step):
   assert failed_step == -1
 
 
-@pytest.mark.parametrize("spec", SPECS)
-@pytest.mark.parametrize("name", ["qm9", "nyuv2"])
+@pytest.mark.parametrize(
+  ("name", "spec"),
+  [
+    ("qm9", "igbv1+nashmtl"),
+    ("nyuv2", "igbv1"),
+    *(
+      pytest.param(name, spec, marks=pytest.mark.slow)
+      for name in ("qm9", "nyuv2")
+      for spec in ("igbv1+nashmtl", "igbv2+mgda", *balancers.names())
+      if (name, spec) not in {("qm9", "igbv1+nashmtl"), ("nyuv2", "igbv1")}
+    ),
+  ],
+)
 def test_an_epoch_neither_retraces_nor_moves_anything_unasked(experiments, name, spec):
   experiment, batch = experiments[name]
   step, state, traces = prepare(experiment, spec)
