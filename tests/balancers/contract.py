@@ -17,15 +17,6 @@ from igb_jax import balancers as balancers  # which fills METHODS
 from igb_jax.balancers.gradient.base import GradientBalancer
 from igb_jax.balancers.methods import METHODS, GradientTraits, LossTraits
 
-# What conftest.py leaves out of XLA to compile faster: for tests that take minutes, or
-# ask for memory.
-AS_USERS_DO = {
-  "xla_backend_optimization_level": 3,
-  "xla_cpu_parallel_codegen_split_count": 32,
-  "xla_cpu_use_fusion_emitters": True,
-  "xla_llvm_disable_expensive_passes": False,
-}
-
 
 def having(kind: str, **traits: Any) -> list[str]:
   """The names of one kind whose traits are these.

@@ -7,11 +7,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tests.balancers.contract import init, make_gradient, mapped, to_numpy
+from tests.balancers.contract import (
+  gradient_traits,
+  init,
+  make_gradient,
+  mapped,
+  to_numpy,
+)
 
 NUM_PARAMETERS = 200
 TASK_COUNTS = [1, 2, 3, 11, 64]
 SEVERAL = [2, 3, 11, 64]
+MANY = [16, 20, 64]
 SAMPLES = [
   "gaussian", "few dimensions", "rank one", "rank one, both signs", "opposite pairs",
   "duplicates", "one zero", "all zero", "common direction", "sum to zero", "scales",
@@ -100,6 +107,18 @@ def variants(num_tasks: int) -> dict[str, np.ndarray]:
   return found | more
 
 
+def of_any_rank(num_tasks: int) -> dict[str, np.ndarray]:
+  """Jacobians where plain pivoting goes in circles."""
+  found = {}
+  quarters = [num_tasks // 4, num_tasks // 2, 3 * num_tasks // 4]
+  for rank in [2, *quarters, num_tasks - 1]:
+    generator = np.random.default_rng([rank, num_tasks])
+    factors = generator.normal(size=(16, num_tasks, rank))
+    mixing = np.linalg.qr(generator.normal(size=(NUM_PARAMETERS, rank)))[0].T
+    found |= {f"rank {rank}, {i}": each @ mixing for i, each in enumerate(factors)}
+  return found
+
+
 def first_step(balancer: Any, jacobian: jax.Array, seed: Any, present: Any = None):
   """The result for a Jacobian, and the state."""
   state = init(balancer, jacobian[0], seed)
@@ -132,7 +151,10 @@ def solve_each(
 @functools.cache
 def solved(name: str, num_tasks: int) -> dict[str, Solved]:
   """What a method makes of every variant."""
-  return solve_each(make_gradient(name, num_tasks), variants(num_tasks), None)
+  inputs = variants(num_tasks) if num_tasks in TASK_COUNTS else {}
+  if num_tasks in MANY and gradient_traits(name).solves:
+    inputs |= of_any_rank(num_tasks)
+  return solve_each(make_gradient(name, num_tasks), inputs, None)
 
 
 def solve(name: str, jacobian: np.ndarray, **options: Any) -> Solved:
@@ -148,17 +170,3 @@ def solve_many(name: str, jacobians: np.ndarray, **options: Any) -> Solved:
   seeds = jnp.zeros(len(stacked), jnp.int32)
   results, states = mapped(functools.partial(first_step, balancer))(stacked, seeds)
   return Solved(np.asarray(jacobians, np.float64), *to_numpy((results, states)))
-
-
-def of_rank(rank: int, num_tasks: int, seed: int = 0) -> np.ndarray:
-  """16 Jacobians f64[16, K, K] of a rank."""
-  generator = np.random.default_rng([seed, rank, num_tasks])
-  factors = generator.normal(size=(16, num_tasks, rank))
-  mixing = np.linalg.qr(generator.normal(size=(num_tasks, rank)))[0].T
-  return factors @ mixing
-
-
-def ranks(num_tasks: int) -> list[int]:
-  """Where plain pivoting goes in circles."""
-  quarters = [num_tasks // 4, num_tasks // 2, 3 * num_tasks // 4]
-  return [2, *quarters, num_tasks - 1]

@@ -11,7 +11,6 @@ import pytest
 from igb_jax import balancers
 from igb_jax.balancers.solvers import Gramian
 from tests.balancers.contract import (
-  AS_USERS_DO,
   GRADIENT,
   gradient_traits,
   init,
@@ -27,7 +26,7 @@ SMALL = 50_000  # bytes, of everything else
 
 
 def temporary_bytes(function, *arguments) -> int:
-  compiled = jax.jit(function).lower(*arguments).compile(AS_USERS_DO)
+  compiled = jax.jit(function).lower(*arguments).compile()
   analysis = compiled.memory_analysis()
   assert analysis is not None
   return analysis.temp_size_in_bytes
