@@ -45,6 +45,18 @@ def test_weights_are_held_between_updates(name):
   assert states.steps_left[LATER_BAD - 1 :][:4].tolist() == [0, 0, 2, 1]
 
 
+def test_weights_that_overflow_are_not_held_for_good():
+  balancer = make(HOLDING[0])
+  state = init(balancer, PARAMS)
+  largest = jnp.full(NUM_TASKS, 3e38)
+  state = state._replace(held=largest, steps_left=jnp.int32(2))
+  update = jax.jit(functools.partial(balancer.update, losses=LOSSES))
+  for step, left in enumerate((1, 0, 2)):
+    result, state = update(at(random_grads(0), step), state)
+    assert state.steps_left == left
+    assert np.isfinite(result["trunk"]["w"]).all() == (left == 2)
+
+
 @pytest.mark.parametrize("name", HOLDING)
 def test_held_weights_are_those_of_an_update_at_every_step(name):
   always = make_gradient(name, NUM_TASKS, shared=SHARED)

@@ -67,7 +67,7 @@ class GradientBalancer(optax.GradientTransformationExtraArgs):
   It keeps the contract of `optax.experimental.aggregating.Aggregator`: `update` takes
   leaves float[K, ...] and returns leaves [...]. It takes `present` as every balancer
   does, see `igb_jax.balancers.types`. Gradients that are not finite make the result not
-  finite and leave the state as it was.
+  finite and leave the state as it was, but for the number of `steps_left`.
 
   `init(params, key=None)` takes parameters that are not stacked, and a PRNG key for a
   method that draws random numbers. `optax.chain` hands over no key; the draws then
@@ -183,6 +183,8 @@ def settle(
 ) -> GradientState:
   """The state after a step, which is the old one where a number is not finite.
 
+  Such a step counts all the same: weights that overflow must not be held for good.
+
   Args:
     new: what the method made.
     old: the state before.
@@ -191,9 +193,13 @@ def settle(
       changes but the weights, which are 0.
   """
   good = all_finite((gradient, new))
+  counted = old
+  if old.steps_left is not None:
+    counted = old._replace(steps_left=jnp.maximum(old.steps_left - 1, 0))
+  kept = cast(GradientState, optax.tree.where(good, new, counted))
   if present is None:
-    return cast(GradientState, optax.tree.where(good, new, old))
-  kept = cast(GradientState, optax.tree.where(good & present.any(), new, old))
+    return kept
+  kept = cast(GradientState, optax.tree.where(present.any(), kept, old))
   return kept._replace(weights=jnp.where(present, kept.weights, 0.0))
 
 

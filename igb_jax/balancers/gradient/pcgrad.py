@@ -19,6 +19,8 @@ from igb_jax.balancers.gradient.weighting import EVERY_STEP, weighting
 from igb_jax.balancers.methods import method
 from igb_jax.balancers.solvers import Gramian, Solution
 
+_LARGEST = 1e34  # of the weights, which may be held for gradients of another size
+
 
 @method(
   "pcgrad",
@@ -100,7 +102,6 @@ def project_conflicts(gramian: Gramian, orders: jax.Array) -> jax.Array:
   # in `shard_map` a loop must carry what varies as it will vary: as both of these do
   start = jnp.eye(len(norms), dtype=jnp.float32) + jnp.zeros_like(cosines * orders)
   parts = jax.lax.fori_loop(0, len(norms), meet, start)
-  largest = float(jnp.finfo(jnp.float32).max)
-  scales = jnp.minimum(norms[:, None] / jnp.where(norms == 0, 1.0, norms), largest)
+  scales = jnp.minimum(norms[:, None] / jnp.where(norms == 0, 1.0, norms), _LARGEST)
   scales = jnp.where(jnp.eye(len(norms), dtype=bool), 1.0, scales)
   return jnp.sum(jnp.where(parts == 0, 0.0, scales * parts), axis=0)
