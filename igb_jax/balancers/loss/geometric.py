@@ -36,7 +36,7 @@ class GeometricState(NamedTuple):
 @method(
   "gls",
   "loss",
-  paper="Chennupati et al., CVPRW 2019",
+  paper="Chennupati et al., CVPR Workshops 2019",
   forward_passes=1,
   backward_passes="1",
   draws=False,
