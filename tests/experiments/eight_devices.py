@@ -41,7 +41,12 @@ def make(qm9_dir, tmp_path_factory):
       options.append("--balancer-options=task=0")
     if name == "qm9":
       # an epoch is one step, so that base losses and agents come into play
-      options += ["--train-size=48", f"--dim={dim}", "--learning-rate=1e-4"]
+      options += [
+        "--train-size=48",
+        "--batch-size=48",
+        f"--dim={dim}",
+        "--learning-rate=1e-4",
+      ]
       return qm9.QM9Experiment(
         qm9.parse_config(small_molecules(qm9_dir, out, *options))
       )

@@ -27,7 +27,7 @@ def small(qm9_dir, out, *more: str) -> list[str]:
   """Arguments of a run that takes seconds."""
   return [
     f"--data-dir={qm9_dir}", f"--molecules={MOLECULES}", f"--out={out}",
-    "--train-size=200", "--validation-size=100", "--test-size=150", "--batch-size=48",
+    "--train-size=100", "--validation-size=50", "--test-size=75", "--batch-size=24",
     "--dim=8", "--size-groups=1", "--epochs=3", "--learning-rate=0.01", *more,
   ]  # fmt: skip
 
@@ -58,7 +58,7 @@ def test_trains_with_every_loss_balancer_and_writes_its_results(
   assert summary["seed"] == 0
   assert summary["epochs"] == 3
   assert summary["complete"]
-  assert summary["num_steps"] == 3 * 5  # 200 molecules in batches of 48
+  assert summary["num_steps"] == 3 * 5  # 100 molecules in batches of 24
   assert summary["device"]
   assert summary["train_seconds"] > summary["seconds_per_step"] > 0
   assert list(summary["test"]) == summary["tasks"] == TASKS
@@ -83,7 +83,7 @@ def test_trains_with_every_loss_balancer_and_writes_its_results(
   assert list(lines[-1]["weights"].values()) == summary["weights"]
 
   config = json.loads((out / "config.json").read_text())
-  assert config["train_size"] == 200
+  assert config["train_size"] == 100
   assert config["out"] == str(out)
   assert any((out / "checkpoints").iterdir())
   plots = {path.name for path in (out / "plots").iterdir()}
@@ -139,7 +139,8 @@ def test_trains_with_every_gradient_balancer_and_logs_what_it_saw(
 
 
 def test_learns_and_igbv1_moves_its_weights_after_the_base_epoch(qm9_dir, tmp_path):
-  arguments = small(qm9_dir, tmp_path / "run", "--dim=16", "--epochs=12")
+  size = "--train-size=200", "--validation-size=100", "--batch-size=48", "--dim=16"
+  arguments = small(qm9_dir, tmp_path / "run", *size, "--epochs=12")
   assert run(arguments) == 0
   lines = read_metrics(tmp_path / "run")
   first, best = lines[0], min(lines, key=lambda line: line["validation_delta_m"])
@@ -196,7 +197,7 @@ def test_evaluation_equals_a_plain_loop_over_molecules(qm9_dir):
   errors = np.abs(values - ready.data.targets[positions]).mean(axis=0)
   errors[[2, 3, 5, 6, 7, 8, 9]] *= 1000  # eV to meV
   np.testing.assert_allclose(list(evaluation.metrics.values()), errors, 1e-4)
-  assert len(positions) == 150
+  assert len(positions) == 75
 
 
 def test_losses_are_means_over_the_molecules_that_are_there(qm9_dir):
@@ -205,7 +206,7 @@ def test_losses_are_means_over_the_molecules_that_are_there(qm9_dir):
   batches = ready.train_batches(0)
   whole = ready.losses_of(ready.initial_params, batches[len(batches) - 1])
   batch = batches[len(batches) - 1]
-  assert 0 < batch.mask.sum() == 200 % 48
+  assert 0 < batch.mask.sum() == 100 % 24
   output = ready.net.apply({"params": ready.initial_params}, batch.graphs)
   errors = (np.asarray(output) - batch.targets)[batch.mask == 1]
   np.testing.assert_allclose(whole, (errors**2).mean(axis=0), 1e-5)
@@ -247,7 +248,7 @@ def test_a_loss_that_is_not_finite_ends_the_run(qm9_dir, tmp_path, capsys):
     (["--learning-rate=nan"], "--learning-rate and --min-learning-rate must be pos"),
     (["--min-learning-rate=1"], "--learning-rate and --min-learning-rate must be pos"),
     (["--plateau-factor=1"], "--plateau-factor must be between 0 and 1, got 1"),
-    (["--train-size=400"], "train_size must be 1 to 250"),
+    (["--train-size=400"], "train_size must be 1 to 375"),
     (["--test-size=450"], "leave no training molecules"),
     (["--source=tfds"], "qm9/original is not prepared"),
   ],
@@ -281,7 +282,7 @@ def test_refuses_targets_that_do_not_vary(qm9_dir, tmp_path, monkeypatch, capsys
   loaded = qm9.load
   monkeypatch.setattr(qm9, "load", load)
   assert run(small(qm9_dir, tmp_path / "run")) == 2
-  assert "homo has one value in all 200 training" in capsys.readouterr().err
+  assert "homo has one value in all 100 training" in capsys.readouterr().err
 
 
 def test_out_may_start_with_a_tilde(qm9_dir, tmp_path, monkeypatch):
