@@ -34,7 +34,7 @@ CASES = [
 def make(qm9_dir, tmp_path_factory):
   """Makes an experiment by name, with a balancer and a mesh."""
 
-  def make(name, spec, mesh, dim=64):
+  def make(name, spec, mesh, dim=64, size=48):
     out = tmp_path_factory.mktemp("out") / "run"
     options = [f"--balancer={spec}", MESHES[mesh]]
     if spec == "stl":
@@ -42,8 +42,8 @@ def make(qm9_dir, tmp_path_factory):
     if name == "qm9":
       # an epoch is one step, so that base losses and agents come into play
       options += [
-        "--train-size=48",
-        "--batch-size=48",
+        f"--train-size={size}",
+        f"--batch-size={size}",
         f"--dim={dim}",
         "--learning-rate=1e-4",
       ]
@@ -155,7 +155,7 @@ def test_the_trajectory_is_that_of_one_device(make, name, spec):
 
 
 def test_the_gramian_is_of_the_global_gradients(make):
-  experiment = make("qm9", "ew+mgda", "data", dim=16)
+  experiment = make("qm9", "ew+mgda", "data", dim=16, size=16)
   state = experiment.init_state()
   params = jax.device_get(state.params)
   (batch,) = experiment.epoch_batches(0)
@@ -185,7 +185,7 @@ def test_the_gramian_is_of_the_global_gradients(make):
 
 
 def test_large_parameters_and_task_gradients_are_divided(make):
-  experiment = make("qm9", "ew+mgda", "model")
+  experiment = make("qm9", "ew+mgda", "model", size=16)
   state = experiment.init_state()
   divided = [
     leaf
