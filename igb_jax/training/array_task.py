@@ -230,19 +230,24 @@ class ArrayTask:
     is_vector = getattr(result, "shape", None) == (size,)
     if not (is_vector and jnp.issubdtype(result.dtype, kinds[kind])):
       raise ValueError(
-        f"{function} must return one array, {kind}[{size}], got {result}."
+        f"{_named(function)} must return one array, {kind}[{size}], got {result}."
       )
 
   def _trace(self, function: str, *arguments: Any) -> Any:
     """The shapes that a function returns."""
-    call = getattr(self, function)
+    call, name = getattr(self, function), _named(function)
     if not callable(call):
-      raise TypeError(f"{function} must be a function, got {call!r}.")
+      raise TypeError(f"{name} must be a function, got {call!r}.")
     try:
       return jax.eval_shape(call, *arguments)
     except Exception as error:  # whatever the user's code raises
-      message = f"{function} fails: {type(error).__name__}: {error}"
+      message = f"{name} fails: {type(error).__name__}: {error}"
       raise ValueError(message) from error
+
+
+def _named(function: str) -> str:
+  """The field by which a user knows a function."""
+  return function.removesuffix("_of")
 
 
 def _check_sequence(name: str, values: Any, kind: type) -> None:
