@@ -80,8 +80,15 @@ def compiled(spec: str, *options: str, optimizer=None, masked: bool = False):
       key=jax.random.key(seed),
     )
 
-  mask = {"present_of": present_of} if masked else {}
-  return make_train_step(losses_of, balancer, optimizer, **mask), init
+  mask = present_of if masked else None
+  return make_train_step(losses_of, balancer, optimizer, present_of=mask), init
+
+
+def gradient_of(state):
+  """The state of the gradient balancer."""
+  found = state.balancer.gradient
+  assert found is not None
+  return found
 
 
 compiled_once = functools.cache(compiled)  # for the tests that take the same step
@@ -123,15 +130,16 @@ def test_equals_a_step_by_hand_on_stacked_gradients(spec, options):
   )
   assert parts.loss is not None
   assert parts.gradient is not None
+  loss, gradient_balancer = parts.loss, parts.gradient
 
   @jax.jit
   def by_hand(params, loss_state, gradient_state, batch):
     present = present_of(batch)
     task_grads, loss_state = jax.jacrev(
-      lambda p: parts.loss.update(losses_of(p, batch), loss_state, present=present),
+      lambda p: loss.update(losses_of(p, batch), loss_state, present=present),
       has_aux=True,
     )(params)
-    gradient, gradient_state = parts.gradient.update(
+    gradient, gradient_state = gradient_balancer.update(
       task_grads, gradient_state, present=present
     )
     params = jax.tree.map(lambda p, g: p - 0.05 * g, params, gradient)
@@ -139,7 +147,7 @@ def test_equals_a_step_by_hand_on_stacked_gradients(spec, options):
 
   hand = initial_params(), parts.loss.init(), parts.gradient.init(initial_params())
   if hand[2].key is not None:  # which the run chooses
-    key = state.balancer.gradient.key + 0
+    key = gradient_of(state).key + 0
     hand = *hand[:2], hand[2]._replace(key=key)
   # whole base epochs first, whose losses igbv1 needs
   lacking = [None] * 9 + [1, 1, 2, None]
@@ -157,9 +165,7 @@ def test_equals_a_step_by_hand_on_stacked_gradients(spec, options):
   jax.tree.map(
     lambda a, b: np.testing.assert_allclose(a, b, 1e-3, 1e-4), state.params, hand[0]
   )
-  np.testing.assert_allclose(
-    state.balancer.gradient.weights, hand[2].weights, 1e-3, 1e-4
-  )
+  np.testing.assert_allclose(gradient_of(state).weights, hand[2].weights, 1e-3, 1e-4)
   assert state.failure.step == -1
   sums = jax.device_get(state.sums)
   assert sums.present.tolist() == [13, 11, 12]
@@ -232,7 +238,7 @@ def test_igbv1_and_mgda_on_two_quadratics_equal_numpy():
 
     state = step(state, np.zeros(0, np.float32))
     np.testing.assert_allclose(state.balancer.loss.weights, weights, 1e-4)
-    np.testing.assert_allclose(state.balancer.gradient.weights, combination, 1e-3, 1e-4)
+    np.testing.assert_allclose(gradient_of(state).weights, combination, 1e-3, 1e-4)
     np.testing.assert_allclose(state.params["shared"], x, 1e-4, 1e-5)
     np.testing.assert_allclose(state.params["heads"], heads, 1e-4, 1e-5)
   assert any(0.01 < share < 0.99 for share in inner_weights)  # not a corner throughout
@@ -254,7 +260,7 @@ def test_sums_what_the_balancer_saw(name):
   weights, cosines, residuals, conflicts = [], [], [], []
   for _ in range(4):
     state = step(state, BATCH)
-    seen = jax.device_get(state.balancer.gradient)
+    seen = jax.device_get(gradient_of(state))
     weights.append(np.array(seen.weights))
     cosines.append(np.array(seen.gramian.cosines))
     residuals.append(float(seen.residual))
@@ -302,7 +308,7 @@ def test_nash_holds_its_weights_with_one_backward_pass(every):
       )
       reference_state = reference(reference_state, BATCH)
     state = step(state, BATCH)
-    weights.append(np.array(state.balancer.gradient.weights))
+    weights.append(np.array(gradient_of(state).weights))
     if index % every == 0:
       jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, 1e-5, 1e-6),
@@ -389,7 +395,7 @@ def test_lowers_for_every_platform(spec):
 @pytest.mark.parametrize("name", [name for name in FAMILIES if part(name).draws])
 def test_draws_follow_the_runs_seed(name):
   _, init = compiled_once(name)
-  keys = [init(seed).balancer.gradient.key for seed in (0, 0, 1)]
+  keys = [gradient_of(init(seed)).key for seed in (0, 0, 1)]
   assert (keys[0] == keys[1]).all()
   assert (keys[0] != keys[2]).any()
 
