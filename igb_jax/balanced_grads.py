@@ -65,8 +65,9 @@ def value_and_balanced_grad(
     trunk: `trunk(params, ...) -> features`, a pytree; then `fun(params, features, ...)`
       is what follows. A gradient balancer combines the gradients of the losses in the
       features, and one backward pass takes the result through the trunk: K passes
-      through the heads alone. Which parameters are shared is of no consequence then. In `jax.shard_map` every device would balance its own part
-      of the batch, by weights of its own: use `jax.jit` on a mesh.
+      through the heads alone. Which parameters are shared is of no consequence then. In
+      `jax.shard_map` every device would balance its own part of the batch, by weights
+      of its own: use `jax.jit` on a mesh.
     keep_task_grads: False where the K task gradients must never exist together. K
       backward passes at once give their Gramian, a leaf at a time, and one more pass
       the sum with the weights. For balancers that need the Gramian alone; solvers then
