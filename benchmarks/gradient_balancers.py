@@ -24,7 +24,6 @@ import jax
 import numpy as np
 import tyro
 
-from benchmarks import solvers
 from benchmarks.timing import machine
 from experiments.qm9 import Config, QM9Experiment, losses_of
 from igb_jax import balancers, value_and_task_grads
@@ -206,6 +205,8 @@ def main() -> None:
   print_steps(options)
   print_memory(options)
   if options.solvers:
+    from benchmarks import solvers  # which needs more packages
+
     print()
     solvers.report(solvers.Options())
 

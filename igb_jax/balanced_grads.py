@@ -1,9 +1,11 @@
 """The losses of a step and the gradient that a balancer makes of them.
 
-losses f32[K] -> loss balancer -> weighted losses f32[K]
-  -> one backward pass                                     (no gradient balancer)
-  or K backward passes -> gradient balancer                (what the tasks share)
-     -> one backward pass of the weighted sum              (everything else)
+    losses f32[K] -> loss balancer -> weighted losses f32[K]
+      -> one backward pass                                     (no gradient balancer)
+      or K backward passes -> gradient balancer                (what the tasks share)
+         -> one backward pass of the weighted sum              (everything else)
+
+The training step uses this function too.
 """
 
 from collections.abc import Callable, Sequence
@@ -50,7 +52,6 @@ def value_and_balanced_grad(
   """The task losses, and the balanced gradient: one step for every balancer.
 
       balanced = value_and_balanced_grad(losses_of, balancer)
-
       losses, grads, state = balanced(params, batch, state=state)
 
   Only the leaves that the balancer calls shared get a gradient a task; all others get
@@ -65,14 +66,13 @@ def value_and_balanced_grad(
     trunk: `trunk(params, ...) -> features`, a pytree; then `fun(params, features, ...)`
       is what follows. A gradient balancer combines the gradients of the losses in the
       features, and one backward pass takes the result through the trunk: K passes
-      through the heads alone. Which parameters are shared is of no consequence then. In
-      `jax.shard_map` every device would balance its own part of the batch, by weights
-      of its own: use `jax.jit` on a mesh.
+      through the heads alone, whatever parameters are shared. Not for `jax.shard_map`,
+      where every device would balance its own part of the batch.
     keep_task_grads: False where the K task gradients must never exist together. K
       backward passes at once give their Gramian, a leaf at a time, and one more pass
-      the sum with the weights. For balancers that need the Gramian alone; solvers then
-      know the gradients no better than it does. Under `jax.vmap` all of it is done
-      twice, and held weights save nothing: it turns branches into selections.
+      the sum with the weights. It saves memory where parameters outweigh activations,
+      which are kept for all K passes. For balancers that need the Gramian alone. Under
+      `jax.vmap` all of that is done twice, and weights that are held save nothing.
     batch_size: see `igb_jax.value_and_task_grads`.
     unroll: see `igb_jax.value_and_task_grads`.
 
@@ -82,8 +82,7 @@ def value_and_balanced_grad(
     `losses` are those that `fun` returned, `grads` has the structure of what is
     differentiated. By keyword it takes
 
-    * `state`, from `Balancer.init` (of a part from its own `init`) or the previous
-      step;
+    * `state`, from `init` of the balancer, or of the part, or the previous step;
     * `present`, bool[K], where the batch may lack the labels of a task; `fun` must not
       compute the loss of such a task from NaN, whose derivative is NaN times 0;
     * extra arguments of balancers, such as `learning_rate_ratio`; a gradient balancer
@@ -187,10 +186,10 @@ def balanced_grad(
     of_fun, of_trunk = (
       {name: value for name, value in given.items() if name in known} for known in names
     )
-    params = differentiated(args, numbers)
+    params: Any = differentiated(args, numbers)
+    params = params[0] if is_single else params
     places = tuple(number % len(args) for number in numbers)
     call = Call(args, of_fun, places, has_aux)
-    params = params[0] if is_single else params
     if trunk is not None:
       back = at_features(trunk, fun, call, of_trunk, taps)
     elif gradient is None:

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from igb_jax.balancers.gradient.stacked import join, split
 from igb_jax.balancers.solvers.taps import probes, tap
-from igb_jax.task_grads import differentiate, differentiated
+from igb_jax.task_grads import differentiate, replaced
 
 
 class Call(NamedTuple):
@@ -31,12 +31,10 @@ class Call(NamedTuple):
   numbers: tuple[int, ...]
   has_aux: bool
 
-  def with_differentiated(self, values: tuple[Any, ...]) -> list[Any]:
-    """The arguments by position with other values for those to differentiate."""
-    args = list(self.args)
-    for number, value in zip(self.numbers, values, strict=True):
-      args[number] = value
-    return args
+  @property
+  def params(self) -> tuple[Any, ...]:
+    """The arguments to differentiate."""
+    return tuple(self.args[number] for number in self.numbers)
 
 
 class PullBack(NamedTuple):
@@ -83,17 +81,17 @@ def at_parameters(
     is_shared: which leaves of what is differentiated are.
     num_taps: K with taps, 0 without.
   """
-  leaves, structure = jax.tree.flatten(tuple(call.args[n] for n in call.numbers))
+  leaves, structure = jax.tree.flatten(call.params)
   shared = split(leaves, is_shared)[True] if num_taps else []
   position = len(call.args)
 
   def tapped(*args: Any, **kwargs: Any) -> Any:
-    given, at_leaves = args[:-1], args[-1]
-    parts = split(jax.tree.leaves(tuple(given[n] for n in call.numbers)), is_shared)
+    given, at_leaves = call._replace(args=args[:-1]), args[-1]
+    parts = split(jax.tree.leaves(given.params), is_shared)
     if num_taps:
       parts[True] = list(map(tap, parts[True], at_leaves))
     values = structure.unflatten(join(parts[True], parts[False], is_shared))
-    return fun(*call._replace(args=given).with_differentiated(values), **kwargs)
+    return fun(*replaced(given.args, call.numbers, values), **kwargs)
 
   losses, pull_back, aux = differentiate(
     tapped,
@@ -144,14 +142,13 @@ def at_features(
 
   def of_params(*values: Any) -> tuple[list[jax.Array], list[Any]]:
     nonlocal structure, is_float
-    features = trunk(*call.with_differentiated(values), **trunk_kwargs)
+    features = trunk(*replaced(call.args, call.numbers, values), **trunk_kwargs)
     leaves, structure = jax.tree.flatten(features)
     is_float = list(map(_is_float, leaves))
     parts = split(leaves, is_float)
     return parts[True], parts[False]
 
-  params = differentiated(call.args, call.numbers)
-  floats, pull_trunk, others = jax.vjp(of_params, *params, has_aux=True)
+  floats, pull_trunk, others = jax.vjp(of_params, *call.params, has_aux=True)
   assert structure is not None
   if not floats:
     raise ValueError(

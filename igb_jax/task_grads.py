@@ -117,10 +117,7 @@ def differentiate(
   """
 
   def of_differentiated(*values: Any) -> Any:
-    full = list(args)
-    for number, value in zip(numbers, values, strict=True):
-      full[number] = value
-    result = fun(*full, **kwargs)
+    result = fun(*replaced(args, numbers, values), **kwargs)
     _check_result(result, has_aux)
     return result
 
@@ -128,6 +125,22 @@ def differentiate(
   if has_aux:
     return jax.vjp(of_differentiated, *values, has_aux=True)
   return *jax.vjp(of_differentiated, *values), None
+
+
+def replaced(
+  args: tuple[Any, ...], numbers: tuple[int, ...], values: tuple[Any, ...]
+) -> list[Any]:
+  """The arguments, with other values at some places.
+
+  Args:
+    args: of a function.
+    numbers: the places.
+    values: one for each.
+  """
+  full = list(args)
+  for number, value in zip(numbers, values, strict=True):
+    full[number] = value
+  return full
 
 
 def check_argnums(argnums: Any) -> tuple[tuple[int, ...], bool]:

@@ -207,7 +207,12 @@ class ArrayTask:
         )
 
   def _check_functions(self) -> None:
-    params = self._trace("init", jax.random.key(0))
+    for name in ("init", "losses", "measures", "present", "trunk"):
+      function = getattr(self, name)
+      is_left_out = function is None and name in ("present", "trunk")
+      if not (callable(function) or is_left_out):
+        raise TypeError(f"{name} must be a function, got {function!r}.")
+    params = _trace("init", self.init, jax.random.key(0))
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
       if not jnp.issubdtype(leaf.dtype, jnp.floating):
         raise TypeError(
@@ -215,39 +220,36 @@ class ArrayTask:
           f"{jax.tree_util.keystr(path)} has the dtype {leaf.dtype}."
         )
     num_tasks = len(self.task_names)
-    self._check_vector("losses_of", "float", num_tasks, params, self.train)
+    _check_vector("losses", self.losses_of, "float", num_tasks, params, self.train)
     for split in SPLITS[1:]:
       rows = getattr(self, split)
-      self._check_vector("measures", "float", len(self.metrics), params, rows)
+      count = len(self.metrics)
+      _check_vector("measures", self.measures, "float", count, params, rows)
     if self.present is not None:
-      self._check_vector("present", "bool", num_tasks, self.train)
-
-  def _check_vector(
-    self, function: str, kind: Literal["float", "bool"], size: int, *arguments: Any
-  ) -> None:
-    result = self._trace(function, *arguments)
-    kinds = {"float": jnp.floating, "bool": jnp.bool}
-    is_vector = getattr(result, "shape", None) == (size,)
-    if not (is_vector and jnp.issubdtype(result.dtype, kinds[kind])):
-      raise ValueError(
-        f"{_named(function)} must return one array, {kind}[{size}], got {result}."
-      )
-
-  def _trace(self, function: str, *arguments: Any) -> Any:
-    """The shapes that a function returns."""
-    call, name = getattr(self, function), _named(function)
-    if not callable(call):
-      raise TypeError(f"{name} must be a function, got {call!r}.")
-    try:
-      return jax.eval_shape(call, *arguments)
-    except Exception as error:  # whatever the user's code raises
-      message = f"{name} fails: {type(error).__name__}: {error}"
-      raise ValueError(message) from error
+      _check_vector("present", self.present, "bool", num_tasks, self.train)
 
 
-def _named(function: str) -> str:
-  """The field by which a user knows a function."""
-  return function.removesuffix("_of")
+def _check_vector(
+  name: str,
+  function: Callable[..., Any],
+  kind: Literal["float", "bool"],
+  size: int,
+  *arguments: Any,
+) -> None:
+  result = _trace(name, function, *arguments)
+  kinds = {"float": jnp.floating, "bool": jnp.bool}
+  is_vector = getattr(result, "shape", None) == (size,)
+  if not (is_vector and jnp.issubdtype(result.dtype, kinds[kind])):
+    raise ValueError(f"{name} must return one array, {kind}[{size}], got {result}.")
+
+
+def _trace(name: str, function: Callable[..., Any], *arguments: Any) -> Any:
+  """The shapes that a function returns; `name` is the field that a user knows."""
+  try:
+    return jax.eval_shape(function, *arguments)
+  except Exception as error:  # whatever the user's code raises
+    message = f"{name} fails: {type(error).__name__}: {error}"
+    raise ValueError(message) from error
 
 
 def _check_sequence(name: str, values: Any, kind: type) -> None:

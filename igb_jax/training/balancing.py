@@ -22,8 +22,9 @@ class BalancingConfig:
   those in the features that the heads read, which takes K backward passes through the
   heads alone."""
   keep_task_grads: bool = True
-  """Whether the task gradients exist together. Without them memory is saved, and all
-  tasks are taken through one backward pass at once."""
+  """Whether the task gradients exist together. Without them all tasks are taken through
+  the backward pass at once: less memory where parameters outweigh activations, more
+  where they do not."""
 
 
 def make_balancer(

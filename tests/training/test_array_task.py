@@ -130,6 +130,8 @@ def test_any_pytree_and_number_will_do():
       r"test\['x'\] has rows of float64\[3\], train\['x'\] of float32\[3\]",
     ),
     ({"init": None}, "init must be a function, got None"),
+    ({"losses": 3}, "losses must be a function, got 3"),
+    ({"trunk": 3}, "trunk must be a function, got 3"),
     ({"init": lambda: {}}, "init fails: TypeError: .*takes 0 positional"),
     ({"init": lambda key: {"heads": np.arange(3)}}, r"\['heads'\] has the dtype int"),
     ({"losses": lambda params, batch: batch["z"]}, "losses fails: KeyError: 'z'"),

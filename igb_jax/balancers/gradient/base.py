@@ -193,9 +193,7 @@ def settle(
       changes but the weights, which are 0.
   """
   good = all_finite((gradient, new))
-  counted = old
-  if old.steps_left is not None:
-    counted = old._replace(steps_left=jnp.maximum(old.steps_left - 1, 0))
+  counted = old if old.held is None else _counted_down(old)
   kept = cast(GradientState, optax.tree.where(good, new, counted))
   if present is None:
     return kept
@@ -233,10 +231,12 @@ def one_step_less(state: GradientState) -> GradientState:
     state: of a balancer with `update_every` above 1.
   """
   assert state.held is not None
+  return _counted_down(state)._replace(weights=state.held)
+
+
+def _counted_down(state: GradientState) -> GradientState:
   assert state.steps_left is not None
-  return state._replace(
-    weights=state.held, steps_left=jnp.maximum(state.steps_left - 1, 0)
-  )
+  return state._replace(steps_left=jnp.maximum(state.steps_left - 1, 0))
 
 
 def _check_combined(update_every: int, gradient: Any, params: Any) -> None:

@@ -6,6 +6,9 @@ square of a single outlier for thousands of steps, in which the number would sta
 still. A loss that stays large is followed all the same, since the limit grows with it.
 """
 
+import math
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 import optax
@@ -16,6 +19,7 @@ _B2 = 0.999  # of Adam
 _LARGEST_FIRST_DERIVATIVE = 1e3
 _LARGEST_DERIVATIVE = 10.0  # also relative to their root mean square so far
 _LARGEST_OF_ALL = 1e18  # Adam squares it
+LARGEST_LOG = 80.0  # of a weight: e^80 is near the end of float32
 
 
 def adam(learning_rate: jax.typing.ArrayLike) -> optax.GradientTransformation:
@@ -29,6 +33,30 @@ def adam(learning_rate: jax.typing.ArrayLike) -> optax.GradientTransformation:
     ValueError: it is not finite and positive.
   """
   return optax.adam(check_positive("learning_rate", learning_rate), b2=_B2)
+
+
+def check_max_weight(max_weight: jax.typing.ArrayLike) -> Callable[[], jax.Array]:
+  """The logarithm of the largest weight, which float32 must be able to hold.
+
+  Args:
+    max_weight: the largest weight.
+
+  Returns:
+    A function that makes f32[] of it: no constructor may run anything on a device.
+
+  Raises:
+    TypeError: `max_weight` is no real number.
+    ValueError: it is not finite and positive.
+  """
+  most = check_positive("max_weight", max_weight)
+  if isinstance(most, float):
+    most = min(most, math.exp(LARGEST_LOG))
+
+  def log_of() -> jax.Array:
+    log = jnp.log(jnp.asarray(most, jnp.float32))
+    return jnp.clip(log, -LARGEST_LOG, LARGEST_LOG)
+
+  return log_of
 
 
 def descend(

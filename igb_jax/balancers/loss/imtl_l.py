@@ -16,20 +16,17 @@ derivatives are clipped, see `igb_jax.balancers.loss.descent`; a loss that is no
 positive, for which s would rise for ever, leaves s as it was; and s <= log(max_weight).
 """
 
-import math
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from igb_jax.balancers.common import check_count, check_positive
+from igb_jax.balancers.common import check_count
 from igb_jax.balancers.loss import descent
 from igb_jax.balancers.loss.base import Absent, loss_balancer
 from igb_jax.balancers.methods import method
 from igb_jax.balancers.types import LossBalancer
-
-_LARGEST = 80.0  # e^80 is near the end of float32
 
 
 class IMTLLState(NamedTuple):
@@ -89,15 +86,8 @@ def imtl_l(
     ['0.951', '1.051']
   """
   num_tasks = check_count("num_tasks", num_tasks)
-  max_weight = check_positive("max_weight", max_weight)
-  if isinstance(max_weight, float):  # which float32 must be able to hold
-    max_weight = min(max_weight, math.exp(_LARGEST))
+  highest = descent.check_max_weight(max_weight)
   optimizer = descent.adam(learning_rate)
-
-  def highest() -> jax.Array:
-    """The largest s; no constructor may run anything on a device."""
-    limit = jnp.log(jnp.asarray(max_weight, jnp.float32))
-    return jnp.clip(limit, -_LARGEST, _LARGEST)
 
   def init(key: jax.Array | None = None) -> IMTLLState:
     del key
@@ -115,7 +105,7 @@ def imtl_l(
     if present is not None:
       usable &= present
     new, adam = descent.descend(optimizer, gradient, usable, s, state.adam)
-    new = jnp.clip(new, -_LARGEST, highest())
+    new = jnp.clip(new, -descent.LARGEST_LOG, highest())
     return weights * losses - s, IMTLLState(new, adam, weights)
 
   return loss_balancer(num_tasks, init, update, absent)

@@ -18,7 +18,6 @@ Reference: Kendall et al., "Multi-Task Learning Using Uncertainty to Weigh Losse
 Scene Geometry and Semantics", CVPR 2018, section 3.2.
 """
 
-import math
 from typing import Any, NamedTuple
 
 import jax
@@ -28,7 +27,6 @@ import optax
 from igb_jax.balancers.common import (
   check_count,
   check_epsilon,
-  check_positive,
   log_losses,
 )
 from igb_jax.balancers.loss import descent
@@ -36,7 +34,6 @@ from igb_jax.balancers.loss.base import Absent, loss_balancer
 from igb_jax.balancers.methods import method
 from igb_jax.balancers.types import LossBalancer
 
-_LARGEST_LOG_VARIANCE = 80.0  # e^80 is near the end of float32
 _MAX_WEIGHT = 1e6
 _MAX_WEIGHT_OF_LOG = 1e3
 
@@ -129,19 +126,12 @@ def uncertainty_weighting(
   epsilon = check_epsilon(epsilon, log=log)
   if max_weight is None:
     max_weight = _MAX_WEIGHT_OF_LOG if log else _MAX_WEIGHT
-  max_weight = check_positive("max_weight", max_weight)
-  if isinstance(max_weight, float):  # which float32 must be able to hold
-    max_weight = min(max_weight, math.exp(_LARGEST_LOG_VARIANCE))
+  highest = descent.check_max_weight(max_weight)
   optimizer = descent.adam(learning_rate)
-
-  def least() -> jax.Array:
-    """The smallest log variance; no constructor may run anything on a device."""
-    limit = -jnp.log(jnp.asarray(max_weight, jnp.float32))
-    return jnp.clip(limit, -_LARGEST_LOG_VARIANCE, _LARGEST_LOG_VARIANCE)
 
   def init(key: jax.Array | None = None) -> UncertaintyWeightingState:
     del key
-    log_variance = jnp.full(num_tasks, jnp.maximum(least(), 0.0))
+    log_variance = jnp.full(num_tasks, jnp.maximum(-highest(), 0.0))
     return UncertaintyWeightingState(
       log_variance=log_variance,
       adam=jax.vmap(optimizer.init)(log_variance),
@@ -165,7 +155,7 @@ def uncertainty_weighting(
     if present is not None:
       usable &= present
     s, adam = descent.descend(optimizer, gradient, usable, s, state.adam)
-    s = jnp.clip(s, least(), _LARGEST_LOG_VARIANCE)
+    s = jnp.clip(s, -highest(), descent.LARGEST_LOG)
     return weighted, UncertaintyWeightingState(
       log_variance=s, adam=adam, weights=weights
     )
