@@ -26,7 +26,12 @@ from igb_jax.data.molecule_batches import shuffled
 from igb_jax.metrics import delta_m
 from igb_jax.training import command_line, run
 from igb_jax.training.array_task import SPLITS, ArrayBatches, load_task
-from igb_jax.training.balancing import BalancingConfig, judged_metrics, make_balancer
+from igb_jax.training.balancing import (
+  BalancingConfig,
+  judged_metrics,
+  make_balancer,
+  works_at_features,
+)
 from igb_jax.training.checkpoint import CheckpointConfig
 from igb_jax.training.devices import DeviceConfig, Devices, initialize
 from igb_jax.training.experiment import Metric
@@ -173,10 +178,10 @@ class CustomExperiment:
       atol=0.01,
       min_scale=config.min_learning_rate / config.learning_rate,
     )
-    at_features = config.balance_at == "features"
+    at_features = works_at_features(config, config.balancer)
     if at_features and self.task.trunk is None:
       raise ValueError(
-        "--balance-at features needs a task with a trunk, and the one of "
+        f"{config.balancer} at the features needs a task with a trunk, and the one of "
         f"{config.task} has none; see ArrayTask.trunk."
       )
     self.step = make_train_step(

@@ -40,7 +40,12 @@ from igb_jax.metrics import delta_m
 from igb_jax.nets.mtan import MTAN
 from igb_jax.nets.segnet import SegNet
 from igb_jax.training import command_line, run
-from igb_jax.training.balancing import BalancingConfig, judged_metrics, make_balancer
+from igb_jax.training.balancing import (
+  BalancingConfig,
+  judged_metrics,
+  make_balancer,
+  works_at_features,
+)
 from igb_jax.training.checkpoint import CheckpointConfig
 from igb_jax.training.devices import DeviceConfig, Devices, initialize
 from igb_jax.training.experiment import Metric
@@ -351,7 +356,7 @@ class NYUv2Experiment:
     self.balancer = self._make_balancer(self.steps_per_epoch)
     self.optimizer = optax.adam(config.learning_rate)
     self.plateau = halve_every(config.halve_every)
-    at_features = config.balance_at == "features"
+    at_features = works_at_features(config, config.balancer)
     self.step = make_train_step(
       self.losses_from if at_features else self.losses_of,
       self.balancer,

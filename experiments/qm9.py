@@ -36,7 +36,12 @@ from igb_jax.data.molecule_batches import (
 from igb_jax.metrics import delta_m
 from igb_jax.nets.mpnn import MPNN
 from igb_jax.training import command_line, run
-from igb_jax.training.balancing import BalancingConfig, judged_metrics, make_balancer
+from igb_jax.training.balancing import (
+  BalancingConfig,
+  judged_metrics,
+  make_balancer,
+  works_at_features,
+)
 from igb_jax.training.checkpoint import CheckpointConfig
 from igb_jax.training.devices import DeviceConfig, Devices, initialize
 from igb_jax.training.experiment import Metric
@@ -303,7 +308,7 @@ class QM9Experiment:
       rtol=1e-4,
       min_scale=config.min_learning_rate / config.learning_rate,
     )
-    at_features = config.balance_at == "features"
+    at_features = works_at_features(config, config.balancer)
     self.step = make_train_step(
       self.losses_from if at_features else self.losses_of,
       self.balancer,

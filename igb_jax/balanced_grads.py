@@ -29,6 +29,7 @@ from igb_jax.balancers.solvers.products import flat_if_free
 from igb_jax.balancers.solvers.taps import gramian_through
 from igb_jax.balancers.types import Balancer, BalancerState, LossBalancer
 from igb_jax.pull_backs import Call, PullBack, at_features, at_parameters, keywords
+from igb_jax.rep_norms import rep_norms
 from igb_jax.task_grads import (
   check_argnums,
   check_passes,
@@ -67,12 +68,11 @@ def value_and_balanced_grad(
       is what follows. A gradient balancer combines the gradients of the losses in the
       features, and one backward pass takes the result through the trunk: K passes
       through the heads alone, whatever parameters are shared. Not for `jax.shard_map`,
-      where every device would balance its own part of the batch.
-    keep_task_grads: False where the K task gradients must never exist together. K
-      backward passes at once give their Gramian, a leaf at a time, and one more pass
-      the sum with the weights. It saves memory where parameters outweigh activations,
-      which are kept for all K passes. For balancers that need the Gramian alone. Under
-      `jax.vmap` all of that is done twice, and weights that are held save nothing.
+      where every device would balance its own part of the batch. "ntksr" needs it.
+    keep_task_grads: False where the K task gradients must never exist together: their
+      Gramian comes from K backward passes at once, a leaf at a time, and the sum from
+      one more. It saves memory where parameters outweigh activations. For balancers
+      that need the Gramian alone; `jax.vmap` does all of it twice.
     batch_size: see `igb_jax.value_and_task_grads`.
     unroll: see `igb_jax.value_and_task_grads`.
 
@@ -83,13 +83,12 @@ def value_and_balanced_grad(
     differentiated. By keyword it takes
 
     * `state`, from `init` of the balancer, or of the part, or the previous step;
-    * `present`, bool[K], where the batch may lack the labels of a task; `fun` must not
-      compute the loss of such a task from NaN, whose derivative is NaN times 0;
+    * `present`, bool[K], where a batch may lack the labels of a task, whose loss `fun`
+      must not compute from NaN: its derivative is NaN times 0;
     * extra arguments of balancers, such as `learning_rate_ratio`; a gradient balancer
       also gets `losses`, those that `fun` returned.
 
-    A keyword that `fun` or `trunk` names in its signature goes there as well; a
-    `**kwargs` of theirs gets none.
+    A keyword that `fun` or `trunk` names in its signature goes there as well.
 
   Raises:
     TypeError: `balancer` is none, `fun` does not take what `trunk` gives, or what
@@ -202,7 +201,14 @@ def balanced_grad(
       state = BalancerState(None, None)._replace(**{part: state})
     state = both.check_state(state, params, len(losses))
     mask = None if present is None else check_present(present, len(losses))
-    weighted, pull_back, loss_state = _weigh(loss, losses, state.loss, mask, extra)
+
+    def each(pull_back: Callable[[jax.Array], Any]) -> Any:
+      return pull_back_each(pull_back, losses, batch_size, unroll)
+
+    norms = trunk and (lambda num_chunks: rep_norms(each(back.at), num_chunks))
+    weighted, pull_back, loss_state = _weigh(
+      loss, losses, state.loss, mask, {"rep_norms": norms, **extra}
+    )
 
     def through(cotangent: jax.Array) -> jax.Array:
       # in `shard_map` weights may vary less than the losses that they weigh
@@ -210,9 +216,6 @@ def balanced_grad(
       (cotangent,) = pull_back(cotangent)
       # a loss that has no logarithm must not pass for one without a gradient
       return jnp.where(jnp.isfinite(weighted), cotangent, jnp.nan)
-
-    def each(pull_back: Callable[[jax.Array], Any]) -> Any:
-      return pull_back_each(pull_back, weighted, batch_size, unroll)
 
     ways, new = back.through(through), None
     if gradient is None or state.gradient is None:
@@ -238,11 +241,7 @@ def balanced_grad(
 
 
 def _weigh(
-  loss: LossBalancer | None,
-  losses: jax.Array,
-  state: Any,
-  present: jax.Array | None,
-  extra: dict[str, Any],
+  loss: LossBalancer | None, losses: jax.Array, state: Any, present: Any, extra: Any
 ) -> tuple[jax.Array, Callable[[jax.Array], Any], Any]:
   """The weighted losses, their pull-back, and the state of the loss balancer."""
 

@@ -18,25 +18,38 @@ from igb_jax.balancers.gradient.moco import moco as moco
 from igb_jax.balancers.gradient.nash_mtl import nash_mtl as nash_mtl
 from igb_jax.balancers.gradient.pcgrad import pcgrad as pcgrad
 from igb_jax.balancers.gradient.weighting import weighting as weighting
+from igb_jax.balancers.grouping import grouped as grouped
+from igb_jax.balancers.loss.cosmos import cosmos as cosmos
 from igb_jax.balancers.loss.dynamic_weight_average import (
   dynamic_weight_average as dynamic_weight_average,
 )
 from igb_jax.balancers.loss.equal import equal as equal
 from igb_jax.balancers.loss.famo import famo as famo
 from igb_jax.balancers.loss.geometric import geometric as geometric
+from igb_jax.balancers.loss.go4align import go4align as go4align
 from igb_jax.balancers.loss.igbv1 import igbv1 as igbv1
 from igb_jax.balancers.loss.igbv2 import igbv2 as igbv2
 from igb_jax.balancers.loss.imtl_l import imtl_l as imtl_l
+from igb_jax.balancers.loss.ldc_mtl import ldc_mtl as ldc_mtl
+from igb_jax.balancers.loss.ntkmtl_sr import ntkmtl_sr as ntkmtl_sr
+from igb_jax.balancers.loss.pbi import pbi as pbi
 from igb_jax.balancers.loss.random_loss_weighting import (
   random_loss_weighting as random_loss_weighting,
 )
 from igb_jax.balancers.loss.relobralo import relobralo as relobralo
 from igb_jax.balancers.loss.scale_invariant import scale_invariant as scale_invariant
 from igb_jax.balancers.loss.single_task import single_task as single_task
+from igb_jax.balancers.loss.slaw import slaw as slaw
 from igb_jax.balancers.loss.smooth_tchebycheff import (
   smooth_tchebycheff as smooth_tchebycheff,
 )
+from igb_jax.balancers.loss.smooth_tchebycheff_raw import (
+  smooth_tchebycheff_raw as smooth_tchebycheff_raw,
+)
 from igb_jax.balancers.loss.softadapt import softadapt as softadapt
+from igb_jax.balancers.loss.uncertainty_softmax import (
+  uncertainty_softmax as uncertainty_softmax,
+)
 from igb_jax.balancers.loss.uncertainty_weighting import (
   uncertainty_weighting as uncertainty_weighting,
 )

@@ -217,6 +217,17 @@ def is_valid(losses: jax.Array, present: jax.Array | None = None) -> jax.Array:
   return valid if present is None else valid & present
 
 
+def is_known(losses: jax.Array, present: jax.Array | None = None) -> jax.Array:
+  """bool[K]: which losses are finite and present; they may be zero or negative.
+
+  Args:
+    losses: f32[K].
+    present: bool[K], all by default.
+  """
+  known = jnp.isfinite(losses)
+  return known if present is None else known & present
+
+
 def is_inexact(leaf: jax.Array) -> bool:
   """Whether an array holds numbers that may not be finite; a PRNG key holds none."""
   return jnp.issubdtype(leaf.dtype, jnp.inexact)

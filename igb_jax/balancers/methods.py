@@ -28,7 +28,10 @@ class LossTraits(NamedTuple):
       one loss is multiplied by a constant from the first step on.
     takes_log: whether it weighs the logarithms of the losses.
     normalised: whether the weights sum to the number of tasks.
+    positive: whether the weight of a task that is present is always positive.
+    recovers: whether one outlier is forgotten in hundreds of steps.
     ties_tasks: whether the weight of a task depends on the losses of others.
+    needs: extra arguments that `update` cannot do without.
   """
 
   forward_passes: int
@@ -38,7 +41,10 @@ class LossTraits(NamedTuple):
   scale_invariant: bool
   takes_log: bool
   normalised: bool
+  positive: bool
+  recovers: bool
   ties_tasks: bool
+  needs: tuple[str, ...]
 
 
 class GradientTraits(NamedTuple):

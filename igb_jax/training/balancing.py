@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 from igb_jax import balancers
+from igb_jax.balancers.methods import METHODS
 from igb_jax.balancers.registry import names_of
 from igb_jax.training.experiment import Metric
 
@@ -20,7 +21,7 @@ class BalancingConfig:
   balance_at: Literal["parameters", "features"] = "parameters"
   """Where a gradient balancer works: on the gradients in all shared parameters, or on
   those in the features that the heads read, which takes K backward passes through the
-  heads alone."""
+  heads alone. "ntksr" and what is combined with it always work on the features."""
   keep_task_grads: bool = True
   """Whether the task gradients exist together. Without them all tasks are taken through
   the backward pass at once: less memory where parameters outweigh activations, more
@@ -83,6 +84,24 @@ def balances_gradients(spec: str) -> bool:
   """
   kinds = balancers.names()
   return any(kinds.get(name) == "gradient" for name in names_of(spec))
+
+
+def works_at_features(config: BalancingConfig, spec: str) -> bool:
+  """Whether the step needs the features that the heads read.
+
+  Args:
+    config: the options.
+    spec: as for `make_balancer`.
+
+  Example:
+    >>> works_at_features(BalancingConfig(), "ntksr"), works_at_features(
+    ...   BalancingConfig(), "igbv1+mgda")
+    (True, False)
+  """
+  methods = (METHODS[name] for name in names_of(spec) if name in METHODS)
+  return config.balance_at == "features" or any(
+    method.traits.backward_passes == "heads" for method in methods
+  )
 
 
 def judged_metrics(

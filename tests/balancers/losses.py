@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from igb_jax import balancers
-from tests.balancers.contract import at, parameters_of, to_numpy
+from tests.balancers.contract import at, loss_traits, parameters_of, to_numpy
 
 STEPS_PER_EPOCH, NUM_STEPS = 4, 60
 TASK_COUNTS = [1, 2, 3, 11, 64]
@@ -22,7 +22,7 @@ def small_options(name: str, num_tasks: int, needed: bool = False) -> dict[str, 
   small = {
     "task": num_tasks - 1, "window": 2, "buffer_size": 20, "update_every": 4,
     "num_updates": 2, "batch_size": 8, "hidden_sizes": (8,), "decay": 0.9,
-    "lookback": 0.9, "mu": 1.0, "warmup_epochs": 1,
+    "lookback": 0.9, "mu": 1.0, "warmup_epochs": 1, "preference": (1.0,) * num_tasks,
   }  # fmt: skip
   return {
     key: small[key]
@@ -49,7 +49,25 @@ def make_loss(
     **small_options(name, num_tasks) | options,
   ).loss
   assert balancer is not None
-  return balancer
+  return given_what_it_needs(balancer, *loss_traits(name).needs)
+
+
+def given_what_it_needs(
+  balancer: balancers.LossBalancer, *needs: str
+) -> balancers.LossBalancer:
+  """The same balancer with extra arguments that follow from the losses."""
+  if not needs:
+    return balancer
+
+  def update(losses, state, **extra):
+    extra |= {need: EXTRA[need](jnp.asarray(losses)) for need in needs}
+    return balancer.update(losses, state, **extra)
+
+  return balancer._replace(update=update)
+
+
+# A loss that is c times as large has gradients that are.
+EXTRA = {"rep_norms": lambda losses: jnp.square(jax.lax.stop_gradient(losses))[None]}
 
 
 def trains_one_task(name: str) -> bool:

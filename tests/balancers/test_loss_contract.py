@@ -43,7 +43,7 @@ def test_weights_are_finite_positive_and_normalised_at_every_scale(name, num_tas
     assert_finite((run.weighted, run.states))
     if trains_one_task(name):
       assert_equal(run.weights, np.eye(num_tasks)[[-1] * NUM_STEPS])
-    else:
+    elif loss_traits(name).positive:
       assert (run.weights > 0).all(), label
     if loss_traits(name).normalised:
       np.testing.assert_allclose(run.weights.sum(axis=1), num_tasks, 1e-5)
@@ -55,7 +55,8 @@ def test_a_tiny_loss_spoils_no_weights(name, num_tasks):
   for tiny in TINY:
     run = runs_of(name, num_tasks)[f"a tiny one, {tiny:g}"]
     assert_finite(run.weights)
-    assert (run.weights[:, -1] > 0).all()
+    if loss_traits(name).positive or trains_one_task(name):
+      assert (run.weights[:, -1] > 0).all()
 
 
 @pytest.mark.parametrize("num_tasks", [2, 3, 11])
@@ -74,7 +75,8 @@ def test_permuting_tasks_permutes_the_output(name, num_tasks):
   order = order_of(num_tasks)
   run, permuted = (runs_of(name, num_tasks)[label] for label in (PLAIN, "permuted"))
   assert_close(permuted.weighted, run.weighted[:, order], 2e-5)
-  np.testing.assert_allclose(permuted.weights, run.weights[:, order], 2e-5)
+  atol = 0 if loss_traits(name).positive else 2e-5  # others may pass through 0
+  np.testing.assert_allclose(permuted.weights, run.weights[:, order], 2e-5, atol)
 
 
 @pytest.mark.parametrize("num_tasks", SEVERAL)
@@ -133,7 +135,7 @@ LARGEST_DISTANCE = {False: 0.02, True: 0.3}  # by whether it draws
   "value",
   [1e12, *(pytest.param(value, marks=pytest.mark.slow) for value in (1e18, 1e30))],
 )
-@pytest.mark.parametrize("name", LOSS)
+@pytest.mark.parametrize("name", having("loss", recovers=True))
 def test_weights_come_back_after_one_outlier(name, value):
   largest = LARGEST_DISTANCE[loss_traits(name).draws]
   assert max(distances_after_outliers(name, value)) <= largest
@@ -146,7 +148,8 @@ def test_weights_come_back_after_one_outlier(name, value):
 def test_trains_a_small_model_inside_an_optax_pipeline(name):
   targets = jnp.array([[1.0, -2.0], [0.5, 3.0]])
   optimizer = optax.adam(0.05)
-  balancer = make_loss(name, 2)
+  milder = {"uwso": {"temperature": 100.0}, "pbi": {"theta": 1.0}}
+  balancer = make_loss(name, 2, **milder.get(name, {}))
 
   def losses_of(params):
     return jnp.mean((params["shared"] + params["heads"] - targets) ** 2, axis=1) + 0.01

@@ -9,7 +9,6 @@ import pytest
 
 from igb_jax import balancers
 from tests.balancers.contract import (
-  LOSS,
   assert_close,
   assert_equal,
   assert_finite,
@@ -21,6 +20,9 @@ from tests.balancers.losses import STEPS_PER_EPOCH, Run, make_loss, run_each
 
 ALTERNATING = np.arange(40)[:, None] % 2 == np.arange(2)
 NONE, BAD = 30, {21: np.nan, 23: np.inf, 25: 0.0, 27: -1.0}  # steps below
+
+
+NAMES = having("loss", needs=())  # what else a method needs is not remembered
 
 
 @functools.cache
@@ -66,7 +68,7 @@ def runs_of(name: str, absent: str) -> dict[str, Run]:
   )
 
 
-@pytest.mark.parametrize("name", LOSS)
+@pytest.mark.parametrize("name", NAMES)
 def test_weights_are_those_of_all_tasks_with_their_latest_losses(name):
   run, expected = runs_of(name, "remember")["both once"], runs_of(name, "leave_out")[
     "filled"
@@ -77,7 +79,7 @@ def test_weights_are_those_of_all_tasks_with_their_latest_losses(name):
   assert_close(run.weighted, np.where(run.masks, expected.weighted, 0))
 
 
-@pytest.mark.parametrize("name", having("loss", ties_tasks=True))
+@pytest.mark.parametrize("name", having("loss", ties_tasks=True, needs=()))
 def test_alternating_tasks_are_balanced_only_where_they_are_remembered(name):
   left_out, remembered = (
     runs_of(name, absent)["alternating"].weights[ALTERNATING]
@@ -91,7 +93,7 @@ def test_alternating_tasks_are_balanced_only_where_they_are_remembered(name):
   assert np.abs(remembered - left_out).max() > 0.05
 
 
-@pytest.mark.parametrize("name", LOSS)
+@pytest.mark.parametrize("name", NAMES)
 def test_a_task_that_never_was_there_is_left_out(name):
   left_out, remembered = (
     runs_of(name, absent)["never"] for absent in ("leave_out", "remember")
@@ -101,7 +103,7 @@ def test_a_task_that_never_was_there_is_left_out(name):
   assert_close(remembered.states.method, left_out.states, 1e-6, 1e-7)
 
 
-@pytest.mark.parametrize("name", LOSS)
+@pytest.mark.parametrize("name", NAMES)
 def test_no_task_at_all_leaves_the_state_as_it_was(name):
   run = runs_of(name, "remember")["none at a step"]
   before, after = at(run.states, NONE - 1), at(run.states, NONE)
@@ -111,7 +113,7 @@ def test_no_task_at_all_leaves_the_state_as_it_was(name):
   assert_equal(after, before._replace(weights=after.weights, method=method))
 
 
-@pytest.mark.parametrize("name", LOSS)
+@pytest.mark.parametrize("name", NAMES)
 def test_a_bad_loss_is_not_remembered(name):
   run = runs_of(name, "remember")["bad"]
   assert_finite(run.states)
@@ -121,7 +123,7 @@ def test_a_bad_loss_is_not_remembered(name):
   assert run.states.seen.all()
 
 
-@pytest.mark.parametrize("name", LOSS)
+@pytest.mark.parametrize("name", NAMES)
 def test_no_derivative_reaches_an_absent_loss(name):
   run = runs_of(name, "remember")["alternating"]
   assert not run.slopes[~run.masks].any()
@@ -129,7 +131,7 @@ def test_no_derivative_reaches_an_absent_loss(name):
   assert_finite((run.slopes, run.weighted))
 
 
-@pytest.mark.parametrize("name", LOSS)
+@pytest.mark.parametrize("name", NAMES)
 def test_where_all_tasks_are_there_it_is_the_method_itself(name):
   run, expected = (
     runs_of(name, absent)["filled"] for absent in ("remember", "leave_out")
@@ -139,14 +141,14 @@ def test_where_all_tasks_are_there_it_is_the_method_itself(name):
   assert_close(run.states.method, expected.states)
 
 
-@pytest.mark.parametrize("name", LOSS)
+@pytest.mark.parametrize("name", NAMES)
 def test_the_word_is_checked(name):
   for absent in ("forget", None, True):
     with pytest.raises(ValueError, match=f"absent must be .*got {absent!r}"):
       make_loss(name, 2, absent=absent)
 
 
-@pytest.mark.parametrize("name", LOSS)
+@pytest.mark.parametrize("name", NAMES)
 def test_the_first_state_can_be_donated(name):
   """No two of its arrays are one."""
   state = make(name, "remember").init(jax.random.key(0))

@@ -86,6 +86,8 @@ class GradientBalancer(optax.GradientTransformationExtraArgs):
       Gramian.
     apply: `apply(leaves, state) -> Combined`, the part of `combine` that is done to
       sum_k w_k g_k with w = `state.weights`; None where the result is no such sum.
+    rewrap: `rewrap(rule) -> GradientBalancer`, the same with another rule around its
+      own, see `weighting`; None where it was not made of a rule.
   """
 
   num_tasks: int
@@ -96,6 +98,7 @@ class GradientBalancer(optax.GradientTransformationExtraArgs):
   combine: CombineFn
   weigh: WeighFn | None
   apply: ApplyFn | None
+  rewrap: Callable[..., "GradientBalancer"] | None = None
 
 
 def gradient_balancer(

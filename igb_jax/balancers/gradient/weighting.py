@@ -29,6 +29,9 @@ from igb_jax.balancers.gradient.shared import Shared
 from igb_jax.balancers.gradient.stacked import TaskGrads
 from igb_jax.balancers.solvers import Gramian, Solution
 
+# `around(weights, grads, memory) -> (weights, memory)`, of what wraps a rule.
+Around = Callable[[jax.Array, TaskGrads, Any], tuple[jax.Array, Any]]
+
 # 1, but no Python int: `optax.inject_hyperparams` would trace a default that is one.
 EVERY_STEP = cast(int, jnp.dtype("int64").type(1))
 
@@ -156,7 +159,39 @@ def weighting(
       )
     return apply(grads.sum(state.weights), state)
 
-  return gradient_balancer(
+  def rewrap(around: Around, outer: Any = None) -> GradientBalancer:
+    def wrapped(
+      grads: TaskGrads, gramian: Gramian, *, memory: Any, **given: Any
+    ) -> Any:
+      inner, own = memory
+      if inner is None:
+        solution = rule(grads, gramian, **given)
+      else:
+        solution, inner = rule(grads, gramian, memory=inner, **given)
+      weights, own = around(solution.weights, grads, own)
+      return Solution(weights, solution.residual), (inner, own)
+
+    def remembered(params: Any, is_shared: Any) -> Any:
+      own = jax.tree.map(jnp.array, outer)
+      if callable(memory):
+        return memory(params, is_shared), own
+      return jax.tree.map(jnp.array, memory), own
+
+    return weighting(
+      num_tasks,
+      wrapped,
+      shared=shared,
+      update_every=update_every,
+      heads=heads,
+      gramian_only=gramian_only,
+      max_norm=max_norm,
+      draws=draws,
+      violation=violation,
+      memory=remembered if callable(memory) else (memory, outer),
+      extra=extra,
+    )
+
+  balancer = gradient_balancer(
     num_tasks,
     combine,
     shared=shared,
@@ -166,6 +201,8 @@ def weighting(
     weigh=weigh if gramian_only else None,
     apply=apply,
   )
+  balancer.rewrap = rewrap
+  return balancer
 
 
 def _pair(answer: Any) -> tuple[Any, Any]:

@@ -65,7 +65,10 @@ class DynamicWeightAverageState(NamedTuple):
   scale_invariant=False,
   takes_log=False,
   normalised=True,
+  positive=True,
+  recovers=True,
   ties_tasks=True,
+  needs=(),
 )
 @method(
   "dwalog",
@@ -79,7 +82,10 @@ class DynamicWeightAverageState(NamedTuple):
   scale_invariant=True,
   takes_log=True,
   normalised=True,
+  positive=True,
+  recovers=True,
   ties_tasks=True,
+  needs=(),
 )
 def dynamic_weight_average(
   num_tasks: int,

@@ -37,7 +37,10 @@ class EqualState(NamedTuple):
   scale_invariant=False,
   takes_log=False,
   normalised=True,
+  positive=True,
+  recovers=True,
   ties_tasks=False,
+  needs=(),
 )
 def equal(num_tasks: int, *, absent: Absent = "leave_out") -> LossBalancer:
   """Equal weighting: the losses as they are.

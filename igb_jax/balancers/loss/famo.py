@@ -68,7 +68,10 @@ class FAMOState(NamedTuple):
   scale_invariant=True,
   takes_log=False,
   normalised=False,
+  positive=True,
+  recovers=True,
   ties_tasks=True,
+  needs=(),
 )
 def famo(
   num_tasks: int,

@@ -44,7 +44,10 @@ class GeometricState(NamedTuple):
   scale_invariant=True,
   takes_log=False,
   normalised=False,
+  positive=True,
+  recovers=True,
   ties_tasks=True,
+  needs=(),
 )
 def geometric(num_tasks: int, *, absent: Absent = "leave_out") -> LossBalancer:
   """Geometric loss strategy: the geometric mean of the losses.

@@ -63,7 +63,10 @@ class IGBv1State(NamedTuple):
   scale_invariant=True,
   takes_log=True,
   normalised=True,
+  positive=True,
+  recovers=True,
   ties_tasks=True,
+  needs=(),
 )
 def igbv1(
   num_tasks: int,

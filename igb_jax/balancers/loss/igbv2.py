@@ -116,7 +116,10 @@ class IGBv2State(NamedTuple):
   scale_invariant=False,
   takes_log=True,
   normalised=True,
+  positive=True,
+  recovers=True,
   ties_tasks=True,
+  needs=(),
 )
 def igbv2(
   num_tasks: int,

@@ -54,7 +54,10 @@ class IMTLLState(NamedTuple):
   scale_invariant=False,
   takes_log=False,
   normalised=False,
+  positive=True,
+  recovers=True,
   ties_tasks=False,
+  needs=(),
 )
 def imtl_l(
   num_tasks: int,

@@ -50,7 +50,10 @@ class RandomLossWeightingState(NamedTuple):
   scale_invariant=False,
   takes_log=False,
   normalised=True,
+  positive=True,
+  recovers=True,
   ties_tasks=True,
+  needs=(),
 )
 @method(
   "rlwlog",
@@ -64,7 +67,10 @@ class RandomLossWeightingState(NamedTuple):
   scale_invariant=True,
   takes_log=True,
   normalised=True,
+  positive=True,
+  recovers=True,
   ties_tasks=True,
+  needs=(),
 )
 def random_loss_weighting(
   num_tasks: int,

@@ -60,7 +60,10 @@ class ReLoBRaLoState(NamedTuple):
   scale_invariant=False,
   takes_log=False,
   normalised=True,
+  positive=True,
+  recovers=True,
   ties_tasks=True,
+  needs=(),
 )
 def relobralo(
   num_tasks: int,

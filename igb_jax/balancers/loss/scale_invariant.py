@@ -40,7 +40,10 @@ class ScaleInvariantState(NamedTuple):
   scale_invariant=True,
   takes_log=True,
   normalised=True,
+  positive=True,
+  recovers=True,
   ties_tasks=False,
+  needs=(),
 )
 def scale_invariant(
   num_tasks: int,

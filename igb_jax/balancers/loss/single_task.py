@@ -36,7 +36,10 @@ class SingleTaskState(NamedTuple):
   scale_invariant=True,
   takes_log=False,
   normalised=False,
+  positive=False,
+  recovers=True,
   ties_tasks=False,
+  needs=(),
 )
 def single_task(
   num_tasks: int, task: int, *, absent: Absent = "leave_out"

@@ -60,7 +60,10 @@ class SmoothTchebycheffState(NamedTuple):
   scale_invariant=True,
   takes_log=True,
   normalised=True,
+  positive=True,
+  recovers=True,
   ties_tasks=True,
+  needs=(),
 )
 def smooth_tchebycheff(
   num_tasks: int,

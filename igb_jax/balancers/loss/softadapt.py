@@ -51,7 +51,10 @@ class SoftAdaptState(NamedTuple):
   scale_invariant=False,
   takes_log=False,
   normalised=True,
+  positive=True,
+  recovers=True,
   ties_tasks=True,
+  needs=(),
 )
 def softadapt(
   num_tasks: int,

@@ -64,7 +64,10 @@ class UncertaintyWeightingState(NamedTuple):
   scale_invariant=False,
   takes_log=False,
   normalised=False,
+  positive=True,
+  recovers=True,
   ties_tasks=False,
+  needs=(),
 )
 @method(
   "uwlog",
@@ -78,7 +81,10 @@ class UncertaintyWeightingState(NamedTuple):
   scale_invariant=False,
   takes_log=True,
   normalised=False,
+  positive=True,
+  recovers=True,
   ties_tasks=False,
+  needs=(),
 )
 def uncertainty_weighting(
   num_tasks: int,

@@ -1,0 +1,29 @@
+"""COSMOS and PBI against published numbers, and what they ask of a preference."""
+
+import pytest
+
+from igb_jax import balancers
+from tests.balancers.loss.published import METHODS, TASK_COUNTS, assert_has_coefficients
+
+
+@pytest.mark.parametrize("num_tasks", [*TASK_COUNTS, 5])
+@pytest.mark.parametrize("name", ["cosmos", "pbi"])
+def test_matches_published_code(name, num_tasks):
+  preference = METHODS[f"pref_{num_tasks}"]
+  assert_has_coefficients(name, num_tasks, preference=preference)
+
+
+@pytest.mark.parametrize("make", [balancers.cosmos, balancers.pbi])
+def test_a_preference_is_checked(make):
+  with pytest.raises(
+    ValueError, match=r"preference must be positive.*got \[1.0, 0.0\]"
+  ):
+    make(2, preference=[1.0, 0.0])
+  with pytest.raises(ValueError, match="preference must be finite"):
+    make(2, preference=[1.0, float("inf")])
+  with pytest.raises(ValueError, match=r"preference must have the shape \(2,\)"):
+    make(2, preference=[1.0])
+  with pytest.raises(TypeError, match="preference must hold numbers"):
+    make(2, preference=["a", "b"])
+  with pytest.raises(TypeError, match="needs preference"):
+    balancers.create("pbi", num_tasks=2)
