@@ -205,10 +205,10 @@ def balanced_grad(
     def each(pull_back: Callable[[jax.Array], Any]) -> Any:
       return pull_back_each(pull_back, losses, batch_size, unroll)
 
-    norms = trunk and (lambda num_chunks: rep_norms(each(back.at), num_chunks))
-    weighted, pull_back, loss_state = _weigh(
-      loss, losses, state.loss, mask, {"rep_norms": norms, **extra}
-    )
+    given = dict(extra)
+    if trunk is not None:  # for a loss balancer that asks
+      given.setdefault("rep_norms", lambda chunks: rep_norms(each(back.at), chunks))
+    weighted, pull_back, loss_state = _weigh(loss, losses, state.loss, mask, given)
 
     def through(cotangent: jax.Array) -> jax.Array:
       # in `shard_map` weights may vary less than the losses that they weigh

@@ -9,6 +9,7 @@ import pytest
 
 from igb_jax import balancers
 from igb_jax.balancers.methods import METHODS, GradientTraits, LossTraits
+from tests.needed_options import needed_options
 
 STEPS_PER_EPOCH = 2
 
@@ -51,6 +52,11 @@ def losses_of(params, x):
   return heads(params, trunk(params, x), x)
 
 
+def needs(name: str, num_tasks: int) -> dict[str, Any]:
+  """Extra arguments that a balancer cannot do without, or none."""
+  return {each: jnp.ones((1, num_tasks)) for each in trait(name, "needs") or ()}
+
+
 def problem(num_tasks: int, seed: int = 0):
   """Parameters, a batch, and which parameters are shared."""
   keys = jax.random.split(jax.random.key(seed), 3)
@@ -62,8 +68,7 @@ def problem(num_tasks: int, seed: int = 0):
 
 
 def make(spec: str, num_tasks: int, **options) -> Any:
-  if spec == "stl":
-    options["task"] = num_tasks - 1
+  options |= needed_options(spec.split("+")[0], num_tasks)
   _, _, shared = problem(num_tasks)
   return balancers.create(
     spec,

@@ -20,6 +20,7 @@ from tests.balanced_problem import (
   heads,
   losses_of,
   make,
+  needs,
   problem,
   sampled,
   trait,
@@ -63,7 +64,11 @@ def test_equals_composing_by_hand(name, num_tasks):
 
   @jax.jit
   def both(state):
-    return balanced(params, x, state=state), by_hand(balancer, params, x, state)
+    extra = needs(name, num_tasks)
+    return (
+      balanced(params, x, state=state, **extra),
+      by_hand(balancer, params, x, state, **extra),
+    )
 
   state = start
   for _ in range(3):

@@ -85,6 +85,7 @@ ABOVE = {
   "scene_tasks": ["balancers", "nets", "data", "training", "diagnosis"],
   "task_grads": ["nets", "data", "training", "diagnosis"],
   "balanced_grads": ["nets", "data", "training", "diagnosis"],
+  "rep_norms": ["nets", "data", "training", "diagnosis"],
   "pull_backs": ["nets", "data", "training", "diagnosis", "balanced_grads"],
   "_hints": ["nets", "data", "training"],
   "diagnosis": ["nets", "data", "training"],

@@ -15,10 +15,11 @@ import pytest
 from igb_jax import balancers, value_and_task_grads
 from igb_jax.balancers.methods import METHODS
 from igb_jax.metrics import delta_m
+from tests.balancers.contract import loss_traits
+from tests.needed_options import needed_options
 
 NUM_TASKS = 3
 NAMES = balancers.names()
-NEEDED = {"stl": {"task": 0}}  # beside the number of tasks and the steps of an epoch
 ERRORS = (TypeError, ValueError)
 FAST = hypothesis.settings(deadline=None, max_examples=60)
 FASTER = hypothesis.settings(deadline=None, max_examples=25)  # for what is traced anew
@@ -41,7 +42,7 @@ arrays = st.builds(np.ones, shapes, dtypes)
 
 
 def create(name: str, **options) -> balancers.Balancer:
-  options = NEEDED.get(name, {}) | options
+  options = needed_options(name, NUM_TASKS) | options
   return balancers.create(name, num_tasks=NUM_TASKS, steps_per_epoch=4, **options)
 
 
@@ -50,7 +51,9 @@ def ready(name: str, shape: tuple[int, ...] = (2,)):
   """A balancer's update and its first state, for parameters of a shape."""
   balancer = create(name)
   if balancer.loss is not None:
-    return balancer.loss.update, balancer.loss.init(jax.random.key(0))
+    needs = {need: jnp.ones((1, NUM_TASKS)) for need in loss_traits(name).needs}
+    update = functools.partial(balancer.loss.update, **needs)
+    return update, balancer.loss.init(jax.random.key(0))
   assert balancer.gradient is not None
   return balancer.gradient.update, balancer.gradient.init(jnp.zeros(shape))
 

@@ -33,11 +33,16 @@ class Dataset(NamedTuple):
   published: str | None = None
 
   def published_rows(self) -> dict[str, Any] | None:
-    """The paper's protocol, source and rows, or None."""
+    """The paper's protocol, source and rows, and records since; or None."""
     if self.published is None:
       return None
     content = json.loads(_PUBLISHED.read_text())
-    return {"source": content["source"], **content[self.published]}
+    records = [each for each in content["records"] if each["dataset"] == self.published]
+    return {
+      "source": content["source"],
+      "records": records,
+      **content[self.published],
+    }
 
 
 DATASETS = {

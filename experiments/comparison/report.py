@@ -37,6 +37,7 @@ from .tables import (
   Table,
   differences_table,
   metrics_table,
+  records_table,
 )
 
 
@@ -148,6 +149,7 @@ def _content(
     "conclusions": words.conclusions(results, comparison),
     "table": metrics_table(results, comparison),
     "published": results.get("published"),
+    "records": records_table(results, comparison),
     "differences": differences_table(comparison),
     "failed": [
       (_name_of(run), run.get("last_lines") or "")
@@ -247,6 +249,16 @@ def _to_markdown(content: Mapping[str, Any]) -> str:
       "† Another protocol, and delta_m against the paper's own single-task networks; "
       "not comparable number by number: "
       f"{_escaped(published['protocol'])}. Source: {_escaped(published['source'])}."
+    )
+  if content["records"].rows:
+    parts += [f"## {content['records'].title}", _markdown_table(content["records"])]
+    parts.append(
+      "Each in its own protocol, against its own single-task networks: "
+      + " ".join(
+        f"{_escaped(each['name'])}: {_escaped(each['protocol'])} "
+        f"({_escaped(each['source'])})."
+        for each in published["records"]
+      )
     )
   if content["differences"].rows:
     differences = content["differences"]

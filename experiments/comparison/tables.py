@@ -127,6 +127,30 @@ def metrics_table(results: Mapping[str, Any], comparison: Comparison) -> Table:
   return Table("All metrics", columns, rows, fixed, sorted_by)
 
 
+def records_table(results: Mapping[str, Any], comparison: Comparison) -> Table:
+  """delta_m of every method in other papers' protocols, beside ours.
+
+  Args:
+    results: of the comparison.
+    comparison: its numbers.
+  """
+  records = (results.get("published") or {}).get("records") or []
+  columns = [Column("here", "%", False)]
+  columns += [Column(record["name"], "%", False) for record in records]
+  methods = dict.fromkeys(name for record in records for name in record["rows"])
+  rows = []
+  for name in methods:
+    is_here = name in comparison.balancers
+    cells = [_delta_m_cell(comparison.delta_m(name)) if is_here else Cell()]
+    cells += [
+      _plain_cell(record["rows"].get(name, {}).get("delta_m"), "{:.1f}")
+      for record in records
+    ]
+    if any(cell.value is not None for cell in cells):
+      rows.append(Row(name, cells))
+  return Table("delta_m in the literature", columns, rows)
+
+
 def differences_table(comparison: Comparison) -> Table:
   """How every balancer differs from the reference.
 

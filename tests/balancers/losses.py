@@ -9,6 +9,7 @@ import numpy as np
 
 from igb_jax import balancers
 from tests.balancers.contract import at, loss_traits, parameters_of, to_numpy
+from tests.needed_options import needed_options
 
 STEPS_PER_EPOCH, NUM_STEPS = 4, 60
 TASK_COUNTS = [1, 2, 3, 11, 64]
@@ -17,18 +18,15 @@ SCALES = [1e-12, 1e-6, 1.0, 1e6, 1e12]
 TINY = [1e-40, 1e-37]
 
 
-def small_options(name: str, num_tasks: int, needed: bool = False) -> dict[str, Any]:
-  """Options with which few steps reach every part, or those without a default."""
+def small_options(name: str, num_tasks: int) -> dict[str, Any]:
+  """Options with which few steps reach every part."""
   small = {
-    "task": num_tasks - 1, "window": 2, "buffer_size": 20, "update_every": 4,
+    "window": 2, "buffer_size": 20, "update_every": 4,
     "num_updates": 2, "batch_size": 8, "hidden_sizes": (8,), "decay": 0.9,
-    "lookback": 0.9, "mu": 1.0, "warmup_epochs": 1, "preference": (1.0,) * num_tasks,
+    "lookback": 0.9, "warmup_epochs": 1,
   }  # fmt: skip
-  return {
-    key: small[key]
-    for key, parameter in parameters_of(name).items()
-    if key in small and not (needed and parameter.default is not parameter.empty)
-  }
+  chosen = {key: small[key] for key in parameters_of(name) if key in small}
+  return chosen | needed_options(name, num_tasks)
 
 
 def make_loss(

@@ -26,6 +26,7 @@ from tests.balancers.contract import (
   parameters_of,
 )
 from tests.balancers.jacobians import NUM_PARAMETERS, sample, solved
+from tests.needed_options import needed_options
 
 NUM_TASKS = 3
 LOSSES = jnp.ones(NUM_TASKS)
@@ -270,9 +271,8 @@ def test_create_makes_it_alone_or_beside_a_loss_balancer(name):
   with pytest.raises(ValueError, match="two gradient balancers"):
     balancers.create(f"{name}+{GRADIENT[0]}", num_tasks=3)
   for loss in LOSS:
-    if "task" in parameters_of(loss):
-      continue
+    needed = needed_options(loss, 3)
     for spec in (f"{loss}+{name}", f"{name} + {loss}"):
-      both = balancers.create(spec, num_tasks=3, steps_per_epoch=2)
+      both = balancers.create(spec, num_tasks=3, steps_per_epoch=2, **needed)
       assert isinstance(both.loss, balancers.LossBalancer)
       assert both.gradient is not None

@@ -17,7 +17,8 @@ from tests.balancers.contract import (
   assert_same_form,
   loss_traits,
 )
-from tests.balancers.losses import PLAIN, make_loss, runs_of, small_options
+from tests.balancers.losses import PLAIN, make_loss, runs_of
+from tests.needed_options import needed_options
 
 NUM_TASKS = 3
 
@@ -105,7 +106,7 @@ def test_num_tasks_is_checked(name):
         name,
         num_tasks=value,  # pyright: ignore[reportArgumentType]
         steps_per_epoch=3,
-        **small_options(name, 2, needed=True),
+        **needed_options(name, 2),
       )
   state = make_loss(name, int(np.int64(2))).init(jax.random.key(0))
   assert state.weights.shape == (2,)
@@ -113,7 +114,7 @@ def test_num_tasks_is_checked(name):
 
 @pytest.mark.parametrize("name", LOSS)
 def test_create_makes_it_alone(name):
-  needed = small_options(name, 3, needed=True)
+  needed = needed_options(name, 3)
   balancer = balancers.create(name, num_tasks=3, steps_per_epoch=2, **needed)
   assert isinstance(balancer.loss, balancers.LossBalancer)
   assert balancer.gradient is None

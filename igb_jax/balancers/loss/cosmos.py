@@ -81,19 +81,19 @@ def cosmos(
     ['0.977', '1.017']
   """
   num_tasks = check_count("num_tasks", num_tasks)
-  r = check_preference(preference, num_tasks)
+  chosen = check_preference(preference, num_tasks)
   penalty = check_positive("penalty", penalty, or_zero=True)
   largest = float(jnp.finfo(jnp.float32).max) / num_tasks
 
   def init(key: jax.Array | None = None) -> CosmosState:
     del key
-    return CosmosState(jnp.asarray(r))
+    return CosmosState(jnp.asarray(chosen, jnp.float32))
 
   def update(
     losses: jax.Array, state: CosmosState, present: jax.Array | None, **extra: Any
   ) -> tuple[jax.Array, CosmosState]:
     del state, extra
-    constant = constant_float32(losses)
+    r, constant = jnp.asarray(chosen, jnp.float32), constant_float32(losses)
     known = is_known(constant, present)
     preferred, _ = unit(jnp.where(known, r, 0.0))
     current, norm = unit(jnp.where(known, constant, 0.0))

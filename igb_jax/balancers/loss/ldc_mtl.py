@@ -138,7 +138,7 @@ def ldc_mtl(
 
   def init(key: jax.Array | None = None) -> LDCState:
     if start is not None:
-      logits = jnp.asarray(start)
+      logits = jnp.asarray(start, jnp.float32)
     elif form == "qm9":
       if key is None:
         raise ValueError(

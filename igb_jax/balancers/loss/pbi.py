@@ -86,13 +86,13 @@ def pbi(
     ['0.354', '1.061']
   """
   num_tasks = check_count("num_tasks", num_tasks)
-  r = check_preference(preference, num_tasks)
-  z = check_reference(reference, num_tasks)
+  chosen = check_preference(preference, num_tasks)
+  ideal = check_reference(reference, num_tasks)
   theta = check_positive("theta", theta, or_zero=True)
 
   def init(key: jax.Array | None = None) -> PBIState:
     del key
-    return PBIState(unit(jnp.asarray(r))[0])
+    return PBIState(unit(jnp.asarray(chosen, jnp.float32))[0])
 
   def update(
     losses: jax.Array, state: PBIState, present: jax.Array | None, **extra: Any
@@ -100,8 +100,10 @@ def pbi(
     del state, extra
     constant = constant_float32(losses)
     known = is_known(constant, present)
-    ray, _ = unit(jnp.where(known, r, 0.0))
-    way, length = unit(jnp.where(known, constant - z, 0.0))
+    ray, _ = unit(jnp.where(known, jnp.asarray(chosen, jnp.float32), 0.0))
+    way, length = unit(
+      jnp.where(known, constant - jnp.asarray(ideal, jnp.float32), 0.0)
+    )
     aside, sine = unit(way - jnp.sum(way * ray) * ray)
     distance = length * sine
     share = distance / jnp.hypot(distance, _SMOOTHING)

@@ -1,15 +1,14 @@
 """Vectors with one number a task that a user chooses: preferences, and ideal losses."""
 
+import math
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jax.core import Tracer
 
 
-def check_preference(value: Any, num_tasks: int) -> np.ndarray:
-  """Returns a preference as f32[K], on the host; only directions of it matter.
+def check_preference(value: Any, num_tasks: int) -> tuple[float, ...]:
+  """Returns a preference as K floats; only directions of it matter.
 
   Args:
     value: float[K], how much each task counts.
@@ -20,15 +19,15 @@ def check_preference(value: Any, num_tasks: int) -> np.ndarray:
     ValueError: it has not the shape (K,), or a number is not finite and positive.
   """
   vector = check_numbers("preference", value, num_tasks)
-  if not (vector > 0).all():
+  if min(vector) <= 0:
     raise ValueError(
-      f"preference must be positive, one number a task, got {vector.tolist()}."
+      f"preference must be positive, one number a task, got {list(vector)}."
     )
   return vector
 
 
-def check_reference(value: Any, num_tasks: int) -> np.ndarray:
-  """Returns the ideal losses as f32[K], on the host; None stands for zeros.
+def check_reference(value: Any, num_tasks: int) -> tuple[float, ...]:
+  """Returns the ideal losses as K floats; None stands for zeros.
 
   Args:
     value: float[K], what the losses could be at best, or None.
@@ -39,7 +38,7 @@ def check_reference(value: Any, num_tasks: int) -> np.ndarray:
     ValueError: it has not the shape (K,), or a number is not finite.
   """
   if value is None:
-    return np.zeros(num_tasks, np.float32)
+    return (0.0,) * num_tasks
   return check_numbers("reference", value, num_tasks)
 
 
@@ -55,8 +54,8 @@ def unit(vector: jax.Array) -> tuple[jax.Array, jax.Array]:
   return scaled / jnp.where(norm > 0, norm, 1.0), norm * most
 
 
-def check_numbers(name: str, value: Any, num_tasks: int) -> np.ndarray:
-  """Returns numbers as f32[K], on the host.
+def check_numbers(name: str, value: Any, num_tasks: int) -> tuple[float, ...]:
+  """Returns numbers as K floats.
 
   Args:
     name: what they are called in the error.
@@ -67,22 +66,18 @@ def check_numbers(name: str, value: Any, num_tasks: int) -> np.ndarray:
     TypeError: they are no real numbers.
     ValueError: they have not the shape (K,), or one is not finite.
   """
-  if isinstance(value, Tracer):
+  try:
+    numbers = [float(number) for number in value]
+  except (TypeError, ValueError) as error:
     raise TypeError(
-      f"{name} must be known when the balancer is made, got a traced array; pass "
-      "numbers."
-    )
-  vector = np.asarray(value)
-  if vector.dtype == bool or not np.issubdtype(vector.dtype, np.number):
-    raise TypeError(f"{name} must hold numbers, one a task, got {value!r}.")
-  if np.iscomplexobj(vector):
-    raise TypeError(f"{name} must hold real numbers, one a task, got {value!r}.")
-  if vector.shape != (num_tasks,):
+      f"{name} must hold numbers, one a task, known when the balancer is made; got "
+      f"{value!r}."
+    ) from error
+  if len(numbers) != num_tasks:
     raise ValueError(
       f"{name} must have the shape ({num_tasks},), one number a task, got "
-      f"{vector.shape}."
+      f"({len(numbers)},)."
     )
-  vector = vector.astype(np.float32)
-  if not np.isfinite(vector).all():
-    raise ValueError(f"{name} must be finite, got {vector.tolist()}.")
-  return vector
+  if not all(map(math.isfinite, numbers)):
+    raise ValueError(f"{name} must be finite, got {numbers}.")
+  return tuple(numbers)

@@ -87,7 +87,7 @@ def smooth_tchebycheff_raw(
   """
   num_tasks = check_count("num_tasks", num_tasks)
   mu = check_positive("mu", mu)
-  z = check_reference(reference, num_tasks)
+  ideal = check_reference(reference, num_tasks)
   chosen = None if preference is None else check_preference(preference, num_tasks)
   tiny = float(jnp.finfo(jnp.float32).tiny)
 
@@ -105,8 +105,11 @@ def smooth_tchebycheff_raw(
     constant = constant_float32(losses)
     known = is_known(constant, present)
     count = jnp.maximum(known.sum(), 1)
-    preferences = 1 / count if chosen is None else jnp.asarray(chosen)
-    logits = preferences * (jnp.where(known, constant, 0.0) - z) / mu
+    preferences = jnp.float32(1) / count
+    if chosen is not None:
+      preferences = jnp.asarray(chosen, jnp.float32)
+    excess = jnp.where(known, constant, 0.0) - jnp.asarray(ideal, jnp.float32)
+    logits = preferences * excess / mu
     weights = preferences * softmax_weights(logits, known) / count
     weights = jnp.where(known, jnp.maximum(weights, tiny), 0.0)
     return weights * losses, SmoothTchebycheffRawState(weights)
