@@ -68,6 +68,8 @@ CONTENDERS = {
     "nashmtl", 10, ("update_every=10",), at="features"
   ),
   "igbv1+nashmtl": Contender("igbv1+nashmtl"),
+  "famo": Contender("famo", 5),
+  "ntksr": Contender("ntksr", 5),
 }
 
 

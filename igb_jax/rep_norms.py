@@ -19,7 +19,8 @@ def rep_norms(task_grads: Any, num_chunks: int) -> jax.Array:
   Args:
     task_grads: the gradients of the K losses in the features, a pytree with leaves
       float[K, B, ...], B rows each.
-    num_chunks: n, into which the rows are divided; B where there are fewer rows.
+    num_chunks: n, into which the rows are divided; the least B where there are
+      fewer rows.
 
   Returns:
     f32[n, K], sums over all leaves, for `rep_norms` of `igb_jax.balancers.ntkmtl_sr`.
@@ -34,16 +35,19 @@ def rep_norms(task_grads: Any, num_chunks: int) -> jax.Array:
      [ 0. 16.]]
   """
   num_chunks = check_count("num_chunks", num_chunks)
-  norms = jnp.zeros((), jnp.float32)
-  for leaf in jax.tree.leaves(task_grads):
+  leaves = jax.tree.leaves(task_grads)
+  for leaf in leaves:
     if leaf.ndim < 2:
       raise ValueError(
         "rep_norms divides the rows of the features into chunks, so that gradients in "
         f"them must have the shape (K, rows, ...), got {leaf.shape}; let trunk return "
         "one row an example."
       )
+  num_chunks = min(num_chunks, *(leaf.shape[1] for leaf in leaves))
+  norms = jnp.zeros((), jnp.float32)
+  for leaf in leaves:
     rows = leaf.shape[1]
-    chunks = np.array_split(np.arange(rows), min(rows, num_chunks))
+    chunks = np.array_split(np.arange(rows), num_chunks)
     flat = leaf.astype(jnp.float32).reshape(*leaf.shape[:2], -1)
     norms += jnp.stack(
       [

@@ -11,12 +11,17 @@ from igb_jax.balancers import solvers as solvers
 from igb_jax.balancers.gradient.base import GradientBalancer as GradientBalancer
 from igb_jax.balancers.gradient.base import GradientState as GradientState
 from igb_jax.balancers.gradient.cagrad import cagrad as cagrad
+from igb_jax.balancers.gradient.db_mtl import db_mtl as db_mtl
+from igb_jax.balancers.gradient.dualproj import dualproj as dualproj
 from igb_jax.balancers.gradient.graddrop import graddrop as graddrop
 from igb_jax.balancers.gradient.imtl_g import imtl_g as imtl_g
 from igb_jax.balancers.gradient.mgda import mgda as mgda
 from igb_jax.balancers.gradient.moco import moco as moco
 from igb_jax.balancers.gradient.nash_mtl import nash_mtl as nash_mtl
+from igb_jax.balancers.gradient.ntkmtl import ntkmtl as ntkmtl
 from igb_jax.balancers.gradient.pcgrad import pcgrad as pcgrad
+from igb_jax.balancers.gradient.unit_gradients import unit_gradients as unit_gradients
+from igb_jax.balancers.gradient.upgrad import upgrad as upgrad
 from igb_jax.balancers.gradient.weighting import weighting as weighting
 from igb_jax.balancers.grouping import grouped as grouped
 from igb_jax.balancers.loss.cosmos import cosmos as cosmos
@@ -55,6 +60,7 @@ from igb_jax.balancers.loss.uncertainty_weighting import (
 )
 from igb_jax.balancers.registry import create as create
 from igb_jax.balancers.registry import names as names
+from igb_jax.balancers.smoothing import smooth_weights as smooth_weights
 from igb_jax.balancers.types import Balancer as Balancer
 from igb_jax.balancers.types import BalancerState as BalancerState
 from igb_jax.balancers.types import LossBalancer as LossBalancer

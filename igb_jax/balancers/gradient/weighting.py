@@ -159,10 +159,12 @@ def weighting(
       )
     return apply(grads.sum(state.weights), state)
 
-  def rewrap(around: Around, outer: Any = None) -> GradientBalancer:
+  def rewrap(
+    around: Around, start: Callable[[], Any] = lambda: None
+  ) -> GradientBalancer:
     def wrapped(
       grads: TaskGrads, gramian: Gramian, *, memory: Any, **given: Any
-    ) -> Any:
+    ) -> tuple[Solution, Any]:
       inner, own = memory
       if inner is None:
         solution = rule(grads, gramian, **given)
@@ -172,12 +174,11 @@ def weighting(
       return Solution(weights, solution.residual), (inner, own)
 
     def remembered(params: Any, is_shared: Any) -> Any:
-      own = jax.tree.map(jnp.array, outer)
       if callable(memory):
-        return memory(params, is_shared), own
-      return jax.tree.map(jnp.array, memory), own
+        return memory(params, is_shared), start()
+      return jax.tree.map(jnp.array, memory), start()
 
-    return weighting(
+    wrapper = weighting(
       num_tasks,
       wrapped,
       shared=shared,
@@ -187,9 +188,11 @@ def weighting(
       max_norm=max_norm,
       draws=draws,
       violation=violation,
-      memory=remembered if callable(memory) else (memory, outer),
+      memory=remembered,
       extra=extra,
     )
+    wrapper.keeps_grads = callable(memory)
+    return wrapper
 
   balancer = gradient_balancer(
     num_tasks,

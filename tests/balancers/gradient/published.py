@@ -28,7 +28,11 @@ def golden(file: str, name: str, num_tasks: int) -> np.ndarray:
 @functools.cache
 def balanced(file: str, name: str, num_tasks: int, **options: Any):
   """Results [kinds, T, P] and states of ours, one call after the other."""
-  balancer = make_gradient(name, num_tasks, **options)
+  return balanced_by(make_gradient(name, num_tasks, **options), file, num_tasks)
+
+
+def balanced_by(balancer: Any, file: str, num_tasks: int):
+  """The same of a balancer that has no name."""
   jacobians = golden(file, "J", num_tasks)
 
   def run(jacobians):

@@ -1,0 +1,89 @@
+"""Methods of the second list of golden numbers, four calls in a row."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from igb_jax import balancers
+from tests.balancers.gradient.published import (
+  KINDS,
+  TASK_COUNTS,
+  balanced,
+  balanced_by,
+  golden,
+)
+
+# name of the golden numbers, method, options, kinds where its absolute epsilon is seen
+CASES = [
+  ("dbmtl", "dbmtl", {}, ("small",)),
+  ("dbmtl_decay", "dbmtl", {"sigma": 0.5}, ("small",)),
+  ("ntkmtl", "ntkmtl", {}, ()),
+  ("ntkmtl75", "ntkmtl", {"exponent": 0.75}, ()),
+  ("ntkmtl_noclip", "ntkmtl", {"max_norm": None}, ()),
+  ("upgrad_exact", "upgrad", {}, ()),
+  ("dualproj_exact", "dualproj", {}, ()),
+]
+
+
+def assert_near(actual, expected, kinds, bound):
+  largest = np.abs(expected).max(axis=-1, keepdims=True)
+  error = (np.abs(actual - expected) / largest).max(axis=(1, 2))
+  for kind, value in zip(KINDS, error, strict=True):
+    assert value < (1e-3 if kind in kinds else bound), (kind, value)
+
+
+@pytest.mark.parametrize("num_tasks", TASK_COUNTS)
+@pytest.mark.parametrize(("key", "name", "options", "apart"), CASES)
+def test_matches_published_code(key, name, options, apart, num_tasks):
+  results, states = balanced("methods.npz", name, num_tasks, **options)
+  assert_near(results, golden("methods.npz", key, num_tasks), apart, 1e-4)
+  assert (states.residual < 1e-5).all()
+
+
+@pytest.mark.parametrize("num_tasks", TASK_COUNTS)
+def test_smoothed_weights_are_those_of_crmogm(num_tasks):
+  balancer = balancers.smooth_weights(balancers.upgrad(num_tasks))
+  results, states = balanced_by(balancer, "methods.npz", num_tasks)
+  expected = golden("methods.npz", "crmogm_upgrad", num_tasks)
+  assert_near(results, expected, (), 1e-4)
+  assert states.memory[0] is None
+
+
+@pytest.mark.parametrize("length", ["max", "frobenius", "unit", 0.01])
+def test_unit_gradients_have_the_length_that_was_asked_for(length):
+  jacobian = golden("methods.npz", "J", 3)[0, 0].astype(np.float32)
+  balancer = balancers.unit_gradients(3, length=length)
+  result, state = balancer.update(jnp.asarray(jacobian), balancer.init(jacobian[0]))
+  norms = np.linalg.norm(jacobian, axis=1)
+  units = (jacobian / norms[:, None]).sum(axis=0)
+  factor = {
+    "max": norms.max(),
+    "frobenius": np.linalg.norm(jacobian),
+    "unit": 1 / np.linalg.norm(units),
+  }.get(str(length), length)
+  np.testing.assert_allclose(result, factor * units, 1e-4, 1e-5 * factor)
+  np.testing.assert_allclose(state.weights, factor / norms, 1e-5)
+
+
+def test_without_memory_db_mtl_is_the_sum_of_unit_gradients():
+  grads = jnp.asarray(golden("methods.npz", "J", 5)[0, 0], jnp.float32)
+  once, other = balancers.db_mtl(5, beta=0.0), balancers.unit_gradients(5)
+  found = once.update(grads, once.init(grads[0]))[0]
+  expected = other.update(grads, other.init(grads[0]))[0]
+  np.testing.assert_allclose(found, expected, 1e-5, 1e-5)
+
+
+@pytest.mark.parametrize(
+  ("make", "message"),
+  [
+    (lambda: balancers.unit_gradients(2, length="long"), "length must be 'max' or"),
+    (lambda: balancers.unit_gradients(2, length=0), "length must be .* positive, got"),
+    (lambda: balancers.db_mtl(2, beta=2.0), "beta must be from 0 to 1, got 2.0"),
+    (lambda: balancers.ntkmtl(2, exponent=-1), "exponent must be .* got -1"),
+    (lambda: balancers.smooth_weights(balancers.moco(2)), "does not; see"),
+    (lambda: balancers.smooth_weights(balancers.mgda(2), 1.5), "decay must be from 0"),
+  ],
+)
+def test_numbers_are_checked(make, message):
+  with pytest.raises(ValueError, match=message):
+    make()
