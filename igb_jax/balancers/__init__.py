@@ -11,8 +11,10 @@ from igb_jax.balancers import solvers as solvers
 from igb_jax.balancers.gradient.base import GradientBalancer as GradientBalancer
 from igb_jax.balancers.gradient.base import GradientState as GradientState
 from igb_jax.balancers.gradient.cagrad import cagrad as cagrad
+from igb_jax.balancers.gradient.conflict_free import conflict_free as conflict_free
 from igb_jax.balancers.gradient.db_mtl import db_mtl as db_mtl
 from igb_jax.balancers.gradient.dualproj import dualproj as dualproj
+from igb_jax.balancers.gradient.fairgrad import fairgrad as fairgrad
 from igb_jax.balancers.gradient.graddrop import graddrop as graddrop
 from igb_jax.balancers.gradient.imtl_g import imtl_g as imtl_g
 from igb_jax.balancers.gradient.mgda import mgda as mgda
@@ -20,6 +22,7 @@ from igb_jax.balancers.gradient.moco import moco as moco
 from igb_jax.balancers.gradient.nash_mtl import nash_mtl as nash_mtl
 from igb_jax.balancers.gradient.ntkmtl import ntkmtl as ntkmtl
 from igb_jax.balancers.gradient.pcgrad import pcgrad as pcgrad
+from igb_jax.balancers.gradient.pivrg import pivrg as pivrg
 from igb_jax.balancers.gradient.unit_gradients import unit_gradients as unit_gradients
 from igb_jax.balancers.gradient.upgrad import upgrad as upgrad
 from igb_jax.balancers.gradient.weighting import weighting as weighting
