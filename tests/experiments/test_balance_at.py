@@ -87,7 +87,9 @@ def test_a_loss_balancer_does_not_mind_the_place(name, make):
   assert_same(at_features, after_steps(make(name, "--balancer=ew")))
 
 
-@pytest.mark.parametrize("name", ["qm9", "nyuv2", "custom"])
+@pytest.mark.parametrize(
+  "name", ["qm9", pytest.param("nyuv2", marks=pytest.mark.slow), "custom"]
+)
 def test_a_gradient_balancer_works_at_the_features(name, make):
   options = ("--balancer=igbv1+mgda", "--balance-at=features")
   kept, lean = (

@@ -186,6 +186,7 @@ def test_stl_base_replaces_the_papers(tmp_path):
       experiment.read_base([path])
 
 
+@pytest.mark.slow
 def test_stl_base_is_made_of_single_task_runs(tmp_path):
   paths = []
   for number, task in enumerate(("segmentation", "depth", "2")):  # as runs write them

@@ -115,6 +115,7 @@ def test_batches_of_other_shapes_are_taken_one_after_another(qm9_dir, tmp_path):
   )
 
 
+@pytest.mark.slow
 def test_a_seed_that_fails_leaves_the_others_as_they_are(
   qm9_dir, tmp_path, monkeypatch, capsys
 ):

@@ -25,6 +25,10 @@ CASES = [
   ("dualproj_exact", "dualproj", {}, ()),
   ("config", "config", {}, ()),
 ]
+# these compile for seconds each
+FEWER = [
+  pytest.param(k, marks=[pytest.mark.slow] if k in (2, 5) else []) for k in TASK_COUNTS
+]
 FAIR = [
   ("fairgrad1", "fairgrad", {"alpha": 1.0}),
   ("fairgrad2", "fairgrad", {}),
@@ -47,7 +51,7 @@ def test_matches_published_code(key, name, options, apart, num_tasks):
   assert (states.residual < 1e-5).all()
 
 
-@pytest.mark.parametrize("num_tasks", TASK_COUNTS)
+@pytest.mark.parametrize("num_tasks", FEWER)
 @pytest.mark.parametrize(("key", "name", "options"), FAIR)
 def test_fair_weights_are_those_of_the_published_code_where_it_converged(
   key, name, options, num_tasks
@@ -64,7 +68,7 @@ def test_fair_weights_are_those_of_the_published_code_where_it_converged(
   np.testing.assert_allclose(products, x ** (-1 / alpha), 2e-3)
 
 
-@pytest.mark.parametrize("num_tasks", TASK_COUNTS)
+@pytest.mark.parametrize("num_tasks", FEWER)
 def test_pivrg_weighs_by_scores(num_tasks):
   balancer = balancers.pivrg(num_tasks)
   results, states = [], []

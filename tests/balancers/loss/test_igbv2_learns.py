@@ -9,6 +9,7 @@ all of the weight. `benchmarks/igbv2_learns.py` draws it.
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from igb_jax import balancers
 
@@ -45,6 +46,7 @@ def simulate(balancer: balancers.LossBalancer) -> np.ndarray:
   return np.asarray(jax.jit(jax.vmap(run), compiler_options=AS_USERS_DO)(keys))
 
 
+@pytest.mark.slow
 def test_the_actor_learns_which_task_needs_the_weight():
   """At least 9 of 10 seeds; random weights stay where they are."""
   learnt = simulate(balancers.igbv2(NUM_TASKS, STEPS_PER_EPOCH))
