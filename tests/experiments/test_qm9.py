@@ -17,6 +17,7 @@ from experiments import qm9 as experiment
 from igb_jax import balancers
 from igb_jax.data import qm9
 from igb_jax.training.checkpoint import Checkpoints
+from tests.balancers.contract import loss_traits
 from tests.experiments.running import exit_code, read_metrics
 from tests.molecules import MOLECULES
 from tests.needed_options import needed_flags
@@ -45,6 +46,17 @@ LOSS_NAMES = [
 ]
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [*balancers.names()])
+def test_trains_beside_a_balancer_of_the_other_kind(name, qm9_dir, tmp_path):
+  spec = f"{name}+mgda" if balancers.names()[name] == "loss" else f"si+{name}"
+  options = needed_flags(name, len(TASKS))
+  given = small(qm9_dir, tmp_path / "run", f"--balancer={spec}", "--epochs=1")
+  assert run([*given, *options]) == 0
+  summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+  assert np.isfinite(summary["delta_m"])
+
+
 @pytest.mark.parametrize("balancer", LOSS_NAMES)
 def test_trains_with_every_loss_balancer_and_writes_its_results(
   balancer, qm9_dir, tmp_path, capsys
@@ -71,7 +83,7 @@ def test_trains_with_every_loss_balancer_and_writes_its_results(
   assert summary["delta_m"] == pytest.approx(judged)
   if balancer == "stl":
     assert summary["weights"] == [float(name == "homo") for name in TASKS]
-  elif not balancer.startswith("uw"):
+  elif loss_traits(balancer).normalised:
     assert sum(summary["weights"]) == pytest.approx(11, rel=1e-4)
 
   lines = read_metrics(out)
