@@ -8,7 +8,7 @@
 
 the way along a ray of preferences, and theta times the distance from it. Reference:
 Zhang and Li, "MOEA/D: A Multiobjective Evolutionary Algorithm Based on Decomposition",
-IEEE Transactions on Evolutionary Computation 2007, equation 5, as TorchJD has it.
+IEEE Transactions on Evolutionary Computation, 2007, equation 5, as TorchJD has it.
 """
 
 from typing import Any, NamedTuple
@@ -43,7 +43,7 @@ class PBIState(NamedTuple):
 @method(
   "pbi",
   "loss",
-  paper="Zhang and Li, IEEE TEVC 2007",
+  paper="Zhang and Li, 2007",
   forward_passes=1,
   backward_passes="1",
   draws=False,
