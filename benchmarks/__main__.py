@@ -20,8 +20,10 @@ PARTS = (
   "arithmetic",
   "balancer_overhead",
   "gradient_balancers",
+  "loss_balancers",
   "one_step",
   "scene_step",
+  "scene_forms",
   "first_step",
   "waiting",
 )

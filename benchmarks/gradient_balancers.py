@@ -68,8 +68,6 @@ CONTENDERS = {
     "nashmtl", 10, ("update_every=10",), at="features"
   ),
   "igbv1+nashmtl": Contender("igbv1+nashmtl"),
-  "famo": Contender("famo", 5),
-  "ntksr": Contender("ntksr", 5),
 }
 
 
@@ -135,14 +133,14 @@ def make_turn(
   return turn, facts
 
 
-def print_steps(options: Options) -> None:
-  """The first part, and what the second says of the steps."""
+def print_steps(options: Options, contenders: dict[str, Contender]) -> None:
+  """The first part, and what the second says of the steps; "ew" is one of them."""
   turns, facts = {}, {}
-  for name, contender in CONTENDERS.items():
+  for name, contender in contenders.items():
     experiment = make_experiment(contender, options.data_dir)
     turns[name], facts[name] = make_turn(experiment, contender.steps)
-  others = [name for name in CONTENDERS if name != "ew"]
-  seconds: dict[str, list[float]] = {name: [] for name in CONTENDERS}
+  others = [name for name in contenders if name != "ew"]
+  seconds: dict[str, list[float]] = {name: [] for name in contenders}
   ratios: dict[str, list[float]] = {name: [] for name in others}
   for turn in turns.values():
     turn()  # what is allocated for the first time
@@ -204,7 +202,7 @@ def main() -> None:
   """Measures and prints the tables."""
   options = tyro.cli(Options, description=__doc__)
   print(f"{jax.devices()[0].device_kind}; {machine()}\n")
-  print_steps(options)
+  print_steps(options, CONTENDERS)
   print_memory(options)
   if options.solvers:
     from benchmarks import solvers  # which needs more packages

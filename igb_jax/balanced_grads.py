@@ -205,10 +205,10 @@ def balanced_grad(
     def each(pull_back: Callable[[jax.Array], Any]) -> Any:
       return pull_back_each(pull_back, losses, batch_size, unroll)
 
-    given = dict(extra)
+    of_loss = dict(extra)
     if trunk is not None:  # for a loss balancer that asks
-      given.setdefault("rep_norms", lambda chunks: rep_norms(each(back.at), chunks))
-    weighted, pull_back, loss_state = _weigh(loss, losses, state.loss, mask, given)
+      of_loss.setdefault("rep_norms", lambda chunks: rep_norms(each(back.at), chunks))
+    weighted, pull_back, loss_state = _weigh(loss, losses, state.loss, mask, of_loss)
 
     def through(cotangent: jax.Array) -> jax.Array:
       # in `shard_map` weights may vary less than the losses that they weigh

@@ -10,6 +10,8 @@ import jax.numpy as jnp
 import optax
 from jax.core import Tracer
 
+LARGEST_LOG = 80.0  # of a weight: e^80 is near the end of float32
+
 
 def _is_array(value: Any) -> bool:
   """Whether a value is an array, of NumPy too, and no number of Python or NumPy."""
@@ -296,6 +298,17 @@ def softmax_weights(logits: jax.Array, valid: jax.Array | None = None) -> jax.Ar
   limits = jnp.finfo(jnp.float32)
   softmax = jax.nn.softmax(jnp.clip(logits, limits.min, limits.max), where=valid)
   return jnp.where(valid, jnp.maximum(jnp.sum(valid) * softmax, limits.tiny), 0.0)
+
+
+def softmax_shares(logits: jax.Array, valid: jax.Array) -> jax.Array:
+  """The same, but summing to 1.
+
+  Args:
+    logits: f32[K]; not NaN where valid.
+    valid: bool[K]; the other tasks get 0.
+  """
+  shares = softmax_weights(logits, valid) / jnp.maximum(valid.sum(), 1)
+  return jnp.where(valid, jnp.maximum(shares, jnp.finfo(jnp.float32).tiny), 0.0)
 
 
 def update_mean(

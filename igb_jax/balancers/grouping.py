@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from igb_jax.balancers.common import check_count
-from igb_jax.balancers.gradient.base import GradientBalancer
+from igb_jax.balancers.gradient.base import GradientBalancer, check_weighs
 from igb_jax.balancers.gradient.stacked import TaskGrads
 from igb_jax.balancers.solvers.grouping import group_means
 from igb_jax.balancers.types import LossBalancer
@@ -64,11 +64,7 @@ def grouped(balancer: _Balancer, num_groups: int = 2) -> _Balancer:
       "grouped takes a loss balancer or a gradient balancer, got "
       f"{type(balancer).__name__}; of what create returns, pass .loss or .gradient."
     )
-  if balancer.rewrap is None:
-    raise ValueError(
-      "grouped takes gradient balancers that weigh the task gradients, and this one "
-      "does not; see igb_jax.balancers.weighting."
-    )
+  rewrap = check_weighs("grouped", balancer)
 
   def group(
     weights: jax.Array, grads: TaskGrads, memory: Any
@@ -79,7 +75,7 @@ def grouped(balancer: _Balancer, num_groups: int = 2) -> _Balancer:
       counted &= grads.present
     return group_means(weights, num_groups, counted), None
 
-  return cast(_Balancer, balancer.rewrap(group))
+  return cast(_Balancer, rewrap(group))
 
 
 def _grouped_loss(balancer: LossBalancer, num_groups: int) -> LossBalancer:

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from igb_jax.balancers.common import check_fraction
-from igb_jax.balancers.gradient.base import GradientBalancer
+from igb_jax.balancers.gradient.base import GradientBalancer, check_weighs
 from igb_jax.balancers.gradient.stacked import TaskGrads
 
 
@@ -63,11 +63,7 @@ def smooth_weights(
       "smooth_weights takes a gradient balancer, got "
       f"{type(balancer).__name__}; of what create returns, pass .gradient."
     )
-  if balancer.rewrap is None:
-    raise ValueError(
-      "smooth_weights takes gradient balancers that weigh the task gradients, and this "
-      "one does not; see igb_jax.balancers.weighting."
-    )
+  rewrap = check_weighs("smooth_weights", balancer)
 
   def smooth(
     weights: jax.Array, grads: TaskGrads, memory: SmoothedMemory
@@ -84,4 +80,4 @@ def smooth_weights(
     ones = jnp.ones(balancer.num_tasks, jnp.float32)
     return SmoothedMemory(ones, jnp.zeros(balancer.num_tasks, bool))
 
-  return balancer.rewrap(smooth, start)
+  return rewrap(smooth, start)

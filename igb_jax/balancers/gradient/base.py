@@ -227,6 +227,24 @@ def check_use(balancer: GradientBalancer, has_trunk: bool, keeps: bool) -> None:
     )
 
 
+def check_weighs(name: str, balancer: GradientBalancer) -> Callable[..., Any]:
+  """Checks that a balancer was made of a rule, and returns its `rewrap`.
+
+  Args:
+    name: of what is to stand around it, for the error.
+    balancer: the balancer.
+
+  Raises:
+    ValueError: it was not.
+  """
+  if balancer.rewrap is None:
+    raise ValueError(
+      f"{name} takes gradient balancers that weigh the task gradients, and this one "
+      "does not; see igb_jax.balancers.weighting."
+    )
+  return balancer.rewrap
+
+
 def one_step_less(state: GradientState) -> GradientState:
   """The state at a step that uses the weights that are held.
 

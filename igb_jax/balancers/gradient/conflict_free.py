@@ -14,13 +14,11 @@ import jax.numpy as jnp
 from igb_jax.balancers.gradient.base import GradientBalancer
 from igb_jax.balancers.gradient.shared import Shared
 from igb_jax.balancers.gradient.stacked import TaskGrads
-from igb_jax.balancers.gradient.weighting import EVERY_STEP, weighting
+from igb_jax.balancers.gradient.weighting import EVERY_STEP, LARGEST_WEIGHT, weighting
 from igb_jax.balancers.methods import method
 from igb_jax.balancers.solvers import Combination, Gramian, Solution
 from igb_jax.balancers.solvers.combination import refine
 from igb_jax.balancers.solvers.linear import dot, pseudo_inverse
-
-_LARGEST = 1e34  # of a weight
 
 
 @method(
@@ -76,7 +74,7 @@ def conflict_free(
     length = dot(gramian.norms, products)
     share = jnp.where(norm > 0, length / jnp.where(norm > 0, norm, 1.0) ** 2, 0.0)
     weights = share * y / jnp.where(nonzero, gramian.norms, 1.0)
-    return Solution(jnp.clip(weights, -_LARGEST, _LARGEST))
+    return Solution(jnp.clip(weights, -LARGEST_WEIGHT, LARGEST_WEIGHT))
 
   return weighting(
     num_tasks, rule, shared=shared, update_every=update_every, heads="summed"

@@ -24,10 +24,9 @@ from igb_jax.balancers.gradient.base import (
   gradient_balancer,
 )
 from igb_jax.balancers.gradient.shared import Shared
-from igb_jax.balancers.gradient.stacked import TaskGrads, buffers
+from igb_jax.balancers.gradient.stacked import TaskGrads, buffers, follow, sum_as
 from igb_jax.balancers.gradient.unit_gradients import inverse_norms
 from igb_jax.balancers.methods import method
-from igb_jax.balancers.solvers.products import beside
 
 
 class DBMTLMemory(NamedTuple):
@@ -93,31 +92,14 @@ def db_mtl(
 
   def combine(grads: TaskGrads, state: GradientState, **extra: Any) -> Combined:
     del extra
-    before, present = state.memory, grads.present
+    before = state.memory
     time = (before.step + 1).astype(jnp.float32)
-    kept = jnp.float32(beta) / time**sigma
-    old, structure = jax.tree.flatten(before.means)
-
-    def follow(b: jax.Array, g: jax.Array) -> jax.Array:
-      b = b.reshape(g.shape)
-      new = kept * b + (1 - kept) * g.astype(jnp.float32)
-      return new if present is None else jnp.where(beside(present, g), new, b)
-
-    followed = list(map(follow, old, grads.all))
-    means = TaskGrads(followed, present)
+    means, kept = follow(before.means, grads, 1 - jnp.float32(beta) / time**sigma)
     gramian = means.gramian()
     weights, _ = inverse_norms(gramian)
-    new = DBMTLMemory(
-      means=structure.unflatten(
-        b.reshape(was.shape) for b, was in zip(followed, old, strict=True)
-      ),
-      step=increment(before.step),
-    )
-    leaves = [
-      leaf.astype(g.dtype)
-      for leaf, g in zip(means.sum(weights), grads.all, strict=True)
-    ]
+    new = DBMTLMemory(kept, increment(before.step))
     state = state._replace(weights=weights, gramian=gramian, memory=new)
+    leaves = sum_as(grads, means, weights)
     return Combined(leaves, jnp.ones_like(weights), state)
 
   return gradient_balancer(num_tasks, combine, shared=shared, memory=memory)

@@ -55,7 +55,7 @@ def dualproj(
   """
 
   def rule(grads: TaskGrads, gramian: Gramian) -> Solution:
-    count = num_tasks if grads.present is None else jnp.maximum(grads.present.sum(), 1)
+    count = jnp.maximum(grads.num_present, 1)
     y, residual = project(gramian, gramian.norms)
     norms = jnp.where(gramian.nonzero, gramian.norms, 1.0)
     return Solution(jnp.where(gramian.nonzero, y / norms, 1.0) / count, residual)

@@ -71,8 +71,7 @@ def fairgrad(
 
   def rule(grads: TaskGrads, gramian: Gramian) -> Solution:
     x, residual = alpha_fair(gramian, alpha, jnp.zeros(num_tasks), grads.shared)
-    count = num_tasks if grads.present is None else grads.present.sum()
-    return Solution(count * x, residual)
+    return Solution(grads.num_present * x, residual)
 
   return weighting(
     num_tasks, rule, shared=shared, update_every=update_every, max_norm=max_norm

@@ -29,10 +29,9 @@ from igb_jax.balancers.gradient.base import (
   gradient_balancer,
 )
 from igb_jax.balancers.gradient.shared import Shared
-from igb_jax.balancers.gradient.stacked import TaskGrads, buffers
+from igb_jax.balancers.gradient.stacked import TaskGrads, buffers, follow, sum_as
 from igb_jax.balancers.methods import method
 from igb_jax.balancers.solvers.linear import dot
-from igb_jax.balancers.solvers.products import beside
 
 _LARGEST = 1e30  # beyond it a step ends in a corner of the simplex anyway
 
@@ -105,15 +104,7 @@ def moco(
     del extra
     before, present = state.memory, grads.present
     decay = jax.lax.rsqrt((before.step + 1).astype(jnp.float32))
-    old, structure = jax.tree.flatten(before.means)
-
-    def follow(y: jax.Array, g: jax.Array) -> jax.Array:
-      y = y.reshape(g.shape)
-      new = y - beta * decay * (y - g.astype(jnp.float32))
-      return new if present is None else jnp.where(beside(present, g), new, y)
-
-    followed = list(map(follow, old, grads.all))
-    means = TaskGrads(followed, present)
+    means, kept = follow(before.means, grads, beta * decay)
     gramian = means.gramian()
     norms, cosines = gramian
     here = jnp.ones(num_tasks, bool) if present is None else present
@@ -124,17 +115,12 @@ def moco(
     w = _nearest_in_simplex(w - jnp.clip(slope, -_LARGEST, _LARGEST), here)
 
     new = MoCoMemory(
-      means=structure.unflatten(
-        y.reshape(was.shape) for y, was in zip(followed, old, strict=True)
-      ),
+      means=kept,
       weights=jnp.where(here, total * w, before.weights),
       step=increment(before.step),
     )
-    leaves = [
-      leaf.astype(g.dtype) for leaf, g in zip(means.sum(w), grads.all, strict=True)
-    ]
     state = state._replace(weights=w, gramian=gramian, memory=new)
-    return Combined(leaves, w, state)
+    return Combined(sum_as(grads, means, w), w, state)
 
   return gradient_balancer(num_tasks, combine, shared=shared, memory=memory)
 

@@ -18,11 +18,9 @@ from igb_jax.balancers.gradient.base import GradientBalancer
 from igb_jax.balancers.gradient.shared import Shared
 from igb_jax.balancers.gradient.stacked import TaskGrads
 from igb_jax.balancers.gradient.unit_gradients import inverse_norms
-from igb_jax.balancers.gradient.weighting import EVERY_STEP, weighting
+from igb_jax.balancers.gradient.weighting import EVERY_STEP, LARGEST_WEIGHT, weighting
 from igb_jax.balancers.methods import method
 from igb_jax.balancers.solvers import Gramian, Solution
-
-_LARGEST = 1e34  # of a weight
 
 
 @method(
@@ -74,10 +72,9 @@ def ntkmtl(
   def rule(grads: TaskGrads, gramian: Gramian) -> Solution:
     inverse, most = inverse_norms(gramian)
     trace = jnp.sum((gramian.norms / most) ** 2)
-    count = num_tasks if grads.present is None else grads.present.sum()
     logs = exponent * (2 * jnp.log(inverse) + jnp.log(jnp.maximum(trace, 1e-30)))
-    weights = jnp.exp(jnp.minimum(logs, jnp.log(_LARGEST)))
-    return Solution(jnp.minimum(count * weights, _LARGEST))
+    weights = jnp.exp(jnp.minimum(logs, jnp.log(LARGEST_WEIGHT)))
+    return Solution(jnp.minimum(grads.num_present * weights, LARGEST_WEIGHT))
 
   return weighting(
     num_tasks, rule, shared=shared, update_every=update_every, max_norm=max_norm

@@ -15,11 +15,9 @@ import jax.numpy as jnp
 from igb_jax.balancers.gradient.base import GradientBalancer
 from igb_jax.balancers.gradient.shared import Shared
 from igb_jax.balancers.gradient.stacked import TaskGrads
-from igb_jax.balancers.gradient.weighting import EVERY_STEP, weighting
+from igb_jax.balancers.gradient.weighting import EVERY_STEP, LARGEST_WEIGHT, weighting
 from igb_jax.balancers.methods import method
 from igb_jax.balancers.solvers import Gramian, Solution
-
-_LARGEST = 1e34  # of the weights, which may be held for gradients of another size
 
 
 @method(
@@ -102,6 +100,7 @@ def project_conflicts(gramian: Gramian, orders: jax.Array) -> jax.Array:
   # in `shard_map` a loop must carry what varies as it will vary: as both of these do
   start = jnp.eye(len(norms), dtype=jnp.float32) + jnp.zeros_like(cosines * orders)
   parts = jax.lax.fori_loop(0, len(norms), meet, start)
-  scales = jnp.minimum(norms[:, None] / jnp.where(norms == 0, 1.0, norms), _LARGEST)
+  scales = norms[:, None] / jnp.where(norms == 0, 1.0, norms)
+  scales = jnp.minimum(scales, LARGEST_WEIGHT)  # they may be held for other gradients
   scales = jnp.where(jnp.eye(len(norms), dtype=bool), 1.0, scales)
   return jnp.sum(jnp.where(parts == 0, 0.0, scales * parts), axis=0)

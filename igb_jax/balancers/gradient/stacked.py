@@ -151,6 +151,41 @@ def buffers(num_tasks: int, params: Any, is_shared: list[bool]) -> Any:
   return jax.tree.map(of_leaf, params)
 
 
+def follow(means: Any, grads: TaskGrads, rate: jax.Array) -> tuple[TaskGrads, Any]:
+  """Moves moving means, y <- y - rate (y - g), but for tasks that are absent.
+
+  Args:
+    means: y, what `buffers` or the step before returned.
+    grads: the gradients.
+    rate: f32[].
+
+  Returns:
+    The means as `TaskGrads`, and as the tree that the state keeps.
+  """
+  old, structure = jax.tree.flatten(means)
+
+  def move(y: jax.Array, g: jax.Array) -> jax.Array:
+    y = y.reshape(g.shape)
+    new = y - rate * (y - g.astype(jnp.float32))
+    return new if grads.present is None else jnp.where(beside(grads.present, g), new, y)
+
+  moved = list(map(move, old, grads.all))
+  shaped = [y.reshape(was.shape) for y, was in zip(moved, old, strict=True)]
+  return TaskGrads(moved, grads.present), structure.unflatten(shaped)
+
+
+def sum_as(grads: TaskGrads, means: TaskGrads, weights: jax.Array) -> list[jax.Array]:
+  """The weighted sum of moving means, in the dtypes of the gradients.
+
+  Args:
+    grads: the gradients.
+    means: their means.
+    weights: f32[K].
+  """
+  summed = zip(means.sum(weights), grads.all, strict=True)
+  return [leaf.astype(g.dtype) for leaf, g in summed]
+
+
 def split(leaves: list[Any], is_shared: list[bool]) -> dict[bool, list[Any]]:
   """Leaves by whether they are shared; `join` is the inverse."""
   parts: dict[bool, list[Any]] = {True: [], False: []}

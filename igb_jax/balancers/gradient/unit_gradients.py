@@ -22,12 +22,10 @@ from igb_jax.balancers.common import check_one_of, check_positive
 from igb_jax.balancers.gradient.base import GradientBalancer
 from igb_jax.balancers.gradient.shared import Shared
 from igb_jax.balancers.gradient.stacked import TaskGrads
-from igb_jax.balancers.gradient.weighting import EVERY_STEP, weighting
+from igb_jax.balancers.gradient.weighting import EVERY_STEP, LARGEST_WEIGHT, weighting
 from igb_jax.balancers.methods import method
 from igb_jax.balancers.solvers import Gramian, Solution
 from igb_jax.balancers.solvers.linear import dot
-
-_LARGEST = 1e34  # of a weight
 
 
 @method(
@@ -104,13 +102,10 @@ def inverse_norms(gramian: Gramian) -> tuple[jax.Array, jax.Array]:
     >>> print(inverse_norms(Gramian(jnp.array([2.0, 0.0, 8.0]), jnp.eye(3)))[0])
     [4. 4. 1.]
   """
-  nonzero = gramian.nonzero
-  smallest = jnp.min(gramian.norms, where=nonzero, initial=jnp.inf)
-  norms = jnp.where(nonzero, gramian.norms, smallest)
-  norms = jnp.where(nonzero.any(), norms, 1.0)
+  norms = gramian.divisors
   most = norms.max()
   return _bounded(most / norms), most
 
 
 def _bounded(weights: jax.Array) -> jax.Array:
-  return jnp.minimum(weights, _LARGEST)
+  return jnp.minimum(weights, LARGEST_WEIGHT)

@@ -15,12 +15,10 @@ import jax.numpy as jnp
 from igb_jax.balancers.gradient.base import GradientBalancer
 from igb_jax.balancers.gradient.shared import Shared
 from igb_jax.balancers.gradient.stacked import TaskGrads
-from igb_jax.balancers.gradient.weighting import EVERY_STEP, weighting
+from igb_jax.balancers.gradient.weighting import EVERY_STEP, LARGEST_WEIGHT, weighting
 from igb_jax.balancers.methods import method
 from igb_jax.balancers.solvers import Gramian, Solution
 from igb_jax.balancers.solvers.dual_cone import project
-
-_LARGEST = 1e34  # of a weight
 
 
 @method(
@@ -58,7 +56,7 @@ def upgrad(
   """
 
   def rule(grads: TaskGrads, gramian: Gramian) -> Solution:
-    count = num_tasks if grads.present is None else jnp.maximum(grads.present.sum(), 1)
+    count = jnp.maximum(grads.num_present, 1)
     nonzero = gramian.nonzero
     turned, residuals = jax.vmap(lambda one: project(gramian, one))(
       jnp.diag(nonzero.astype(jnp.float32))
@@ -66,7 +64,7 @@ def upgrad(
     norms = jnp.where(nonzero, gramian.norms, 1.0)
     # turned[k, j]: of the unit gradient j in the projection of the unit gradient k
     weights = jnp.sum(turned * (norms[:, None] / norms), axis=0)
-    weights = jnp.where(nonzero, jnp.minimum(weights, _LARGEST), 1.0) / count
+    weights = jnp.where(nonzero, jnp.minimum(weights, LARGEST_WEIGHT), 1.0) / count
     return Solution(weights, jnp.max(jnp.asarray(residuals)))
 
   return weighting(num_tasks, rule, shared=shared, update_every=update_every)

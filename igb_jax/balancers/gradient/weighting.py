@@ -32,6 +32,8 @@ from igb_jax.balancers.solvers import Gramian, Solution
 # `around(weights, grads, memory) -> (weights, memory)`, of what wraps a rule.
 Around = Callable[[jax.Array, TaskGrads, Any], tuple[jax.Array, Any]]
 
+LARGEST_WEIGHT = 1e34  # where gradients are divided: float32 must hold a sum of K
+
 # 1, but no Python int: `optax.inject_hyperparams` would trace a default that is one.
 EVERY_STEP = cast(int, jnp.dtype("int64").type(1))
 

@@ -13,13 +13,12 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from igb_jax.balancers.common import check_positive
+from igb_jax.balancers.common import LARGEST_LOG, check_positive
 
 _B2 = 0.999  # of Adam
 _LARGEST_FIRST_DERIVATIVE = 1e3
 _LARGEST_DERIVATIVE = 10.0  # also relative to their root mean square so far
 _LARGEST_OF_ALL = 1e18  # Adam squares it
-LARGEST_LOG = 80.0  # of a weight: e^80 is near the end of float32
 
 
 def adam(learning_rate: jax.typing.ArrayLike) -> optax.GradientTransformation:

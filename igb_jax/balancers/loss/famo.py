@@ -30,7 +30,7 @@ from igb_jax.balancers.common import (
   check_positive,
   constant_float32,
   is_valid,
-  softmax_weights,
+  softmax_shares,
 )
 from igb_jax.balancers.loss import descent
 from igb_jax.balancers.loss.base import Absent, loss_balancer
@@ -145,9 +145,7 @@ def famo(
     constant = constant_float32(losses)
     valid = is_valid(constant, present)
     logs = _log(constant, valid)
-    weights = softmax_weights(state.logits - logs, valid)
-    tiny = jnp.finfo(jnp.float32).tiny
-    weights = jnp.where(valid, jnp.maximum(weights / valid.sum(), tiny), 0.0)
+    weights = softmax_shares(state.logits - logs, valid)
     return weights * losses, state._replace(logs=logs, known=valid, weights=weights)
 
   return loss_balancer(

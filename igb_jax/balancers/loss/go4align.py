@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from igb_jax.balancers.common import (
+  LARGEST_LOG,
   check_count,
   check_positive,
   constant_float32,
@@ -26,8 +27,6 @@ from igb_jax.balancers.loss.base import Absent, loss_balancer
 from igb_jax.balancers.methods import method
 from igb_jax.balancers.solvers.grouping import group_means
 from igb_jax.balancers.types import LossBalancer
-
-_LARGEST_LOG = 80.0  # of a weight: e^80 is near the end of float32
 
 
 class GO4AlignState(NamedTuple):
@@ -110,7 +109,7 @@ def go4align(
     logs = jnp.log(jnp.where(valid, constant, 1.0))
     total = jax.nn.logsumexp(logs, where=valid)
     logits = jax.nn.log_softmax(log_p, where=valid) + total - logs
-    gamma = jnp.exp(jnp.clip(logits, -_LARGEST_LOG, _LARGEST_LOG))
+    gamma = jnp.exp(jnp.clip(logits, -LARGEST_LOG, LARGEST_LOG))
     means = jnp.maximum(group_means(gamma, num_groups, valid), tiny)
     weights = jnp.where(valid, means, 0.0)
     return weights * losses, GO4AlignState(log_p, weights)

@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from igb_jax.balancers.common import check_count
+from igb_jax.balancers.common import LARGEST_LOG, check_count
 from igb_jax.balancers.loss import descent
 from igb_jax.balancers.loss.base import Absent, loss_balancer
 from igb_jax.balancers.methods import method
@@ -108,7 +108,7 @@ def imtl_l(
     if present is not None:
       usable &= present
     new, adam = descent.descend(optimizer, gradient, usable, s, state.adam)
-    new = jnp.clip(new, -descent.LARGEST_LOG, highest())
+    new = jnp.clip(new, -LARGEST_LOG, highest())
     return weights * losses - s, IMTLLState(new, adam, weights)
 
   return loss_balancer(num_tasks, init, update, absent)

@@ -21,12 +21,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from igb_jax.balancers.common import check_count, check_positive, is_known
+from igb_jax.balancers.common import LARGEST_LOG, check_count, check_positive, is_known
 from igb_jax.balancers.loss.base import loss_balancer
 from igb_jax.balancers.methods import method
 from igb_jax.balancers.types import LossBalancer
-
-_LARGEST_LOG = 80.0  # of a weight: e^80 is near the end of float32
 
 
 class NTKMTLSRState(NamedTuple):
@@ -109,7 +107,7 @@ def ntkmtl_sr(
     usable = is_known(eigenvalues, present) & (eigenvalues > 0)
     logs = jnp.log(jnp.where(usable, eigenvalues, 1.0))
     logits = exponent * (jax.nn.logsumexp(logs, where=usable) - logs)
-    weights = jnp.exp(jnp.clip(logits, -_LARGEST_LOG, _LARGEST_LOG))
+    weights = jnp.exp(jnp.clip(logits, -LARGEST_LOG, LARGEST_LOG))
     weights = jnp.where(usable, weights, 0.0)
     return weights * losses, NTKMTLSRState(weights)
 

@@ -22,7 +22,7 @@ from igb_jax.balancers.common import (
   check_positive,
   constant_float32,
   is_known,
-  softmax_weights,
+  softmax_shares,
 )
 from igb_jax.balancers.loss.base import Absent, loss_balancer
 from igb_jax.balancers.loss.preference import check_preference, check_reference
@@ -110,7 +110,7 @@ def smooth_tchebycheff_raw(
       preferences = jnp.asarray(chosen, jnp.float32)
     excess = jnp.where(known, constant, 0.0) - jnp.asarray(ideal, jnp.float32)
     logits = preferences * excess / mu
-    weights = preferences * softmax_weights(logits, known) / count
+    weights = preferences * softmax_shares(logits, known)
     weights = jnp.where(known, jnp.maximum(weights, tiny), 0.0)
     return weights * losses, SmoothTchebycheffRawState(weights)
 

@@ -18,7 +18,7 @@ from igb_jax.balancers.common import (
   check_positive,
   constant_float32,
   is_valid,
-  softmax_weights,
+  softmax_shares,
 )
 from igb_jax.balancers.loss.base import Absent, loss_balancer
 from igb_jax.balancers.methods import method
@@ -79,7 +79,6 @@ def uncertainty_softmax(
   """
   num_tasks = check_count("num_tasks", num_tasks)
   temperature = check_positive("temperature", temperature)
-  tiny = float(jnp.finfo(jnp.float32).tiny)
 
   def init(key: jax.Array | None = None) -> UncertaintySoftmaxState:
     del key
@@ -95,8 +94,7 @@ def uncertainty_softmax(
     constant = constant_float32(losses)
     valid = is_valid(constant, present)
     logits = 1 / (temperature * jnp.where(valid, constant, 1.0))
-    weights = softmax_weights(logits, valid) / jnp.maximum(valid.sum(), 1)
-    weights = jnp.where(valid, jnp.maximum(weights, tiny), 0.0)
+    weights = softmax_shares(logits, valid)
     return weights * losses, UncertaintySoftmaxState(weights)
 
   return loss_balancer(num_tasks, init, update, absent)

@@ -25,6 +25,7 @@ import jax.numpy as jnp
 import optax
 
 from igb_jax.balancers.common import (
+  LARGEST_LOG,
   check_count,
   check_epsilon,
   log_losses,
@@ -161,7 +162,7 @@ def uncertainty_weighting(
     if present is not None:
       usable &= present
     s, adam = descent.descend(optimizer, gradient, usable, s, state.adam)
-    s = jnp.clip(s, -highest(), descent.LARGEST_LOG)
+    s = jnp.clip(s, -highest(), LARGEST_LOG)
     return weighted, UncertaintyWeightingState(
       log_variance=s, adam=adam, weights=weights
     )

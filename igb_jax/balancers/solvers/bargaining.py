@@ -115,6 +115,4 @@ def nash(gramian: Gramian, leaves: list[Any] | None = None) -> Solution:
   solution = better_of(solution, judged(y, gramian.product(y)))
   solution = refine(solution.weights, improve)
 
-  smallest = jnp.min(gramian.norms, where=nonzero, initial=jnp.inf)
-  norms = jnp.where(nonzero, gramian.norms, jnp.where(nonzero.any(), smallest, 1.0))
-  return solution._replace(weights=solution.weights / norms)
+  return solution._replace(weights=solution.weights / gramian.divisors)

@@ -21,13 +21,13 @@ import jax
 import jax.numpy as jnp
 import jax.scipy.linalg as jsl
 
+from igb_jax.balancers.common import LARGEST_LOG
 from igb_jax.balancers.solvers.combination import Combination, refine
 from igb_jax.balancers.solvers.gramian import Gramian, Solution, better_of
 from igb_jax.balancers.solvers.linear import dot, ridge
 
 _MAX_STEPS = 200
 _TOLERANCE = 3e-6  # of the residual
-_LARGEST_LOG = 80.0  # of a weight
 
 
 class _Newton(NamedTuple):
@@ -70,9 +70,7 @@ def alpha_fair(
   num_tasks = len(gramian.norms)
   added = ridge(num_tasks)
   inverse = 1 / jnp.asarray(alpha, jnp.float32)
-  smallest = jnp.min(gramian.norms, where=nonzero, initial=jnp.inf)
-  norms = jnp.where(nonzero, gramian.norms, jnp.where(nonzero.any(), smallest, 1.0))
-  log_norms = jnp.log(norms)
+  log_norms = jnp.log(gramian.divisors)
   log_c = inverse * log_weights + (inverse - 1) * log_norms
   # in the unit of y in which the c are about 1
   centre = jnp.mean(log_c)
@@ -130,5 +128,5 @@ def alpha_fair(
     solution = better_of(solution, judged(y, gramian.product(y)))
   solution = refine(solution.weights, improve)
   logs = jnp.log(solution.weights) + centre / (1 + inverse) - log_norms
-  weights = jnp.exp(jnp.clip(logs, -_LARGEST_LOG, _LARGEST_LOG))
+  weights = jnp.exp(jnp.clip(logs, -LARGEST_LOG, LARGEST_LOG))
   return solution._replace(weights=weights)

@@ -49,6 +49,14 @@ class Gramian(NamedTuple):
     """bool[K]: which gradients are not zero; those that are not finite are not."""
     return ~(self.norms == 0)
 
+  @property
+  def divisors(self) -> jax.Array:
+    """f32[K]: the norms; that of the smallest other for a zero gradient, or 1."""
+    nonzero = self.nonzero
+    smallest = jnp.min(self.norms, where=nonzero, initial=jnp.inf)
+    replacement = jnp.where(nonzero.any(), smallest, 1.0)
+    return jnp.where(nonzero, self.norms, replacement)
+
   @classmethod
   def zeros(cls, num_tasks: int) -> "Gramian":
     """The Gramian of K zero gradients.
