@@ -35,13 +35,14 @@ def group_means(values: jax.Array, num_groups: int, valid: jax.Array) -> jax.Arr
   largest = jnp.max(jnp.where(valid, jnp.abs(values), 0.0))
   x = jnp.where(kept, values[order], 0.0) / jnp.where(largest > 0, largest, 1.0)
   costs = _costs_of_runs(x, kept)
-  least, begins = costs[0], []
+  least, begins, places = costs[0], [], jnp.arange(num)[:, None]
   for _ in range(num_groups - 1):
     # least[i - 1] is the cost of what is before i; nothing is before 0
     before = jnp.concatenate([jnp.zeros(1), least[:-1]])
     ways = before[:, None] + costs
-    begins.append(jnp.argmin(ways, axis=0))
     least = ways.min(axis=0)
+    # the last run may as well begin late; unlike argmin, this is vectorised on CPUs
+    begins.append(jnp.max(jnp.where(ways == least, places, 0), axis=0))
   # from the last run to the first, each ends where the one after it begins
   last, group = jnp.asarray(num - 1), jnp.zeros(num, jnp.int32)
   for begin in reversed(begins):
