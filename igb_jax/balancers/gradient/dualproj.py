@@ -56,7 +56,7 @@ def dualproj(
 
   def rule(grads: TaskGrads, gramian: Gramian) -> Solution:
     count = jnp.maximum(grads.num_present, 1)
-    y, residual = project(gramian, gramian.norms)
+    y, residual = project(gramian, gramian.norms, grads.shared)
     norms = jnp.where(gramian.nonzero, gramian.norms, 1.0)
     return Solution(jnp.where(gramian.nonzero, y / norms, 1.0) / count, residual)
 

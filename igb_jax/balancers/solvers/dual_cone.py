@@ -11,20 +11,27 @@ nearest to sum_k a_k g_k. Only cosines are solved with, so that no result depend
 units of any task.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
+from igb_jax.balancers.solvers.combination import Combination, refine
 from igb_jax.balancers.solvers.complementarity import nonnegative
 from igb_jax.balancers.solvers.gramian import Gramian, Solution
-from igb_jax.balancers.solvers.linear import dot
+from igb_jax.balancers.solvers.linear import dot, solve
 
 
-def project(gramian: Gramian, lengths: jax.Array) -> Solution:
+def project(
+  gramian: Gramian, lengths: jax.Array, leaves: list[Any] | None = None
+) -> Solution:
   """Projects a sum of unit gradients.
 
   Args:
     gramian: of the gradients.
     lengths: f32[K], b, not negative.
+    leaves: arrays float[K, ...], the leaves of the stacked gradients, to refine the
+      solution with; see `igb_jax.balancers.solvers.combination`.
 
   Returns:
     y, the weights of the unit gradients. The residual is the largest violation over
@@ -39,10 +46,17 @@ def project(gramian: Gramian, lengths: jax.Array) -> Solution:
   longest = lengths.max()
   b = lengths / jnp.where(longest > 0, longest, 1.0)
   products = gramian.product(b)
-  z, _ = nonnegative(gramian, -products, products < 0)
-  slack = gramian.product(b + z)
-  terms = dot(jnp.abs(gramian.cosines), b + z)
-  relative = slack / jnp.where(terms > 0, terms, 1.0)
-  share = z / jnp.maximum(jnp.max(b + z), jnp.finfo(jnp.float32).tiny)
-  residual = jnp.max(jnp.abs(jnp.minimum(share, relative)))
-  return Solution(longest * (b + z), residual)
+  z, support = nonnegative(gramian, -products, products < 0)
+
+  def improve(y: jax.Array) -> tuple[Solution, jax.Array]:
+    slack = Combination.of(y, gramian, leaves).products
+    terms = dot(jnp.abs(gramian.cosines), y)
+    relative = slack / jnp.where(terms > 0, terms, 1.0)
+    share = (y - b) / jnp.maximum(jnp.max(y), jnp.finfo(jnp.float32).tiny)
+    residual = jnp.max(jnp.abs(jnp.minimum(share, relative)))
+    return Solution(y, residual), jnp.maximum(
+      y - solve(gramian.cosines, slack, support), b
+    )
+
+  y, residual = refine(b + z, improve)
+  return Solution(longest * y, residual)
