@@ -8,21 +8,39 @@ the problems that gradient balancers solve.
 
 from igb_jax.balancers import sac as sac
 from igb_jax.balancers import solvers as solvers
+from igb_jax.balancers.gradient.aligned_mtl import aligned_mtl as aligned_mtl
 from igb_jax.balancers.gradient.base import GradientBalancer as GradientBalancer
 from igb_jax.balancers.gradient.base import GradientState as GradientState
 from igb_jax.balancers.gradient.cagrad import cagrad as cagrad
 from igb_jax.balancers.gradient.conflict_free import conflict_free as conflict_free
 from igb_jax.balancers.gradient.db_mtl import db_mtl as db_mtl
 from igb_jax.balancers.gradient.dualproj import dualproj as dualproj
+from igb_jax.balancers.gradient.excess_mtl import excess_mtl as excess_mtl
 from igb_jax.balancers.gradient.fairgrad import fairgrad as fairgrad
 from igb_jax.balancers.gradient.graddrop import graddrop as graddrop
+from igb_jax.balancers.gradient.gradient_norm_balance import (
+  gradient_norm_balance as gradient_norm_balance,
+)
+from igb_jax.balancers.gradient.gradnorm import gradnorm as gradnorm
+from igb_jax.balancers.gradient.gradvac import gradvac as gradvac
 from igb_jax.balancers.gradient.imtl_g import imtl_g as imtl_g
+from igb_jax.balancers.gradient.inverse_dirichlet import (
+  inverse_dirichlet as inverse_dirichlet,
+)
+from igb_jax.balancers.gradient.krum import krum as krum
+from igb_jax.balancers.gradient.learning_rate_annealing import (
+  learning_rate_annealing as learning_rate_annealing,
+)
 from igb_jax.balancers.gradient.mgda import mgda as mgda
 from igb_jax.balancers.gradient.moco import moco as moco
+from igb_jax.balancers.gradient.modo import modo as modo
 from igb_jax.balancers.gradient.nash_mtl import nash_mtl as nash_mtl
 from igb_jax.balancers.gradient.ntkmtl import ntkmtl as ntkmtl
+from igb_jax.balancers.gradient.pcd import pcd as pcd
 from igb_jax.balancers.gradient.pcgrad import pcgrad as pcgrad
 from igb_jax.balancers.gradient.pivrg import pivrg as pivrg
+from igb_jax.balancers.gradient.sdmgrad import sdmgrad as sdmgrad
+from igb_jax.balancers.gradient.trimmed_mean import trimmed_mean as trimmed_mean
 from igb_jax.balancers.gradient.unit_gradients import unit_gradients as unit_gradients
 from igb_jax.balancers.gradient.upgrad import upgrad as upgrad
 from igb_jax.balancers.gradient.weighting import weighting as weighting

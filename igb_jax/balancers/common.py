@@ -46,6 +46,24 @@ def check_count(name: str, value: Any, *, minimum: int = 1) -> int:
   return int(value)
 
 
+def check_index(name: str, value: Any, num_tasks: int) -> int:
+  """Returns the index of a task.
+
+  Args:
+    name: of the argument, for the error.
+    value: the index.
+    num_tasks: K.
+
+  Raises:
+    TypeError: it is no integer.
+    ValueError: it is negative, or not below K.
+  """
+  index = check_count(name, value, minimum=0)
+  if index >= num_tasks:
+    raise ValueError(f"{name} must be below num_tasks = {num_tasks}, got {index}.")
+  return index
+
+
 def check_positive(
   name: str, value: Any, *, or_zero: bool = False
 ) -> float | jax.Array:

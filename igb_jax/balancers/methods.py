@@ -63,6 +63,8 @@ class GradientTraits(NamedTuple):
     solves: whether it solves a problem, whose `residual` the state keeps.
     avoids_conflict: whether the result has no negative product with any task gradient.
     heads: what leaves that are not shared get: the weighted or the plain sum.
+    fewest_tasks: the least K with the default hyper-parameters.
+    needs: extra arguments that `update` cannot do without.
   """
 
   forward_passes: int
@@ -75,6 +77,8 @@ class GradientTraits(NamedTuple):
   solves: bool
   avoids_conflict: bool
   heads: Literal["weighted", "summed"]
+  fewest_tasks: int = 1
+  needs: tuple[str, ...] = ()
 
 
 class Method(NamedTuple):

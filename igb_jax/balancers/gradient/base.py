@@ -109,6 +109,7 @@ def gradient_balancer(
   draws: bool = False,
   update_every: int = 1,
   memory: Any = None,
+  keeps_grads: bool = False,
   weigh: WeighFn | None = None,
   apply: ApplyFn | None = None,
 ) -> GradientBalancer:
@@ -126,6 +127,7 @@ def gradient_balancer(
     memory: what the method keeps beside, as it is before the first step: a pytree of
       arrays, or `memory(params, is_shared)` that returns one; there what belongs to
       parameters has their structure, with None where a leaf is not shared.
+    keeps_grads: see `GradientBalancer`.
     weigh: see `GradientBalancer`.
     apply: see `GradientBalancer`.
   """
@@ -176,7 +178,7 @@ def gradient_balancer(
 
   balancer = GradientBalancer(init, update)  # pyright: ignore[reportArgumentType]
   balancer.num_tasks, balancer.shared, balancer.draws = num_tasks, shared, draws
-  balancer.update_every, balancer.keeps_grads = update_every, callable(memory)
+  balancer.update_every, balancer.keeps_grads = update_every, keeps_grads
   balancer.combine, balancer.weigh, balancer.apply = combine, weigh, apply
   return balancer
 

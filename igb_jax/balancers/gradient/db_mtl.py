@@ -102,4 +102,6 @@ def db_mtl(
     leaves = sum_as(grads, means, weights)
     return Combined(leaves, jnp.ones_like(weights), state)
 
-  return gradient_balancer(num_tasks, combine, shared=shared, memory=memory)
+  return gradient_balancer(
+    num_tasks, combine, shared=shared, memory=memory, keeps_grads=True
+  )

@@ -19,7 +19,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from igb_jax.balancers.common import check_fraction, check_positive, increment
 from igb_jax.balancers.gradient.base import (
@@ -31,9 +30,7 @@ from igb_jax.balancers.gradient.base import (
 from igb_jax.balancers.gradient.shared import Shared
 from igb_jax.balancers.gradient.stacked import TaskGrads, buffers, follow, sum_as
 from igb_jax.balancers.methods import method
-from igb_jax.balancers.solvers.linear import dot
-
-_LARGEST = 1e30  # beyond it a step ends in a corner of the simplex anyway
+from igb_jax.balancers.solvers.simplex import descend, shares, times
 
 
 class MoCoMemory(NamedTuple):
@@ -106,13 +103,9 @@ def moco(
     decay = jax.lax.rsqrt((before.step + 1).astype(jnp.float32))
     means, kept = follow(before.means, grads, beta * decay)
     gramian = means.gramian()
-    norms, cosines = gramian
     here = jnp.ones(num_tasks, bool) if present is None else present
-    total = jnp.sum(before.weights, where=here)
-    w = jnp.where(here, before.weights / jnp.where(total > 0, total, 1.0), 0.0)
-    w = jnp.where(total > 0, w, here.astype(w.dtype) / jnp.maximum(here.sum(), 1))
-    slope = 2 * step_size * decay * norms * dot(cosines, norms * w)
-    w = _nearest_in_simplex(w - jnp.clip(slope, -_LARGEST, _LARGEST), here)
+    w, total = shares(before.weights, here)
+    w = descend(w, 2 * step_size * decay * times(gramian, w), here)
 
     new = MoCoMemory(
       means=kept,
@@ -122,13 +115,6 @@ def moco(
     state = state._replace(weights=w, gramian=gramian, memory=new)
     return Combined(sum_as(grads, means, w), w, state)
 
-  return gradient_balancer(num_tasks, combine, shared=shared, memory=memory)
-
-
-def _nearest_in_simplex(point: jax.Array, here: jax.Array) -> jax.Array:
-  """f32[K]: nonnegative with the sum 1, and 0 for tasks that are not here."""
-  highest = jnp.max(point, where=here, initial=-jnp.inf)
-  # what all have in common does not matter, and 1 would drown in it
-  centred = jnp.where(here, point - highest, -_LARGEST)
-  nearest = optax.projections.projection_simplex(centred)
-  return jnp.where(here, nearest, 0.0).astype(point.dtype)  # float64 has come in
+  return gradient_balancer(
+    num_tasks, combine, shared=shared, memory=memory, keeps_grads=True
+  )

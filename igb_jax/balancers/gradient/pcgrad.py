@@ -57,10 +57,7 @@ def pcgrad(
   """
 
   def rule(grads: TaskGrads, gramian: Gramian, key: jax.Array) -> Solution:
-    orders = jax.vmap(lambda key: jax.random.permutation(key, num_tasks))(
-      jax.random.split(key, num_tasks)
-    )
-    return Solution(project_conflicts(gramian, orders))
+    return Solution(project_conflicts(gramian, random_orders(key, num_tasks)))
 
   return weighting(
     num_tasks,
@@ -70,6 +67,17 @@ def pcgrad(
     heads="summed",
     draws=True,
   )
+
+
+def random_orders(key: jax.Array, num_tasks: int) -> jax.Array:
+  """i32[K, K]: a random order of all tasks in each row.
+
+  Args:
+    key: of the draws.
+    num_tasks: K.
+  """
+  keys = jax.random.split(key, num_tasks)
+  return jax.vmap(lambda key: jax.random.permutation(key, num_tasks))(keys)
 
 
 def project_conflicts(gramian: Gramian, orders: jax.Array) -> jax.Array:
@@ -99,7 +107,17 @@ def project_conflicts(gramian: Gramian, orders: jax.Array) -> jax.Array:
 
   # in `shard_map` a loop must carry what varies as it will vary: as both of these do
   start = jnp.eye(len(norms), dtype=jnp.float32) + jnp.zeros_like(cosines * orders)
-  parts = jax.lax.fori_loop(0, len(norms), meet, start)
+  return weights_of_parts(gramian, jax.lax.fori_loop(0, len(norms), meet, start))
+
+
+def weights_of_parts(gramian: Gramian, parts: jax.Array) -> jax.Array:
+  """f32[K]: the weights of the original gradients in the sum of corrected ones.
+
+  Args:
+    gramian: of the original gradients.
+    parts: f32[K, K]; the corrected g_i is |g_i| sum_j parts_ij g_j / |g_j|.
+  """
+  norms = gramian.norms
   scales = norms[:, None] / jnp.where(norms == 0, 1.0, norms)
   scales = jnp.minimum(scales, LARGEST_WEIGHT)  # they may be held for other gradients
   scales = jnp.where(jnp.eye(len(norms), dtype=bool), 1.0, scales)

@@ -50,6 +50,7 @@ def weighting(
   draws: bool = False,
   violation: Callable[..., jax.Array] | None = None,
   memory: Any = None,
+  keeps_grads: bool = False,
   extra: Sequence[str] = (),
 ) -> GradientBalancer:
   """Makes a gradient balancer of a rule.
@@ -86,6 +87,7 @@ def weighting(
     memory: what the rule remembers, as it is before the first update: a pytree of
       arrays, or `memory(params, is_shared)` that returns one. The rule gets it as
       `memory` and returns a pair `(Solution, memory)`.
+    keeps_grads: whether that has numbers for every shared parameter.
     extra: names of extra arguments of `update` that the rule needs; those that were not
       passed are None.
 
@@ -180,7 +182,7 @@ def weighting(
         return memory(params, is_shared), start()
       return jax.tree.map(jnp.array, memory), start()
 
-    wrapper = weighting(
+    return weighting(
       num_tasks,
       wrapped,
       shared=shared,
@@ -191,10 +193,9 @@ def weighting(
       draws=draws,
       violation=violation,
       memory=remembered,
+      keeps_grads=keeps_grads,
       extra=extra,
     )
-    wrapper.keeps_grads = callable(memory)
-    return wrapper
 
   balancer = gradient_balancer(
     num_tasks,
@@ -203,6 +204,7 @@ def weighting(
     draws=draws,
     update_every=update_every,
     memory=memory,
+    keeps_grads=keeps_grads,
     weigh=weigh if gramian_only else None,
     apply=apply,
   )

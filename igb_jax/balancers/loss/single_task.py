@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from igb_jax.balancers.common import check_count
+from igb_jax.balancers.common import check_count, check_index
 from igb_jax.balancers.loss.base import Absent, loss_balancer
 from igb_jax.balancers.methods import method
 from igb_jax.balancers.types import LossBalancer
@@ -66,9 +66,7 @@ def single_task(
     [0. 5. 0.]
   """
   num_tasks = check_count("num_tasks", num_tasks)
-  task = check_count("task", task, minimum=0)
-  if task >= num_tasks:
-    raise ValueError(f"task must be below num_tasks = {num_tasks}, got {task}.")
+  task = check_index("task", task, num_tasks)
 
   def init(key: jax.Array | None = None) -> SingleTaskState:
     del key

@@ -51,6 +51,24 @@ def errors(actual: np.ndarray, expected: np.ndarray) -> np.ndarray:
   return difference / np.maximum(np.linalg.norm(expected, axis=-1), 1e-30)
 
 
+def assert_near(
+  actual: Any, expected: Any, bound: float, bounds: dict[str, float] | None = None
+) -> None:
+  """Each vector is as near as a share of its largest entry.
+
+  Args:
+    actual: of kinds, [kinds, T, P], or of any vectors without `bounds`.
+    expected: what it should be.
+    bound: the share.
+    bounds: another share for some kinds.
+  """
+  largest = np.abs(expected).max(axis=-1, keepdims=True)
+  error = (np.abs(actual - expected) / largest).max(axis=-1)
+  for index, values in enumerate(error):
+    kind = KINDS[index] if bounds else ""
+    assert values.max() < (bounds or {}).get(kind, bound), (index, values.max())
+
+
 def assert_close_or_better(
   name: str,
   num_tasks: int,

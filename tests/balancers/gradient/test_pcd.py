@@ -1,0 +1,69 @@
+"""PCD against TorchJD's, and what it promises."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from igb_jax import balancers
+from tests.balancers.gradient.published import (
+  TASK_COUNTS,
+  assert_near,
+  balanced,
+  golden,
+)
+
+
+@pytest.mark.parametrize("num_tasks", TASK_COUNTS)
+@pytest.mark.parametrize(("key", "tau"), [("pcd", 0.02), ("pcd_tau5", 0.5)])
+def test_matches_published_code(key, tau, num_tasks):
+  results, states = balanced("methods.npz", "pcd", num_tasks, tau=tau)
+  # where 1e-8 in their v is seen
+  expected = golden("methods.npz", key, num_tasks)
+  assert_near(results, expected, 1e-4, {"small": 1e-2})
+  assert (states.residual < 1e-5).all()
+  assert not states.memory.infeasible.any()
+
+
+@pytest.mark.parametrize("num_tasks", [3, 11])
+def test_every_other_task_makes_the_progress_that_is_asked_for(num_tasks):
+  generator = np.random.default_rng(num_tasks)
+  jacobians = generator.normal(size=(1000, num_tasks, 3 * num_tasks))
+  balancer = balancers.pcd(num_tasks, primary=1)
+
+  def call(jacobian):
+    return balancer.update(jacobian, balancer.init(jacobian[0]))
+
+  results, states = jax.jit(jax.vmap(call))(jacobians.astype(np.float32))
+  norms = np.linalg.norm(jacobians, axis=-1)
+  results = np.asarray(results, np.float64)
+  np.testing.assert_allclose(np.linalg.norm(results, axis=-1), norms[:, 1], 1e-5)
+  cosines = np.einsum("nkp,np->nk", jacobians, results) / norms / norms[:, 1:2]
+  assert (np.delete(cosines, 1, axis=1) > 0).all()
+  assert not states.memory.infeasible.any()
+
+
+def test_contradictory_constraints_leave_the_primary_gradient_and_are_counted():
+  grads = jnp.array([[1.0, 1.0], [1.0, 0.0], [-1.0, 0.0]])
+  balancer = balancers.pcd(3)
+  state = balancer.init(grads[0])
+  for count in (1, 2):
+    result, state = balancer.update(grads, state)
+    np.testing.assert_allclose(result, grads[0], 1e-6)
+    assert state.memory.infeasible == count
+  result, state = balancer.update(grads.at[2, 1].set(1.0), state)
+  assert state.memory.infeasible == 2
+  assert (grads[1:] @ result)[0] > 0
+
+
+@pytest.mark.parametrize("primary", [0, 1])
+def test_without_a_primary_gradient_nothing_is_followed(primary):
+  grads = jnp.ones((2, 3)).at[primary].set(0.0)
+  balancer = balancers.pcd(2, primary=primary)
+  result, _ = balancer.update(grads, balancer.init(grads[0]))
+  assert not result.any()
+
+
+def test_the_index_of_the_primary_task_is_checked():
+  with pytest.raises(ValueError, match="primary must be below num_tasks = 2, got 2"):
+    balancers.pcd(2, primary=2)
