@@ -32,6 +32,22 @@ def having(kind: str, **traits: Any) -> list[str]:
   ]
 
 
+def cases(names: list[str], task_counts: list[int]) -> list[tuple[str, int]]:
+  """Each method with the numbers of tasks that it can have.
+
+  Args:
+    names: of gradient balancers.
+    task_counts: numbers of tasks.
+  """
+  return [
+    (name, num_tasks)
+    for num_tasks in task_counts
+    for name in names
+    if num_tasks >= gradient_traits(name).fewest_tasks
+  ]
+
+
+STEPS_PER_EPOCH = 4  # for methods that ask for it
 LOSS = having("loss")
 GRADIENT = having("gradient")
 
@@ -63,16 +79,15 @@ def one_of_each_family() -> list[str]:
 
 @functools.cache  # so that tests share what they trace
 def plain_gradient(name: str, num_tasks: int) -> GradientBalancer:
-  balancer = balancers.create(name, num_tasks=num_tasks).gradient
-  assert balancer is not None
-  return balancer
+  return make_gradient(name, num_tasks, steps_per_epoch=STEPS_PER_EPOCH)
 
 
 def make_gradient(name: str, num_tasks: int, **options: Any) -> Any:
   """A gradient balancer by name."""
   if not options:
     return plain_gradient(name, num_tasks)
-  balancer = balancers.create(name, num_tasks=num_tasks, **options).gradient
+  described = {"steps_per_epoch": STEPS_PER_EPOCH} | options
+  balancer = balancers.create(name, num_tasks=num_tasks, **described).gradient
   assert balancer is not None
   return balancer
 
@@ -80,6 +95,12 @@ def make_gradient(name: str, num_tasks: int, **options: Any) -> Any:
 def init(balancer: GradientBalancer, params: Any, seed: int = 0) -> Any:
   """The first state; without draws the key must not matter."""
   return cast(Any, balancer.init)(params, jax.random.key(seed))
+
+
+def needed_for(name: str) -> dict[str, int]:
+  """What a constructor needs to know beside the number of tasks."""
+  known = {"steps_per_epoch": STEPS_PER_EPOCH}
+  return {key: value for key, value in known.items() if key in parameters_of(name)}
 
 
 def held_for(name: str, steps: int) -> dict[str, int]:

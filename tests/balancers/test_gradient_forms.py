@@ -23,6 +23,7 @@ from tests.balancers.contract import (
   assert_same_form,
   init,
   make_gradient,
+  needed_for,
   parameters_of,
 )
 from tests.balancers.jacobians import NUM_PARAMETERS, sample, solved
@@ -134,7 +135,7 @@ def test_numbers_of_a_method_may_be_traced(name):
   }
   static = [key for key in parameters if key not in numbers]
   injected = optax.inject_hyperparams(METHODS[name].constructor, static_args=static)(
-    num_tasks=NUM_TASKS, **numbers
+    num_tasks=NUM_TASKS, **needed_for(name), **numbers
   )
   params = jnp.zeros(NUM_PARAMETERS)
   state: Any = injected.init(params)
@@ -151,9 +152,10 @@ def test_numbers_of_a_method_may_be_traced(name):
 
 @pytest.mark.parametrize("name", GRADIENT)
 def test_a_count_that_is_traced_says_what_to_do(name):
-  injected = optax.inject_hyperparams(METHODS[name].constructor)(num_tasks=2)
+  constructor = optax.inject_hyperparams(METHODS[name].constructor)
+  injected = constructor(num_tasks=NUM_TASKS, **needed_for(name))
   state = injected.init(PARAMS)  # outside of jit its number is known
-  task_grads = jax.tree.map(lambda leaf: jnp.stack([leaf, leaf]), PARAMS)
+  task_grads = GRADS
   with pytest.raises(TypeError, match=r"num_tasks.*static_args"):
     jax.eval_shape(injected.update, task_grads, state, PARAMS)
 
@@ -188,7 +190,10 @@ def test_trains_first_in_a_chain(name):
     return jax.lax.scan(step, carry, length=150)[0]
 
   after, state = train(params)
-  assert (losses_of(after) < losses_of(params)).all()
+  before, after = losses_of(params), losses_of(after)
+  if name == "krum":  # which follows one task
+    before, after = before.sum(), after.sum()
+  assert (after < before).all()
   assert state[0].weights.shape == (NUM_TASKS,)
 
 
@@ -242,7 +247,7 @@ def test_what_is_shared_is_checked_at_init(name):
 def test_num_tasks_is_checked(name):
   for value, error in {0: ValueError, 2.0: TypeError}.items():
     with pytest.raises(error, match=f"num_tasks must be .*, got {value}"):
-      balancers.create(name, num_tasks=value)  # pyright: ignore[reportArgumentType]
+      make_gradient(name, value)
 
 
 @pytest.mark.parametrize("name", GRADIENT)
@@ -269,7 +274,7 @@ def test_create_makes_it_alone_or_beside_a_loss_balancer(name):
     inspect.signature(METHODS[name].constructor).parameters["shared"].default is None
   )
   with pytest.raises(ValueError, match="two gradient balancers"):
-    balancers.create(f"{name}+{GRADIENT[0]}", num_tasks=3)
+    balancers.create(f"{name}+{GRADIENT[0]}", num_tasks=3, steps_per_epoch=2)
   for loss in LOSS:
     needed = needed_options(loss, 3)
     for spec in (f"{loss}+{name}", f"{name} + {loss}"):

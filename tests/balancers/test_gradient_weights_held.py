@@ -14,8 +14,10 @@ from tests.balancers.contract import (
   assert_equal,
   at,
   gradient_traits,
+  held_for,
   init,
   make_gradient,
+  needed_for,
   to_numpy,
 )
 from tests.balancers.gradient_runs import (
@@ -59,7 +61,7 @@ def test_weights_that_overflow_are_not_held_for_good():
 
 @pytest.mark.parametrize("name", HOLDING)
 def test_held_weights_are_those_of_an_update_at_every_step(name):
-  always = make_gradient(name, NUM_TASKS, shared=SHARED)
+  always = make_gradient(name, NUM_TASKS, shared=SHARED, **held_for(name, 1))
   run = runs_of(name)["plain"]
   update = jax.jit(functools.partial(always.update, losses=LOSSES))
   state = init(always, PARAMS)
@@ -119,7 +121,7 @@ def test_a_task_that_was_absent_at_an_update_waits_for_the_next(name):
 @pytest.mark.parametrize("name", GRADIENT)
 def test_what_one_gradient_needs_is_checked(name):
   options = {} if name not in HOLDING else {"update_every": 2}
-  plain = make_gradient(name, NUM_TASKS)
+  plain = make_gradient(name, NUM_TASKS, **held_for(name, 1))
   with pytest.raises(ValueError, match=r"combined=True.*update_every above 1"):
     plain.update(PARAMS, init(plain, PARAMS), combined=True)
   if options:
@@ -129,6 +131,6 @@ def test_what_one_gradient_needs_is_checked(name):
       holding.update(grads, init(holding, PARAMS), PARAMS, combined=True)
     constructor = METHODS[name].constructor
     with pytest.raises(ValueError, match="update_every must be at least 1, got 0"):
-      constructor(3, update_every=0)
+      constructor(3, **needed_for(name), update_every=0)
     with pytest.raises(TypeError, match=r"update_every must be an integer, got 1.5"):
-      constructor(3, update_every=1.5)
+      constructor(3, **needed_for(name), update_every=1.5)

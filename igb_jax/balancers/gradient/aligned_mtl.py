@@ -1,16 +1,16 @@
 """Aligned-MTL: task gradients made orthogonal and equally long, as near as possible.
 
-    G = J J^T = V diag(l) V^T,    B = V diag(sqrt(s / l)) V^T,    d = sum_k (B 1 / K)_k g_k
+    G = V diag(l) V^T,    B = V diag(sqrt(s / l)) V^T,    d = sum_k (B 1 / K)_k g_k
 
-over the eigenvalues l that are not lost in rounding. s is one of the following: "min",
-the smallest of these eigenvalues; "median", the lower of their two middle ones; "rmse",
-their mean, the choice of the authors' first code. Reference: Senushkin et al.,
-"Independent Component Alignment for Multi-Task Learning", CVPR 2023, section 4.
-LibMTL's result is K times as long.
+over the eigenvalues l of the Gramian that are not lost in rounding. s is the smallest
+of these ("min"), the lower of their two middle ones ("median"), or their mean ("rmse",
+the choice of the authors' first code). Reference: Senushkin et al., "Independent
+Component Alignment for Multi-Task Learning", CVPR 2023, section 4. LibMTL's result is K
+times as long.
 
-In float32 an eigenvalue below 1e-7 K times the largest is rounding. Where gradients
-differ by a factor of a thousand or depend on each other, it is left out here, and float64
-would keep it; with "min" the length of the whole result follows the smallest one kept.
+In float32 an eigenvalue below 1e-7 K times the largest is rounding, and left out. Where
+gradients differ by a factor of a thousand, float64 would keep it; with "min" the length
+of the whole result follows the smallest one kept.
 """
 
 from typing import Literal

@@ -23,7 +23,7 @@ from igb_jax.balancers.gradient.stacked import TaskGrads, buffers
 from igb_jax.balancers.gradient.weighting import EVERY_STEP, weighting
 from igb_jax.balancers.methods import method
 from igb_jax.balancers.solvers import Gramian, Solution
-from igb_jax.balancers.solvers.products import inner_axes
+from igb_jax.balancers.solvers.products import for_each_task
 
 _LARGEST = 1e30  # of a step of the logarithm: all others then have the weight 0 anyway
 
@@ -101,10 +101,8 @@ def excess_mtl(
     old, structure = jax.tree.flatten(memory.lengths)
     lengths, risk = [], jnp.zeros(num_tasks, jnp.float32)
     for length, leaf in zip(old, grads.all, strict=True):
-      g = jnp.abs(leaf.astype(jnp.float32))
-      new = jnp.hypot(length.reshape(g.shape), g)  # no square: it might not fit float32
-      ratio = g / jnp.where(new > 0, new, 1.0)
-      risk += jnp.sum(ratio * g, axis=inner_axes(g))
+      new, term = for_each_task(leaf, _accumulated, length.reshape(leaf.shape))
+      risk += term
       lengths.append(new.reshape(length.shape))
     moves = here & (memory.first > 0)
     relative = risk / jnp.where(moves, memory.first, 1.0)
@@ -127,3 +125,10 @@ def excess_mtl(
     memory=memory,
     keeps_grads=True,
   )
+
+
+def _accumulated(g: jax.Array, length: jax.Array) -> tuple[jax.Array, jax.Array]:
+  """The next sqrt(h) of one task, f32[...], and its part of e, f32[]."""
+  g = jnp.abs(g.astype(jnp.float32))
+  new = jnp.hypot(length, g)  # no square: it might not fit float32
+  return new, jnp.sum(g * (g / jnp.where(new > 0, new, 1.0)))

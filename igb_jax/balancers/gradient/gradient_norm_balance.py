@@ -2,9 +2,9 @@
 
     w^_k = sum_j |g_j| / |g_k|,    w_k <- a w_k + (1 - a) w^_k
 
-every 1,000 steps. Reference: Wang et al., "An Expert's Guide to Training Physics-informed
-Neural Networks", 2023, Algorithm 1. A common JAX code takes the mean of the norms in the
-place of their sum: `reduce="mean"`.
+every 1,000 steps. Reference: Wang et al., "An Expert's Guide to Training
+Physics-informed Neural Networks", 2023, Algorithm 1. A common JAX code takes the mean
+of the norms in the place of their sum: `reduce="mean"`.
 """
 
 from typing import Literal, cast

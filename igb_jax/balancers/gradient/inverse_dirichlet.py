@@ -17,7 +17,7 @@ from igb_jax.balancers.gradient.stacked import TaskGrads
 from igb_jax.balancers.gradient.weighting import EVERY_STEP
 from igb_jax.balancers.methods import method
 from igb_jax.balancers.solvers import Gramian
-from igb_jax.balancers.solvers.products import beside, inner_axes
+from igb_jax.balancers.solvers.products import for_each_task
 
 
 @method(
@@ -67,15 +67,14 @@ def inverse_dirichlet(
   ) -> tuple[jax.Array, jax.Array]:
     del weights
     count = max(sum(leaf[0].size for leaf in grads.all), 1)
-    divisors = gramian.divisors
-    units = [
-      leaf.astype(jnp.float32) / beside(divisors, leaf) for leaf in grads.all
-    ]  # whose squares fit float32
+    divisors = gramian.divisors  # by which squares fit float32
     mean = square = jnp.zeros(num_tasks, jnp.float32)
-    for unit in units:
-      mean += jnp.sum(unit, inner_axes(unit)) / count
-    for unit in units:
-      square += jnp.sum((unit - beside(mean, unit)) ** 2, inner_axes(unit))
+    for leaf in grads.all:
+      mean += for_each_task(leaf, lambda g, n: jnp.sum(g / n), divisors) / count
+    for leaf in grads.all:
+      square += for_each_task(
+        leaf, lambda g, n, mean: jnp.sum((g / n - mean) ** 2), divisors, mean
+      )
     # what is left of a constant gradient is rounding
     spread = jnp.where(square > 1e-12, jnp.sqrt(square / count), 0.0)
     known = spread > 0

@@ -69,8 +69,8 @@ def krum(
     >>> print(gradient["x"], state.weights)
     [1. 0.] [1. 0. 0.]
   """
-  num_byzantine = check_count("num_byzantine", num_byzantine, minimum=0)
   num_tasks = check_count("num_tasks", num_tasks)
+  num_byzantine = check_count("num_byzantine", num_byzantine, minimum=0)
   num_selected = check_count("num_selected", num_selected)
   if num_tasks < num_byzantine + 3:
     raise ValueError(

@@ -19,7 +19,7 @@ from igb_jax.balancers.gradient.stacked import TaskGrads
 from igb_jax.balancers.gradient.weighting import EVERY_STEP
 from igb_jax.balancers.methods import method
 from igb_jax.balancers.solvers import Gramian
-from igb_jax.balancers.solvers.products import inner_axes
+from igb_jax.balancers.solvers.products import for_each_task
 
 
 @method(
@@ -75,12 +75,15 @@ def learning_rate_annealing(
     grads: TaskGrads, gramian: Gramian, weights: jax.Array
   ) -> tuple[jax.Array, jax.Array]:
     del gramian
-    count = sum(leaf[0].size for leaf in grads.all)
+    count = max(sum(leaf[0].size for leaf in grads.all), 1)
     largest = means = jnp.zeros(num_tasks, jnp.float32)
     for leaf in grads.all:
-      size = jnp.abs(leaf).astype(jnp.float32)
-      largest = jnp.maximum(largest, jnp.max(size, inner_axes(leaf), initial=0.0))
-      means += jnp.sum(size / max(count, 1), axis=inner_axes(leaf))
+      most, mean = for_each_task(
+        leaf,
+        lambda g: (jnp.max(jnp.abs(g), initial=0.0), jnp.sum(jnp.abs(g) / count)),
+      )
+      largest = jnp.maximum(largest, most.astype(jnp.float32))
+      means += mean.astype(jnp.float32)
     known = (means > 0) & (largest[residual] > 0)
     known &= jnp.arange(num_tasks) != residual
     # divided one by one, since the product may not fit float32

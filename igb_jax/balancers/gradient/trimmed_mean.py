@@ -48,7 +48,8 @@ def trimmed_mean(
 
   The result is no sum of the task gradients, so that the weights in the state are ones.
   Where tasks are absent, as many entries are trimmed as leave one. A number that is not
-  finite is not trimmed, but shows in the result.
+  finite is not trimmed, but shows in the result. Sorting takes the memory of K
+  gradients of the largest leaf.
 
   Args:
     num_tasks: K, at least 2 b + 1.
@@ -66,8 +67,8 @@ def trimmed_mean(
     >>> print(gradient["x"])
     [1. 5.]
   """
-  trim = check_count("trim", trim, minimum=0)
   num_tasks = check_count("num_tasks", num_tasks)
+  trim = check_count("trim", trim, minimum=0)
   if num_tasks < 2 * trim + 1:
     raise ValueError(
       f"trimmed_mean needs num_tasks of at least 2 trim + 1 = {2 * trim + 1}, got "
@@ -91,6 +92,8 @@ def trimmed_mean(
       return jnp.where(finite, terms.sum(axis=0), jnp.nan).astype(leaf.dtype)
 
     leaves = [mean(leaf) for leaf in grads.all]
+    if grads.present is not None:
+      leaves = [jnp.where(grads.present.any(), leaf, 0) for leaf in leaves]
     ones = jnp.ones(num_tasks, jnp.float32)
     return Combined(leaves, ones, state._replace(weights=ones, gramian=grads.gramian()))
 

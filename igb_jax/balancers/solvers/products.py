@@ -104,6 +104,22 @@ def weighted_sum(
   return sum_of_terms(leaf, term)
 
 
+def for_each_task(
+  leaf: jax.Array, function: Callable[[jax.Array], Any], *others: jax.Array
+) -> Any:
+  """What a function makes of each task's gradient, stacked, one after the other.
+
+  Args:
+    leaf: float[K, ...].
+    function: `function(gradient, *others)`, of float[...] in float32 or in the dtype of
+      the leaf if that is larger.
+    *others: further arrays with a leading axis K.
+  """
+  return jax.lax.map(
+    lambda each: function(each[0].astype(accumulator(leaf)), *each[1:]), (leaf, *others)
+  )
+
+
 def sum_of_terms(
   leaf: jax.Array, term_of: Callable[[int | jax.Array, jax.Array], Any]
 ) -> Any:
