@@ -53,8 +53,9 @@ def losses_of(params, x):
 
 
 def needs(name: str, num_tasks: int) -> dict[str, Any]:
-  """Extra arguments that a balancer cannot do without, or none."""
-  return {each: jnp.ones((1, num_tasks)) for each in trait(name, "needs") or ()}
+  """Extra arguments that a step cannot do without beside the losses, or none."""
+  asked = set(trait(name, "needs")) - {"losses"}
+  return {each: jnp.ones((1, num_tasks)) for each in asked}
 
 
 def problem(num_tasks: int, seed: int = 0):

@@ -55,7 +55,8 @@ def ready(name: str, shape: tuple[int, ...] = (2,)):
     update = functools.partial(balancer.loss.update, **needs)
     return update, balancer.loss.init(jax.random.key(0))
   assert balancer.gradient is not None
-  return balancer.gradient.update, balancer.gradient.init(jnp.zeros(shape))
+  update = functools.partial(balancer.gradient.update, losses=jnp.ones(NUM_TASKS))
+  return update, balancer.gradient.init(jnp.zeros(shape))
 
 
 def hyperparameters() -> list[tuple[str, str, Any]]:

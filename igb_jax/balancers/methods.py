@@ -77,8 +77,8 @@ class GradientTraits(NamedTuple):
   solves: bool
   avoids_conflict: bool
   heads: Literal["weighted", "summed"]
-  fewest_tasks: int = 1
-  needs: tuple[str, ...] = ()
+  fewest_tasks: int
+  needs: tuple[str, ...]
 
 
 class Method(NamedTuple):

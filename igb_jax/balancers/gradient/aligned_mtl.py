@@ -43,6 +43,8 @@ _EPS = float(jnp.finfo(jnp.float32).eps)
   solves=False,
   avoids_conflict=False,
   heads="summed",
+  fewest_tasks=1,
+  needs=(),
 )
 def aligned_mtl(
   num_tasks: int,

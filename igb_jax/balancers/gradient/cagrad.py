@@ -44,6 +44,8 @@ from igb_jax.balancers.solvers import Gramian, Mean, Solution, trust_region
   solves=True,
   avoids_conflict=False,
   heads="summed",
+  fewest_tasks=1,
+  needs=(),
 )
 def cagrad(
   num_tasks: int,

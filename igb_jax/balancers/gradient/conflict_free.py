@@ -35,6 +35,8 @@ from igb_jax.balancers.solvers.linear import dot, pseudo_inverse
   solves=False,
   avoids_conflict=False,
   heads="summed",
+  fewest_tasks=1,
+  needs=(),
 )
 def conflict_free(
   num_tasks: int, *, shared: Shared = None, update_every: int = EVERY_STEP

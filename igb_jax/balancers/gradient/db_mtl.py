@@ -55,6 +55,8 @@ class DBMTLMemory(NamedTuple):
   solves=False,
   avoids_conflict=False,
   heads="summed",
+  fewest_tasks=1,
+  needs=(),
 )
 def db_mtl(
   num_tasks: int,

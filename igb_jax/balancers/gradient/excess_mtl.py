@@ -56,6 +56,8 @@ class ExcessMemory(NamedTuple):
   solves=False,
   avoids_conflict=False,
   heads="weighted",
+  fewest_tasks=1,
+  needs=(),
 )
 def excess_mtl(
   num_tasks: int,

@@ -37,6 +37,8 @@ from igb_jax.balancers.solvers.fairness import alpha_fair
   solves=True,
   avoids_conflict=True,
   heads="weighted",
+  fewest_tasks=1,
+  needs=(),
 )
 def fairgrad(
   num_tasks: int,

@@ -46,6 +46,8 @@ from igb_jax.balancers.solvers.products import sum_of_terms
   solves=False,
   avoids_conflict=False,
   heads="summed",
+  fewest_tasks=1,
+  needs=(),
 )
 def graddrop(
   num_tasks: int, *, leak: jax.typing.ArrayLike = 0.0, shared: Shared = None

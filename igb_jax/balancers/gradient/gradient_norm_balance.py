@@ -39,6 +39,8 @@ _EVERY_THOUSAND_STEPS = cast(int, jnp.dtype("int64").type(1000))
   solves=False,
   avoids_conflict=False,
   heads="weighted",
+  fewest_tasks=1,
+  needs=(),
 )
 def gradient_norm_balance(
   num_tasks: int,

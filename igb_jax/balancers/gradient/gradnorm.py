@@ -71,6 +71,7 @@ class GradNormMemory(NamedTuple):
   solves=False,
   avoids_conflict=False,
   heads="weighted",
+  fewest_tasks=1,
   needs=("losses",),
 )
 def gradnorm(

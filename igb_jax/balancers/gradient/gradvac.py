@@ -46,6 +46,8 @@ _LARGEST_TARGET = 1 - 1e-6
   solves=False,
   avoids_conflict=False,
   heads="summed",
+  fewest_tasks=1,
+  needs=(),
 )
 def gradvac(
   num_tasks: int,

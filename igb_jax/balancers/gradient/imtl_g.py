@@ -53,6 +53,8 @@ _ROUNDING = 5e-6  # of differences of projections, relative to sum_k |y_k|
   solves=True,
   avoids_conflict=False,
   heads="weighted",
+  fewest_tasks=1,
+  needs=(),
 )
 def imtl_g(
   num_tasks: int, *, shared: Shared = None, update_every: int = EVERY_STEP

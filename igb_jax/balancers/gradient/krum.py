@@ -36,6 +36,7 @@ from igb_jax.balancers.solvers import Gramian, Solution
   avoids_conflict=False,
   heads="summed",
   fewest_tasks=3,
+  needs=(),
 )
 def krum(
   num_tasks: int,

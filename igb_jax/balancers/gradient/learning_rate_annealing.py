@@ -36,6 +36,8 @@ from igb_jax.balancers.solvers.products import for_each_task
   solves=False,
   avoids_conflict=False,
   heads="weighted",
+  fewest_tasks=1,
+  needs=(),
 )
 def learning_rate_annealing(
   num_tasks: int,

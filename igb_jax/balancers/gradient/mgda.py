@@ -34,6 +34,8 @@ from igb_jax.balancers.solvers import Gramian, Solution, min_norm
   solves=True,
   avoids_conflict=True,
   heads="weighted",
+  fewest_tasks=1,
+  needs=(),
 )
 def mgda(
   num_tasks: int, *, shared: Shared = None, update_every: int = EVERY_STEP

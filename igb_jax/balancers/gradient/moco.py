@@ -61,6 +61,8 @@ class MoCoMemory(NamedTuple):
   solves=False,
   avoids_conflict=False,
   heads="weighted",
+  fewest_tasks=1,
+  needs=(),
 )
 def moco(
   num_tasks: int,

@@ -43,6 +43,8 @@ from igb_jax.balancers.solvers.simplex import descend, shares, times
   solves=False,
   avoids_conflict=False,
   heads="weighted",
+  fewest_tasks=1,
+  needs=(),
 )
 def modo(
   num_tasks: int,

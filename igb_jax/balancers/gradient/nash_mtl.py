@@ -37,6 +37,8 @@ from igb_jax.balancers.solvers import Combination, Gramian, nash
   solves=True,
   avoids_conflict=True,
   heads="weighted",
+  fewest_tasks=1,
+  needs=(),
 )
 def nash_mtl(
   num_tasks: int,

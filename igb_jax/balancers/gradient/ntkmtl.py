@@ -37,6 +37,8 @@ from igb_jax.balancers.solvers import Gramian, Solution
   solves=False,
   avoids_conflict=False,
   heads="weighted",
+  fewest_tasks=1,
+  needs=(),
 )
 def ntkmtl(
   num_tasks: int,

@@ -62,6 +62,8 @@ class PCDMemory(NamedTuple):
   solves=True,
   avoids_conflict=False,
   heads="summed",
+  fewest_tasks=1,
+  needs=(),
 )
 def pcd(
   num_tasks: int,

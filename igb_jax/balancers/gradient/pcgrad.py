@@ -34,6 +34,8 @@ from igb_jax.balancers.solvers import Gramian, Solution
   solves=False,
   avoids_conflict=False,
   heads="summed",
+  fewest_tasks=1,
+  needs=(),
 )
 def pcgrad(
   num_tasks: int, *, shared: Shared = None, update_every: int = EVERY_STEP

@@ -39,6 +39,8 @@ from igb_jax.balancers.solvers.fairness import alpha_fair
   solves=True,
   avoids_conflict=True,
   heads="weighted",
+  fewest_tasks=1,
+  needs=(),
 )
 def pivrg(
   num_tasks: int,

@@ -48,6 +48,8 @@ _MOMENTUM = 0.5
   solves=True,
   avoids_conflict=False,
   heads="weighted",
+  fewest_tasks=1,
+  needs=(),
 )
 def sdmgrad(
   num_tasks: int,

@@ -40,6 +40,7 @@ from igb_jax.balancers.solvers.products import accumulator, beside
   avoids_conflict=False,
   heads="summed",
   fewest_tasks=3,
+  needs=(),
 )
 def trimmed_mean(
   num_tasks: int, *, trim: int = 1, shared: Shared = None

@@ -42,6 +42,8 @@ from igb_jax.balancers.solvers.linear import dot
   solves=False,
   avoids_conflict=False,
   heads="weighted",
+  fewest_tasks=1,
+  needs=(),
 )
 def unit_gradients(
   num_tasks: int,

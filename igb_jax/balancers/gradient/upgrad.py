@@ -35,6 +35,8 @@ from igb_jax.balancers.solvers.dual_cone import project
   solves=True,
   avoids_conflict=True,
   heads="weighted",
+  fewest_tasks=1,
+  needs=(),
 )
 def upgrad(
   num_tasks: int, *, shared: Shared = None, update_every: int = EVERY_STEP
