@@ -10,10 +10,10 @@ import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from igb_jax.balancers import create
 from igb_jax.balancers.methods import (
   ALIASES,
   METHODS,
-  GradientTraits,
   Kind,
   LossTraits,
   Method,
@@ -58,19 +58,38 @@ def traits(method: Method) -> str:
 
   Example:
     >>> traits(METHODS["igbv1"])
-    'logarithm, scale-invariant, joint'
+    'scale-invariant, logarithm, joint'
   """
   known = method.traits
-  words = {
-    "logarithm": isinstance(known, LossTraits) and known.takes_log,
-    "scale-invariant": known.scale_invariant,
-    "joint": isinstance(known, LossTraits) and known.ties_tasks,
-    "no conflict": isinstance(known, GradientTraits) and known.avoids_conflict,
-    "solver": isinstance(known, GradientTraits) and known.solves,
-    "random": known.draws,
-    "plain heads": isinstance(known, GradientTraits) and known.heads == "summed",
-  }
+  words = {"scale-invariant": known.scale_invariant, "random": known.draws}
+  if isinstance(known, LossTraits):
+    words["logarithm"] = known.takes_log
+    words["joint"] = known.ties_tasks
+  else:
+    words["no conflict"] = known.avoids_conflict
+    words["homogeneous"] = known.degree == 1
+    words["Gramian"] = known.gramian_only
+    words["solver"] = known.solves
+    words["ordered"] = not known.equivariant
+    words["plain heads"] = known.heads == "summed"
+    words[f"K >= {known.fewest_tasks}"] = known.fewest_tasks > 1
+  words |= {f"needs `{each}`": True for each in known.needs}
   return ", ".join(word for word, applies in words.items() if applies)
+
+
+def memory(name: str) -> str:
+  """How many numbers the state of a gradient balancer has for each shared parameter.
+
+  Args:
+    name: of the method.
+
+  Example:
+    >>> memory("moco"), memory("mgda")
+    ('K', '0')
+  """
+  balancer = create(name, num_tasks=3, steps_per_epoch=1).gradient
+  assert balancer is not None
+  return "K" if balancer.keeps_grads else "0"
 
 
 def full(kind: Kind) -> str:
@@ -79,14 +98,16 @@ def full(kind: Kind) -> str:
   Args:
     kind: "loss" or "gradient".
   """
+  extra = ["memory"] if kind == "gradient" else []
   return _table(
-    ("name", "constructor", "what it does", "passes", "traits", "paper"),
+    ("name", "constructor", "what it does", "passes", *extra, "traits", "paper"),
     (
       (
         spelt(name),
         _linked(method),
         _cell(method.summary),
         cost(method),
+        *([memory(name)] if extra else []),
         traits(method),
         method.paper,
       )
