@@ -39,7 +39,7 @@ class _Newton(NamedTuple):
 def alpha_fair(
   gramian: Gramian,
   alpha: jax.typing.ArrayLike,
-  log_weights: jax.Array,
+  log_weights: jax.Array | None = None,
   leaves: list[Any] | None = None,
 ) -> Solution:
   """The weights of the equation above.
@@ -49,7 +49,7 @@ def alpha_fair(
       it were orthogonal to all others and as small as the smallest of them. Gradients
       whose hull contains zero have no solution; their weights are large and finite.
     alpha: positive.
-    log_weights: f32[K], log w.
+    log_weights: f32[K], log w; all equal by default.
     leaves: arrays float[K, ...], the leaves of the stacked gradients, to refine the
       solution with; see `igb_jax.balancers.solvers.combination`.
 
@@ -59,7 +59,7 @@ def alpha_fair(
 
   Example:
     >>> gramian = Gramian.of([jnp.array([[1.0, 0.0], [0.0, 8.0]])])
-    >>> print(alpha_fair(gramian, 2.0, jnp.zeros(2)).weights)
+    >>> print(alpha_fair(gramian, 2.0).weights.round(4))
     [1.     0.0625]
   """
   nonzero = gramian.nonzero
@@ -69,14 +69,19 @@ def alpha_fair(
   )
   num_tasks = len(gramian.norms)
   added = ridge(num_tasks)
+  is_nash = log_weights is None and isinstance(alpha, float) and alpha == 1
   inverse = 1 / jnp.asarray(alpha, jnp.float32)
   log_norms = jnp.log(gramian.divisors)
-  log_c = inverse * log_weights + (inverse - 1) * log_norms
+  log_c = (inverse - 1) * log_norms
+  if log_weights is not None:
+    log_c += inverse * log_weights
   # in the unit of y in which the c are about 1
   centre = jnp.mean(log_c)
   log_c -= centre
 
   def shares(y: jax.Array) -> jax.Array:
+    if is_nash:
+      return jnp.ones_like(y)
     return jnp.exp(log_c + (1 - inverse) * jnp.log(y))  # c_k y_k^p
 
   def with_ridge(y: jax.Array) -> jax.Array:
@@ -127,6 +132,9 @@ def alpha_fair(
     y = step(solution.weights, gramian.product(solution.weights))
     solution = better_of(solution, judged(y, gramian.product(y)))
   solution = refine(solution.weights, improve)
-  logs = jnp.log(solution.weights) + centre / (1 + inverse) - log_norms
-  weights = jnp.exp(jnp.clip(logs, -LARGEST_LOG, LARGEST_LOG))
-  return solution._replace(weights=weights)
+  shift = centre / (1 + inverse)
+  logs = jnp.log(solution.weights) + shift - log_norms
+  weights = solution.weights / gramian.divisors * jnp.exp(shift)
+  fits = jnp.isfinite(weights) & (jnp.abs(logs) < LARGEST_LOG)
+  limited = jnp.exp(jnp.clip(logs, -LARGEST_LOG, LARGEST_LOG))
+  return solution._replace(weights=jnp.where(fits, weights, limited))
