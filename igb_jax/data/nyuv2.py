@@ -28,7 +28,7 @@ from typing import Literal, NamedTuple, TypeVar, get_args
 
 import numpy as np
 
-from igb_jax.data import _once
+from igb_jax.data import _once, _processes
 from igb_jax.data.normals import normals_from_depth, unit_normals
 from igb_jax.data.scene import IGNORED, Scene
 from igb_jax.data.scene_coding import Sign, assumed, misread, signs_of
@@ -262,14 +262,14 @@ def load(
     if problem is None:
       return _open(folder)
     if folder.exists():
-      _once.say(f"Rebuilding the NYUv2 cache in {folder}: {problem}")
+      _processes.say(f"Rebuilding the NYUv2 cache in {folder}: {problem}")
     elif progress:
-      _once.say(f"Preparing the NYUv2 cache in {folder}, once")
+      _processes.say(f"Preparing the NYUv2 cache in {folder}, once")
     if progress:
-      _once.say(f"Found {found.description}")
+      _processes.say(f"Found {found.description}")
     size, signs = _check_all(found, progress)
     if note := assumed(found.kind, signs):
-      _once.say(f"{found.path}: {note}")
+      _processes.say(f"{found.path}: {note}")
       found = dataclasses.replace(found, description=f"{found.description}; {note}")
     return _write(folder, found, size, fingerprint, progress)
 
@@ -397,9 +397,9 @@ def _write(
 
   scenes = _in_order(source)
   encode = functools.partial(_prepare, exact_depth=source.exact_depth)
-  prepared: Iterable[dict[str, np.ndarray]] = _once.on_all_cores(encode, scenes)
+  prepared: Iterable[dict[str, np.ndarray]] = _processes.on_all_cores(encode, scenes)
   if progress:
-    prepared = _once.shown(prepared, "Preparing", len(scenes), "scenes")
+    prepared = _processes.shown(prepared, "Preparing", len(scenes), "scenes")
   failures: list[Exception] = []
   lacking: dict[str, list[str]] = {}
   records = _noting(prepared, failures)
@@ -510,9 +510,9 @@ def _check_all(
       task, all have another coding, or a process that checks them dies.
   """
   scenes = _in_order(source)
-  results = _once.on_all_cores(_check, scenes)
+  results = _processes.on_all_cores(_check, scenes)
   if progress:
-    results = _once.shown(results, "Checking", len(scenes), "scenes")
+    results = _processes.shown(results, "Checking", len(scenes), "scenes")
   try:
     checked = dict(zip((scene.name for scene in scenes), results, strict=True))
   except RuntimeError as error:

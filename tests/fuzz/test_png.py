@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from igb_jax.data import _once, nyuv2, scene_sources
+from igb_jax.data import _processes, nyuv2, scene_sources
 from igb_jax.data.scene_sources import recognise
 from tests.fuzz import scenes
 from tests.fuzz.survey import Reader, assert_survives
@@ -110,7 +110,7 @@ def test_large_images_are_not_decoded(tmp_path):
 
 def test_a_file_that_ends_its_reader(tmp_path, monkeypatch):
   build(tmp_path)
-  monkeypatch.setattr(_once, "_start_worker", os.abort)
+  monkeypatch.setattr(_processes, "_start_worker", os.abort)
   source = recognise(tmp_path)
   many = dataclasses.replace(source, scenes={"train": source.scenes["train"] * 13})
   with pytest.raises(
