@@ -6,6 +6,7 @@ from typing import Literal, get_args
 import numpy as np
 
 SplitName = Literal["standard", "paper"]
+"""How scenes are divided, see `split`."""
 
 _PAPER_VALIDATION, _PAPER_TEST = 197, 457
 

@@ -20,6 +20,7 @@ _CACHE_VERSION = 1
 _NAME, _PART = "blocks", "molecules"
 
 Source = Literal["qm9pack", "tfds"]
+"""Where the molecules are from."""
 
 
 def cache_folder(
