@@ -2,7 +2,7 @@
 
     python -m benchmarks.normals --source DIR
 
-The folder or file has one of the formats of `igb_jax.data.scene_sources`. Reading the
+The folder or file has one of the formats of `igb_jax.data.nyuv2.sources`. Reading the
 images is not counted.
 """
 
@@ -16,7 +16,9 @@ import numpy as np
 import tyro
 
 from igb_jax.data.normals import normals_from_depth, window_size
-from igb_jax.data.scene_sources import PARTS, recognise, scaled_intrinsics
+from igb_jax.data.nyuv2.sources import recognise
+from igb_jax.data.nyuv2.tables import scaled_intrinsics
+from igb_jax.data.nyuv2.types import PARTS
 
 
 @dataclasses.dataclass(frozen=True)

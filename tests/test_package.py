@@ -48,7 +48,7 @@ def test_tensorflow_is_never_imported():
   code = (
     "import sys\n"
     "import experiments.qm9\n"
-    "from igb_jax.data import _tfds_qm9\n"
+    "from igb_jax.data import _tfds\n"
     "print('tensorflow_datasets' in sys.modules, 'tensorflow' in sys.modules)"
   )
   assert run_python(code) == "True False\n"

@@ -1,38 +1,25 @@
-"""What is prepared once: taking turns at a folder, work on all cores, its progress."""
+"""Caches: folders that one process prepares, and all others read.
+
+A cache is complete if it has a manifest, which is written last and lists the files.
+"""
 
 import contextlib
 import errno
-import itertools
-import multiprocessing
+import json
 import os
-import signal
-import threading
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, Protocol, TypeVar
 
 import filelock
 import platformdirs
-from rich.console import Console
-from rich.progress import MofNCompleteColumn, Progress
 
-from igb_jax.data.errors import PreparationError
+from igb_jax.data._processes import say
 
-_Task = TypeVar("_Task")
 _Result = TypeVar("_Result")
 
-_MOST_PROCESSES = 8
-_FEW = 12  # tasks that are done sooner than processes start.
-_AHEAD = 64  # results that may wait for whoever takes them.
-
-_console = Console(stderr=True, soft_wrap=True)
-
-
-def say(line: str) -> None:
-  """Prints a line for the user, apart from the output."""
-  _console.print(line, markup=False, highlight=False)
+MANIFEST = "manifest.json"
 
 
 def cache_root(folder: Path | None) -> Path:
@@ -75,95 +62,94 @@ def locked(folder: Path, what: str) -> Iterator[None]:
     lock.release()
 
 
-def _start_worker() -> None:
-  """Makes a worker leave Ctrl-C to its parent, and end when the parent has ended."""
-  signal.signal(signal.SIGINT, signal.SIG_IGN)
-  parent = multiprocessing.parent_process()
-  assert parent is not None
+class Manifest(Protocol):
+  """What every manifest says: the cache's version, and a state of each file."""
 
-  def end_with_parent() -> None:
-    parent.join()
-    os._exit(1)
+  @property
+  def version(self) -> int:
+    """Version of what the cache holds."""
+    ...
 
-  threading.Thread(target=end_with_parent, daemon=True).start()
+  @property
+  def files(self) -> dict[str, Any]:
+    """Relative path -> what differs where the file has changed."""
+    ...
 
 
-def on_all_cores(
-  function: Callable[[_Task], _Result], tasks: list[_Task], *, few: int = _FEW
-) -> Iterator[_Result]:
-  """Maps a function over tasks in processes of their own, in order.
+def states(folder: Path, state: Callable[[Path], Any]) -> dict[str, Any]:
+  """The state of every file in the folder but the manifest, by relative path."""
+  return {
+    path.relative_to(folder).as_posix(): state(path)
+    for path in sorted(folder.rglob("*"))
+    if path.is_file() and path.name != MANIFEST
+  }
+
+
+def find_problem(
+  folder: Path,
+  read_manifest: Callable[[Path], Manifest],
+  state: Callable[[Path], Any],
+  version: int,
+  fingerprint: str | None = None,
+) -> str | None:
+  """Says why a cache cannot be used, None if it can.
 
   Args:
-    function: What to do; like tasks and results, it must be picklable.
-    tasks: What to do it to.
-    few: So many tasks, or fewer, are done here, without processes.
-
-  Yields:
-    The results.
-
-  Raises:
-    PreparationError: If a process has died.
+    folder: The cache.
+    read_manifest: Reads the manifest of a folder.
+    state: What the manifest says of a file.
+    version: The version that is needed.
+    fingerprint: Of the source, where the manifest has one.
   """
-  if len(tasks) <= few:
-    yield from map(function, tasks)
-    return
-  executor = ProcessPoolExecutor(
-    min(os.cpu_count() or 1, _MOST_PROCESSES, len(tasks)),
-    # "fork" can hang a process where JAX runs threads
-    mp_context=multiprocessing.get_context("spawn"),
-    initializer=_start_worker,
-  )
   try:
-    waiting = iter(tasks)
-    futures = [
-      executor.submit(function, task) for task in itertools.islice(waiting, _AHEAD)
-    ]
-    while futures:
-      yield futures.pop(0).result()
-      futures += [
-        executor.submit(function, task) for task in itertools.islice(waiting, 1)
-      ]
-  except BrokenProcessPool as error:
-    raise PreparationError(
-      "a process that prepares data has died; is there enough memory? A script "
-      'that calls this must guard its code by: if __name__ == "__main__".'
-    ) from error
-  finally:
-    executor.shutdown(cancel_futures=True)
+    manifest = read_manifest(folder)
+  except FileNotFoundError:
+    return "it is not complete"
+  except (ValueError, TypeError):
+    return f"{MANIFEST} is damaged"
+  if manifest.version != version:
+    return f"it has version {manifest.version}, not {version}"
+  if getattr(manifest, "fingerprint", None) != fingerprint:
+    return "the source has changed"
+  if manifest.files != states(folder, state):
+    return "files are missing or damaged"
+  return None
 
 
-def shown(
-  results: Iterable[_Result],
-  label: str,
-  total: int,
-  unit: str,
+def prepared_once(
+  folder: Path,
+  what: str,
+  problem_of: Callable[[Path], str | None],
+  read: Callable[[Path], _Result],
+  prepare: Callable[[Path], _Result],
   *,
-  count: Callable[[_Result], int] = lambda result: 1,
-) -> Iterator[_Result]:
-  """Shows a progress bar, or a line each tenth where there is no terminal.
+  progress: bool,
+) -> _Result:
+  """Reads a cache, which is prepared first where it has a problem."""
+  if read_only(folder) and problem_of(folder) is None:
+    return read(folder)  # Nobody can change it, so it needs no lock.
+  with locked(folder, what):
+    problem = problem_of(folder)
+    if problem is None:
+      return read(folder)
+    if folder.exists():
+      say(f"Rebuilding the {what} cache in {folder}: {problem}")
+    elif progress:
+      say(f"Preparing the {what} cache in {folder}, once")
+    return prepare(folder)
 
-  Args:
-    results: What is passed on.
-    label: What is being done.
-    total: Number of units in all results.
-    unit: What there are so many of.
-    count: How many of them a result has.
 
-  Yields:
-    The results.
-  """
-  if _console.is_terminal:
-    columns = (*Progress.get_default_columns(), MofNCompleteColumn())
-    with Progress(*columns, console=_console) as bar:
-      task = bar.add_task(label, total=total)
-      for result in results:
-        bar.advance(task, count(result))
-        yield result
-    return
-  done = 0
-  for result in results:
-    tenths = 10 * done // total
-    done += count(result)
-    if 10 * done // total > tenths:
-      say(f"{label}: {done} of {total} {unit}")
-    yield result
+@contextlib.contextmanager
+def emptied(folder: Path, what: str) -> Iterator[None]:
+  """Removes a cache; errors of writing the next one name its folder."""
+  with naming(folder, what):
+    if folder.exists():
+      shutil.rmtree(folder)
+    yield
+
+
+def write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
+  """Completes a cache, in one step that cannot be half done."""
+  unfinished = folder / f"{MANIFEST}.unfinished"
+  unfinished.write_text(json.dumps(manifest, indent=2))
+  unfinished.replace(folder / MANIFEST)

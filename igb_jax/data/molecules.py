@@ -175,22 +175,10 @@ def _node_features(graph: Chem.Mol, bonds: np.ndarray) -> np.ndarray:
 # The routes. Each gets the graph of the SMILES string with its hydrogens, the
 # elements, the positions, and bool[n, n], true where a pair is close enough to be
 # bonded; it returns a graph in the order of the elements, or None.
-_Route = Callable[[Chem.Mol, Sequence[str], np.ndarray, np.ndarray], Chem.Mol | None]
 
 
-def _smiles(
-  graph: Chem.Mol, elements: Sequence[str], positions: np.ndarray, close: np.ndarray
-) -> Chem.Mol | None:
-  """The order of the SMILES string, all hydrogens at the end."""
-  del elements, positions, close
-  return graph
-
-
-def _bracket_hydrogens(
-  graph: Chem.Mol, elements: Sequence[str], positions: np.ndarray, close: np.ndarray
-) -> Chem.Mol | None:
-  """As `_smiles`, but hydrogens in brackets, as in [NH3+], follow their atom."""
-  del elements, positions, close
+def _bracket_hydrogens(graph: Chem.Mol) -> Chem.Mol:
+  """The order of the string, with hydrogens in brackets ([NH3+]) after their atom."""
   order = []
   for atom in graph.GetAtoms():
     if atom.GetAtomicNum() > 1:
@@ -207,10 +195,9 @@ def _bracket_hydrogens(
 
 
 def _substructure(
-  graph: Chem.Mol, elements: Sequence[str], positions: np.ndarray, close: np.ndarray
+  graph: Chem.Mol, elements: Sequence[str], close: np.ndarray
 ) -> Chem.Mol | None:
   """The SMILES graph laid over the contacts between the atoms."""
-  del positions
   contacts = Chem.RWMol()
   for element in elements:
     contacts.AddAtom(Chem.Atom(element))
@@ -229,11 +216,8 @@ def _substructure(
   return Chem.RenumberAtoms(graph, np.argsort(match).tolist())
 
 
-def _perception(
-  graph: Chem.Mol, elements: Sequence[str], positions: np.ndarray, close: np.ndarray
-) -> Chem.Mol | None:
+def _perception(elements: Sequence[str], positions: np.ndarray) -> Chem.Mol | None:
   """Bonds and their orders from the coordinates alone, for a neutral molecule."""
-  del graph, close
   perceived = Chem.RWMol()
   conformer = Chem.Conformer(len(elements))
   for element, position in zip(elements, positions.astype(float), strict=True):
@@ -246,11 +230,14 @@ def _perception(
   return perceived
 
 
+_Route = Callable[[Chem.Mol, Sequence[str], np.ndarray, np.ndarray], Chem.Mol | None]
 _ROUTES: dict[str, _Route] = {
-  "smiles": _smiles,
-  "bracket_hydrogens": _bracket_hydrogens,
-  "substructure": _substructure,
-  "perception": _perception,
+  "smiles": lambda graph, elements, positions, close: graph,
+  "bracket_hydrogens": lambda graph, *_: _bracket_hydrogens(graph),
+  "substructure": lambda graph, elements, _, close: _substructure(
+    graph, elements, close
+  ),
+  "perception": lambda _, elements, positions, close: _perception(elements, positions),
 }
 ROUTES = tuple(_ROUTES)
 """Ways to the bonds, in the order in which they are tried."""

@@ -4,6 +4,23 @@ from typing import NamedTuple
 
 import numpy as np
 
+CLASS_NAMES = (
+  "bed",
+  "books",
+  "ceiling",
+  "chair",
+  "floor",
+  "furniture",
+  "objects",
+  "picture",
+  "sofa",
+  "table",
+  "tv",
+  "wall",
+  "window",
+)
+"""The 13 classes of NYUv2, in the order of the labels."""
+
 IGNORED = -1
 """Label of pixels without a class."""
 
@@ -23,3 +40,20 @@ class Scene(NamedTuple):
   label: np.ndarray
   depth: np.ndarray
   normal: np.ndarray
+
+
+class RawScene(NamedTuple):
+  """A scene as its source has it, checked.
+
+  Attributes:
+    image: u8[H, W, 3].
+    label: i32[H, W], -1 ignored.
+    depth: f32[H, W], metres, 0 unknown.
+    normal: f32[H, W, 3], of the source's lengths, see
+      `igb_jax.data.normals.unit_normals`; None if it is to be derived from depth.
+  """
+
+  image: np.ndarray
+  label: np.ndarray
+  depth: np.ndarray
+  normal: np.ndarray | None

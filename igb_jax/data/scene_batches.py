@@ -1,5 +1,6 @@
 """Scenes as batches in fixed shapes, for one pass or for all epochs of a run."""
 
+import dataclasses
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -51,52 +52,49 @@ class SceneBatch(NamedTuple):
     return cls(*stacked, mask=np.arange(batch_size) < len(scenes))
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
 class EvaluationBatches:
-  """The batches of one pass over some scenes, in order; the last may be smaller."""
+  """The batches of one pass over some scenes, in order; the last may be smaller.
 
-  def __init__(
-    self,
-    scenes: Scenes,
-    positions: np.ndarray,
-    batch_size: int,
-    resolution: tuple[int, int],
-    part: Part = WHOLE,
-  ):
-    """Makes the source; nothing is read yet.
+  Attributes:
+    scenes: the data set.
+    positions: i64[N], which of them.
+    batch_size: B.
+    resolution: height and width.
+    part: of every batch.
 
-    Args:
-      scenes: the data set.
-      positions: i64[N], which of them.
-      batch_size: B.
-      resolution: height and width.
-      part: of every batch.
+  Raises:
+    ValueError: a batch cannot be divided.
+  """
 
-    Raises:
-      ValueError: a batch cannot be divided.
-    """
-    self._scenes = scenes
-    self._positions = positions
-    self._batch_size = batch_size
-    self._resolution = resolution
-    self._rows = part.rows(batch_size)
+  scenes: Scenes
+  positions: np.ndarray
+  batch_size: int
+  resolution: tuple[int, int]
+  part: Part = WHOLE
+
+  def __post_init__(self) -> None:
+    """Checks that a batch can be divided."""
+    self.part.rows(self.batch_size)
 
   def __len__(self) -> int:
     """Number of batches."""
-    return -(-len(self._positions) // self._batch_size)
+    return -(-len(self.positions) // self.batch_size)
 
   def __getitem__(self, index: int) -> SceneBatch:
     """Batch number `index`."""
-    start = index * self._batch_size
-    batch = self._positions[start : start + self._batch_size]
-    own = batch[self._rows]
+    rows = self.part.rows(self.batch_size)
+    batch = self.positions[index * self.batch_size :][: self.batch_size]
+    own = batch[rows]
     scenes = [
-      resize(self._scenes[int(position)], *self._resolution)
+      resize(self.scenes[int(position)], *self.resolution)
       for position in (own if len(own) else batch[:1])
     ]
-    size = self._rows.stop - self._rows.start
+    size = rows.stop - rows.start
     return SceneBatch.of(scenes, size)._replace(mask=np.arange(size) < len(own))
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
 class TrainBatches:
   """The augmented batches of all epochs, a function of seed, epoch and place.
 
@@ -104,63 +102,57 @@ class TrainBatches:
   fill no batch, as the published code does. Pickled, it can be read by any process.
 
   Attributes:
-    steps_per_epoch: batches in an epoch.
+    scenes: the data set.
+    positions: i64[N], which of them.
+    batch_size: B, at most N.
+    resolution: height and width.
+    seed: of order and augmentation.
+    num_epochs: of the run.
+    augmented: whether scenes are cropped and flipped.
+    part: of every batch.
+
+  Raises:
+    ValueError: there are fewer scenes than a batch has, or a batch cannot be divided.
   """
 
-  def __init__(
-    self,
-    scenes: Scenes,
-    positions: np.ndarray,
-    batch_size: int,
-    resolution: tuple[int, int],
-    *,
-    seed: int,
-    num_epochs: int,
-    augmented: bool = True,
-    part: Part = WHOLE,
-  ):
-    """Makes the source; nothing is read yet.
+  scenes: Scenes
+  positions: np.ndarray
+  batch_size: int
+  resolution: tuple[int, int]
+  _: dataclasses.KW_ONLY
+  seed: int
+  num_epochs: int
+  augmented: bool = True
+  part: Part = WHOLE
 
-    Args:
-      scenes: the data set.
-      positions: i64[N], which of them.
-      batch_size: B, at most N.
-      resolution: height and width.
-      seed: of order and augmentation.
-      num_epochs: of the run.
-      augmented: whether scenes are cropped and flipped.
-      part: of every batch.
-
-    Raises:
-      ValueError: there are fewer scenes than a batch has, or a batch cannot be divided.
-    """
-    if len(positions) < batch_size:
+  def __post_init__(self) -> None:
+    """Checks that there are scenes enough, and that a batch can be divided."""
+    if len(self.positions) < self.batch_size:
       raise ValueError(
-        f"a batch of {batch_size} needs as many training scenes, got {len(positions)}."
+        f"a batch of {self.batch_size} needs as many training scenes, got "
+        f"{len(self.positions)}."
       )
-    self._scenes = scenes
-    self._positions = positions
-    self._batch_size = batch_size
-    self._resolution = resolution
-    self._seed = seed
-    self._num_epochs = num_epochs
-    self._augmented = augmented
-    self._rows = part.rows(batch_size)
-    self.steps_per_epoch = len(positions) // batch_size
+    self.part.rows(self.batch_size)
+
+  @property
+  def steps_per_epoch(self) -> int:
+    """Batches in an epoch."""
+    return len(self.positions) // self.batch_size
 
   def __len__(self) -> int:
     """Number of batches in all epochs."""
-    return self.steps_per_epoch * self._num_epochs
+    return self.steps_per_epoch * self.num_epochs
 
   def __getitem__(self, index: int) -> SceneBatch:
     """Batch number `index`, counted over all epochs."""
     epoch, step = divmod(index, self.steps_per_epoch)
-    order = np.random.default_rng((self._seed, epoch)).permutation(self._positions)
-    start = step * self._batch_size
+    order = np.random.default_rng((self.seed, epoch)).permutation(self.positions)
+    rows = self.part.rows(self.batch_size)
+    start = step * self.batch_size
     scenes = []
-    for place in range(start + self._rows.start, start + self._rows.stop):
-      scene = resize(self._scenes[int(order[place])], *self._resolution)
-      if self._augmented:
-        scene = augment(scene, np.random.default_rng((self._seed, epoch, place)))
+    for place in range(start + rows.start, start + rows.stop):
+      scene = resize(self.scenes[int(order[place])], *self.resolution)
+      if self.augmented:
+        scene = augment(scene, np.random.default_rng((self.seed, epoch, place)))
       scenes.append(scene)
     return SceneBatch.of(scenes, len(scenes))

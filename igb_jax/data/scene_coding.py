@@ -10,8 +10,7 @@ from typing import Literal, get_args
 import numpy as np
 
 from igb_jax.data.normals import unit_normals
-from igb_jax.data.scene import IGNORED
-from igb_jax.data.scene_sources import CLASS_NAMES, RawScene
+from igb_jax.data.scene import CLASS_NAMES, IGNORED, RawScene
 
 Sign = Literal["class 0", "ignored", "bright", "negative normal", "scaled normal"]
 """What some pixel has: the class 0, the label that is ignored, a colour above 1 / 255,

@@ -14,11 +14,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from igb_jax.data import _once, nyuv2, scene_sources
+from igb_jax.data import _once, nyuv2
 from igb_jax.data.loader import prefetch
 from igb_jax.data.normals import normals_from_depth
+from igb_jax.data.nyuv2 import _folders, _mat, _records, tables
+from igb_jax.data.nyuv2.sources import recognise
+from igb_jax.data.nyuv2.tables import scaled_intrinsics
 from igb_jax.data.scene_batches import TrainBatches
-from igb_jax.data.scene_sources import recognise, scaled_intrinsics
 
 HEIGHT, WIDTH = 24, 32
 REAL = Path(
@@ -260,7 +262,7 @@ def test_hidden_files_do_not_matter(source, cache):
 
 
 def test_official_file(source, cache):
-  fields = write_mat(source / scene_sources.MAT_NAME)
+  fields = write_mat(source / _mat.MAT_NAME)
   dataset = load(source)
   # The first images of the official split: 1 and 2 are for testing.
   assert dataset.names == ("train/0003", "train/0004", "test/0001", "test/0002")
@@ -272,7 +274,7 @@ def test_official_file(source, cache):
     # Row 100 and column 200 of the result are those of the original, nearest.
     row, column = 44 + int(100.5 * 427 / 288), 40 + int(200.5 * 561 / 384)
     name894 = fields["labels"][index, column, row]
-    assert scene.label[100, 200] == scene_sources.classes_of_names(name894)
+    assert scene.label[100, 200] == tables.classes_of_names(name894)
     assert scene.depth[100, 200] == pytest.approx(
       fields["depths"][index, column, row], abs=0.51e-3
     )
@@ -290,19 +292,19 @@ def test_official_file_by_its_own_path(source, cache):
 
 def test_links_to_the_official_file(source, tmp_path, cache):
   write_mat(tmp_path / "blob")
-  (source / scene_sources.MAT_NAME).symlink_to(tmp_path / "blob")
-  folders = {load(path).folder for path in (source, source / scene_sources.MAT_NAME)}
+  (source / _mat.MAT_NAME).symlink_to(tmp_path / "blob")
+  folders = {load(path).folder for path in (source, source / _mat.MAT_NAME)}
   assert len(folders) == 1
 
 
 def test_official_split_and_classes():
-  tables = scene_sources._TABLES
-  assert (len(tables["train"]), len(tables["test"])) == (795, 654)
-  assert sorted(tables["train"] + tables["test"]) == list(range(1, 1450))
+  train, test = tables.TABLES["train"], tables.TABLES["test"]
+  assert (len(train), len(test)) == (795, 654)
+  assert sorted(train + test) == list(range(1, 1450))
   assert len(nyuv2.CLASS_NAMES) == 13
   # Chair, floor, wall, bed, television, window and door among the 894 names.
   names = np.array([[5, 11, 21], [157, 172, 59]])
-  classes = scene_sources.classes_of_names(names)
+  classes = tables.classes_of_names(names)
   assert [nyuv2.CLASS_NAMES[i] for i in classes.ravel()] == [
     "chair",
     "floor",
@@ -311,7 +313,7 @@ def test_official_split_and_classes():
     "tv",
     "window",
   ]
-  assert scene_sources.classes_of_names(np.array(0)) == -1
+  assert tables.classes_of_names(np.array(0)) == -1
 
 
 def test_intrinsics_of_whole_images():
@@ -821,7 +823,7 @@ def test_official_file_of_too_few_and_too_many(source, cache):
   _, lines = problems_of(source / "nyu.mat")
   assert lines == ["nyu.mat: its 2 images include none of the train split"]
   with h5py.File(source / "nyu.mat", "w") as file:
-    for key, (dtype, shape) in scene_sources._MAT_FIELDS.items():
+    for key, (dtype, shape) in _mat.MAT_FIELDS.items():
       file.create_dataset(key, (1450, *shape), dtype, chunks=(1, *shape))
   _, lines = problems_of(source / "nyu.mat")
   assert lines == ["nyu.mat: 1450 images, expected 1449 at most"]
@@ -837,8 +839,8 @@ def no_reading(monkeypatch):
   def read(self):
     raise AssertionError("the source was read")
 
-  monkeypatch.setattr(scene_sources._FolderScene, "read", read)
-  monkeypatch.setattr(scene_sources._MatScene, "read", read)
+  monkeypatch.setattr(_folders.FolderScene, "read", read)
+  monkeypatch.setattr(_mat.MatScene, "read", read)
 
 
 def cache_folder(cache):
@@ -1039,7 +1041,7 @@ def test_failed_preparation_leaves_nothing_that_looks_complete(
     raise ValueError("no normals today")
 
   with monkeypatch.context() as patch:
-    patch.setattr(nyuv2, "normals_from_depth", fail)
+    patch.setattr(_records, "normals_from_depth", fail)
     with pytest.raises(ValueError, match="no normals today"):
       load(source)
   check_scene(load(source)[0], written["train/0001"])

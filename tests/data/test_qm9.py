@@ -17,7 +17,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from igb_jax.data import _once, qm9
+from igb_jax.data import _processes, qm9
+from igb_jax.data.qm9 import _featurising
 
 LIMIT = 600  # Two blocks, so that processes are started.
 
@@ -372,7 +373,7 @@ def test_names_the_molecule(fake_package, tmp_path, field, value, message):
 def waters(number):
   positions = np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0]], np.float64)
   return [
-    qm9._Record("a.csv", i, "O", ("O", "H", "H"), positions, np.zeros(11))
+    _featurising.Record("a.csv", i, "O", ("O", "H", "H"), positions, np.zeros(11))
     for i in range(number)
   ]
 
@@ -381,19 +382,19 @@ def test_names_the_molecule_from_another_process():
   records = waters(1500)
   records[1200] = dataclasses.replace(records[1200], smiles="C(")
   with pytest.raises(ValueError, match=r"a\.csv, molecule 1200: cannot read"):
-    qm9._featurise_all(records, progress=False)
+    _featurising.featurise_all(records, progress=False)
 
 
 def test_tells_when_a_process_dies(monkeypatch):
-  monkeypatch.setattr(_once, "_start_worker", os.abort)
+  monkeypatch.setattr(_processes, "_start_worker", os.abort)
   with pytest.raises(RuntimeError, match=r"a process .*has died"):
-    qm9._featurise_all(waters(600), progress=False)
+    _featurising.featurise_all(waters(600), progress=False)
 
 
 def test_shows_a_bar_on_a_terminal(monkeypatch):
   terminal = Console(file=io.StringIO(), force_terminal=True, width=100)
-  monkeypatch.setattr(_once, "_console", terminal)
-  assert len(qm9._featurise_all(waters(600), progress=True)) == 2
+  monkeypatch.setattr(_processes, "_console", terminal)
+  assert len(_featurising.featurise_all(waters(600), progress=True)) == 2
   assert "Finding bonds" in terminal.file.getvalue()
   assert "600/600" in terminal.file.getvalue()
 

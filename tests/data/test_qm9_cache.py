@@ -33,7 +33,7 @@ def no_source(monkeypatch):
   def read(root, limit):
     raise AssertionError("the source was read")
 
-  monkeypatch.setitem(qm9._READERS, "qm9pack", read)
+  monkeypatch.setitem(qm9.cache._READERS, "qm9pack", read)
 
 
 def cache_folder(data_dir):
@@ -144,7 +144,7 @@ def test_rebuilds_a_damaged_cache(prepared, damage, reason, capsys, monkeypatch)
   )
   np.testing.assert_array_equal(before.targets, after.targets)
   np.testing.assert_array_equal(before.bonds, after.bonds)
-  monkeypatch.setitem(qm9._READERS, "qm9pack", None)
+  monkeypatch.setitem(qm9.cache._READERS, "qm9pack", None)
   assert len(qm9.load(prepared, limit=LIMIT)) == LIMIT
 
 
@@ -158,7 +158,7 @@ def test_failed_rename_leaves_nothing_that_looks_complete(tmp_path, monkeypatch)
       qm9.load(tmp_path, limit=LIMIT)
   assert caught.value.errno == errno.ENOSPC
   assert caught.value.filename == str(cache_folder(tmp_path))
-  assert qm9._find_problem(cache_folder(tmp_path)) == "it is not complete"
+  assert qm9.cache._find_problem(cache_folder(tmp_path)) == "it is not complete"
   assert len(qm9.load(tmp_path, limit=LIMIT)) == LIMIT
 
 
@@ -217,7 +217,9 @@ def test_stopped_half_way(tmp_path, stop):
     with contextlib.suppress(subprocess.TimeoutExpired):
       process.communicate(timeout=2)
   assert process.returncode != 0
-  assert qm9._find_problem(tmp_path / "igb_qm9" / "qm9pack-limit20000") is not None
+  assert (
+    qm9.cache._find_problem(tmp_path / "igb_qm9" / "qm9pack-limit20000") is not None
+  )
   deadline = time.monotonic() + 20
   while any(Path("/proc", worker).exists() for worker in workers):
     assert time.monotonic() < deadline, "its processes still run"

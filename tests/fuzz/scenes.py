@@ -2,8 +2,10 @@
 
 import numpy as np
 
-from igb_jax.data import nyuv2
-from igb_jax.data.scene_sources import CLASS_NAMES, recognise
+from igb_jax.data.nyuv2 import CLASS_NAMES
+from igb_jax.data.nyuv2._checking import check_all, in_order
+from igb_jax.data.nyuv2._records import decode, prepare
+from igb_jax.data.nyuv2.sources import recognise
 
 HEIGHT, WIDTH = 24, 32
 PARTS = ("train", "test")
@@ -25,11 +27,11 @@ def fields(seed):
 def read(folder):
   """What `nyuv2.load` and the scenes that it gives do, but for the cache."""
   source = recognise(folder)
-  nyuv2._check_all(source, progress=False)
+  check_all(source, progress=False)
   found = {}
-  for scene in nyuv2._in_order(source):
-    prepared = nyuv2._prepare(scene, source.exact_depth)
-    for field, values in nyuv2._decode(prepared)._asdict().items():
+  for scene in in_order(source):
+    prepared = prepare(scene, source.exact_depth)
+    for field, values in decode(prepared)._asdict().items():
       found[f"{scene.name} {field}"] = values
   return found
 

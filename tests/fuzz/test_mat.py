@@ -4,7 +4,8 @@ import h5py
 import numpy as np
 import pytest
 
-from igb_jax.data.scene_sources import CLASS_NAMES, recognise
+from igb_jax.data.nyuv2 import CLASS_NAMES
+from igb_jax.data.nyuv2.sources import recognise
 from tests.fuzz.survey import Reader, assert_survives
 
 IMAGES = 3  # of which the official split has some to train and some to test

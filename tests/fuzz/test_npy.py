@@ -7,7 +7,7 @@ import re
 import numpy as np
 import pytest
 
-from igb_jax.data.scene_sources import recognise
+from igb_jax.data.nyuv2.sources import recognise
 from tests.fuzz import scenes
 from tests.fuzz.survey import Reader, assert_survives
 

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from igb_jax.data import _once, nyuv2, scene_sources
-from igb_jax.data.scene_sources import recognise
+from igb_jax.data import _processes
+from igb_jax.data.nyuv2 import _checking, _files, cache
+from igb_jax.data.nyuv2.sources import recognise
 from tests.fuzz import scenes
 from tests.fuzz.survey import Reader, assert_survives
 
@@ -104,19 +105,19 @@ def test_large_images_are_not_decoded(tmp_path):
   (scene,) = recognise(tmp_path).scenes["train"]
   assert scene.read().problems == (
     "train/label/0001.png: cannot be read "
-    f"(4096 x 4097, at most {scene_sources._MOST_PIXELS} pixels)",
+    f"(4096 x 4097, at most {_files._MOST_PIXELS} pixels)",
   )
 
 
 def test_a_file_that_ends_its_reader(tmp_path, monkeypatch):
   build(tmp_path)
-  monkeypatch.setattr(_once, "_start_worker", os.abort)
+  monkeypatch.setattr(_processes, "_start_worker", os.abort)
   source = recognise(tmp_path)
   many = dataclasses.replace(source, scenes={"train": source.scenes["train"] * 13})
   with pytest.raises(
     ValueError, match=f"^{tmp_path}: while its files were checked, a p"
   ):
-    nyuv2._check_all(many, progress=False)
+    _checking.check_all(many, progress=False)
 
 
 def test_names_in_another_encoding(tmp_path):
@@ -125,4 +126,4 @@ def test_names_in_another_encoding(tmp_path):
     path.rename(os.fsdecode(os.fsencode(path.parent) + b"/\xff\xfe.png"))
   (scene,) = recognise(tmp_path).scenes["train"]
   assert scene.read().problems == ()
-  assert nyuv2._fingerprint(recognise(tmp_path))
+  assert cache._fingerprint(recognise(tmp_path))

@@ -15,6 +15,8 @@ import numpy as np
 import pytest
 
 from igb_jax.data import qm9
+from igb_jax.data.qm9._featurising import featurise_block
+from igb_jax.data.qm9.qm9pack import read_csv
 from tests.fuzz.faults import FAULTS
 from tests.fuzz.survey import Reader, assert_survives
 
@@ -34,8 +36,8 @@ def build(folder):
 
 def read(folder):
   """What `qm9.load` does of it, but for the cache."""
-  records = [record for name in FILES for record in qm9._read_csv(folder / name, None)]
-  block = qm9._featurise_block(sorted(records, key=lambda record: record.index))
+  records = [record for name in FILES for record in read_csv(folder / name, None)]
+  block = featurise_block(sorted(records, key=lambda record: record.index))
   return block
 
 

@@ -1,26 +1,12 @@
-"""Rooms: made indoor scenes with the labels of NYUv2, by ray casting in NumPy.
-
-For multi-task learning where the real photographs are not at hand. Every scene has
-an image and, for each of its pixels, one of the 13 classes of NYUv2, the depth and
-the surface normal, exact and without holes. A scene is a pure function of its seed
-and index; any size of picture samples the same scene.
-
-A ray through every pixel is cut with the room, which is a box seen from within, and
-with the solids of `_room_layout` (boxes, ellipsoids, cylinders), each of them only
-in the rectangle of pixels that its corners span. Colours are looked up afterwards,
-once a pixel, as are light and shadow.
-"""
+"""Scenes of rooms, from a seed and an index."""
 
 import random
 
 import numpy as np
 
-from igb_jax.data import _room_colours, _room_layout, _room_rays
-from igb_jax.data._room_furniture import CLASSES
-from igb_jax.data._room_rays import Intrinsics
+from igb_jax.data.rooms import _colours, _layout, _light, _rays, _rows, _surfaces, _view
+from igb_jax.data.rooms._rays import Intrinsics
 from igb_jax.data.scene import Scene
-
-__all__ = ["CLASSES", "Intrinsics", "Rooms", "Scene", "intrinsics", "scene"]
 
 _SMALLEST = 8  # pixels a side
 
@@ -69,7 +55,8 @@ def scene(index: int, *, seed: int = 0, height: int = 96, width: int = 128) -> S
     >>> image, label, depth, normal = scene(3, height=24, width=32)
     >>> image.shape, label.shape, depth.shape, normal.shape
     ((24, 32, 3), (24, 32), (24, 32), (24, 32, 3))
-    >>> CLASSES[label[-1, -1]]
+    >>> from igb_jax.data.scene import CLASS_NAMES
+    >>> CLASS_NAMES[label[-1, -1]]
     'bed'
   """
   _check("index", index, 0)
@@ -79,21 +66,21 @@ def scene(index: int, *, seed: int = 0, height: int = 96, width: int = 128) -> S
   generator = np.random.default_rng(seeds)
   # a room takes some thousand numbers one by one, for which NumPy is slow
   dice = random.Random(int.from_bytes(seeds.generate_state(8).tobytes(), "little"))
-  room = _room_layout.furnish(dice)
-  view = _room_layout.look(room, dice)
+  room = _layout.furnish(dice)
+  view = _view.look(room, dice)
 
-  rows = _room_rays.rows_of(room)
-  rays = _room_rays.rays_through(view, camera, int(height), int(width))
-  hits = _room_rays.cast(rows, view, camera, rays)
-  surface = _room_rays.surface_at(rows, view, camera, rays, hits)
+  rows = _rows.rows_of(room)
+  rays = _rays.rays_through(view, camera, int(height), int(width))
+  hits = _rays.cast(rows, view, camera, rays)
+  surface = _surfaces.surface_at(rows, view, camera, rays, hits)
 
-  table = _room_colours.random_table(generator)
-  albedo, glow = _room_colours.paint(rows, surface, table)
-  light = _room_colours.illuminate(room, rows, surface, dice) + glow
+  table = _colours.random_table(generator)
+  albedo, glow = _colours.paint(rows, surface, table)
+  light = _light.illuminate(room, rows, surface, dice) + glow
   shape = hits.depth.shape
   normal = surface.normal.T @ view.axes.T.astype(np.float32)
   return Scene(
-    image=_room_colours.develop(albedo * light, shape, generator, dice),
+    image=_light.develop(albedo * light, shape, generator, dice),
     label=rows.label[surface.row].reshape(shape),
     depth=hits.depth,
     normal=normal.reshape(*shape, 3),
