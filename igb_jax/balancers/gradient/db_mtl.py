@@ -67,10 +67,10 @@ def db_mtl(
 ) -> GradientBalancer:
   """Follows moving means of the task gradients, made as long as the longest.
 
-  The means take the memory of K gradients more; `unit_gradients` is the method without
-  them, for less memory. The Gramian in the state is that of the means, and the weights
-  are theirs. With a constant beta the first results are 1 - beta^t times shorter. The
-  mean of a task that is absent stays as it is.
+  The means take the memory of K gradients more; with `beta=0` there are none. The
+  Gramian in the state is that of the means, and the weights are theirs. With a constant
+  beta the first results are 1 - beta^t times shorter. The mean of a task that is absent
+  stays as it is.
 
   Args:
     num_tasks: K.
@@ -88,22 +88,29 @@ def db_mtl(
   """
   beta = check_fraction("beta", beta)
   sigma = check_positive("sigma", sigma, or_zero=True)
+  remembers = not (isinstance(beta, float) and beta == 0)
 
   def memory(params: Any, is_shared: list[bool]) -> DBMTLMemory:
     return DBMTLMemory(buffers(num_tasks, params, is_shared), jnp.zeros((), jnp.int32))
 
   def combine(grads: TaskGrads, state: GradientState, **extra: Any) -> Combined:
     del extra
-    before = state.memory
-    time = (before.step + 1).astype(jnp.float32)
-    means, kept = follow(before.means, grads, 1 - jnp.float32(beta) / time**sigma)
+    means, new = grads, None
+    if remembers:
+      before = state.memory
+      time = (before.step + 1).astype(jnp.float32)
+      means, kept = follow(before.means, grads, 1 - jnp.float32(beta) / time**sigma)
+      new = DBMTLMemory(kept, increment(before.step))
     gramian = means.gramian()
     weights, _ = inverse_norms(gramian)
-    new = DBMTLMemory(kept, increment(before.step))
     state = state._replace(weights=weights, gramian=gramian, memory=new)
     leaves = sum_as(grads, means, weights)
     return Combined(leaves, jnp.ones_like(weights), state)
 
   return gradient_balancer(
-    num_tasks, combine, shared=shared, memory=memory, keeps_grads=True
+    num_tasks,
+    combine,
+    shared=shared,
+    memory=memory if remembers else None,
+    keeps_grads=remembers,
   )

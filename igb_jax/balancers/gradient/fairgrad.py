@@ -11,7 +11,6 @@ here the equation is solved. The weights in the state are K x.
 """
 
 import jax
-import jax.numpy as jnp
 
 from igb_jax.balancers.common import check_positive
 from igb_jax.balancers.gradient.base import GradientBalancer
@@ -72,7 +71,7 @@ def fairgrad(
   alpha = check_positive("alpha", alpha)
 
   def rule(grads: TaskGrads, gramian: Gramian) -> Solution:
-    x, residual = alpha_fair(gramian, alpha, jnp.zeros(num_tasks), grads.shared)
+    x, residual = alpha_fair(gramian, alpha, leaves=grads.shared)
     return Solution(grads.num_present * x, residual)
 
   return weighting(

@@ -116,6 +116,7 @@ def test_without_memory_db_mtl_is_the_sum_of_unit_gradients():
   found = once.update(grads, once.init(grads[0]))[0]
   expected = other.update(grads, other.init(grads[0]))[0]
   np.testing.assert_allclose(found, expected, 1e-5, 1e-5)
+  assert once.init(grads[0]).memory is None
 
 
 @pytest.mark.parametrize(
