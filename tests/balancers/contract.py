@@ -12,6 +12,7 @@ from typing import Any, cast
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from igb_jax import balancers as balancers  # which fills METHODS
 from igb_jax.balancers.gradient.base import GradientBalancer
@@ -59,6 +60,27 @@ def one_of_each_family() -> list[str]:
     traits = gradient_traits(name)
     families.setdefault((traits.gramian_only, traits.draws), name)
   return list(families.values())
+
+
+FAST_COUNTS = (3, 11)
+
+
+def with_task_counts(names: list[str], task_counts: list[int]) -> list[Any]:
+  """Values of `name` and `num_tasks`, every number of tasks for every method.
+
+  Each is compiled anew. So most methods have 3 and 11 tasks in the fast tests, one of
+  each family has all numbers, and the slow tests have the rest.
+  """
+  whole = one_of_each_family()
+  return [
+    pytest.param(
+      name,
+      num_tasks,
+      marks=() if num_tasks in FAST_COUNTS or name in whole else pytest.mark.slow,
+    )
+    for name in names
+    for num_tasks in task_counts
+  ]
 
 
 @functools.cache  # so that tests share what they trace

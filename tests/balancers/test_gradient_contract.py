@@ -17,6 +17,7 @@ from tests.balancers.contract import (
   make_gradient,
   relative_error,
   to_numpy,
+  with_task_counts,
 )
 from tests.balancers.jacobians import (
   OTHER_KEY,
@@ -36,8 +37,7 @@ def lengths(jacobian: np.ndarray) -> np.ndarray:
 # ------------------------------------------------------------------ every input
 
 
-@pytest.mark.parametrize("num_tasks", TASK_COUNTS)
-@pytest.mark.parametrize("name", GRADIENT)
+@pytest.mark.parametrize(("name", "num_tasks"), with_task_counts(GRADIENT, TASK_COUNTS))
 def test_finite_and_optimal_for_every_input(name, num_tasks):
   for kind, (_, result, state) in solved(name, num_tasks).items():
     assert_finite((result, state))
@@ -48,8 +48,9 @@ def test_finite_and_optimal_for_every_input(name, num_tasks):
       assert state.residual == 0
 
 
-@pytest.mark.parametrize("num_tasks", jacobians.MANY)
-@pytest.mark.parametrize("name", SOLVING)
+@pytest.mark.parametrize(
+  ("name", "num_tasks"), with_task_counts(SOLVING, jacobians.MANY)
+)
 def test_optimal_for_many_tasks_of_any_rank(name, num_tasks):
   for label in jacobians.of_any_rank(num_tasks):
     _, result, state = solved(name, num_tasks)[label]
@@ -57,8 +58,10 @@ def test_optimal_for_many_tasks_of_any_rank(name, num_tasks):
     assert state.residual < 1e-5, label
 
 
-@pytest.mark.parametrize("num_tasks", SEVERAL)
-@pytest.mark.parametrize("name", having("gradient", avoids_conflict=True))
+@pytest.mark.parametrize(
+  ("name", "num_tasks"),
+  with_task_counts(having("gradient", avoids_conflict=True), SEVERAL),
+)
 def test_never_conflicts_with_a_task(name, num_tasks):
   for kind in SAMPLES:
     jacobian, result, state = solved(name, num_tasks)[kind]
@@ -68,8 +71,9 @@ def test_never_conflicts_with_a_task(name, num_tasks):
     assert (units @ np.asarray(result, np.float64) >= -1e-5 * terms).all(), kind
 
 
-@pytest.mark.parametrize("num_tasks", SEVERAL)
-@pytest.mark.parametrize("name", having("gradient", equivariant=True))
+@pytest.mark.parametrize(
+  ("name", "num_tasks"), with_task_counts(having("gradient", equivariant=True), SEVERAL)
+)
 def test_permuting_tasks_changes_nothing(name, num_tasks):
   """With the same draws, where there are any."""
   order = jacobians.order_of(num_tasks)
@@ -81,8 +85,7 @@ def test_permuting_tasks_changes_nothing(name, num_tasks):
     np.testing.assert_allclose(permuted_state.weights, state.weights[order], 5e-3, 1e-6)
 
 
-@pytest.mark.parametrize("num_tasks", [2, 3, 11])
-@pytest.mark.parametrize("name", GRADIENT)
+@pytest.mark.parametrize(("name", "num_tasks"), with_task_counts(GRADIENT, [2, 3, 11]))
 def test_a_common_scale_scales_the_result_by_a_power(name, num_tasks):
   degree = gradient_traits(name).degree
   if degree is None:
@@ -97,16 +100,20 @@ def test_a_common_scale_scales_the_result_by_a_power(name, num_tasks):
     np.testing.assert_allclose(weights, state.weights, 1e-3, 1e-5)
 
 
-@pytest.mark.parametrize("num_tasks", [2, 3, 11])
-@pytest.mark.parametrize("name", having("gradient", scale_invariant=True))
+@pytest.mark.parametrize(
+  ("name", "num_tasks"),
+  with_task_counts(having("gradient", scale_invariant=True), [2, 3, 11]),
+)
 def test_direction_does_not_depend_on_the_scale_of_any_task(name, num_tasks):
   _, result, _ = solved(name, num_tasks)["gaussian"]
   _, rescaled, _ = solved(name, num_tasks)["gaussian, each on its scale"]
   assert relative_error(direction(rescaled), direction(result)) < 1e-4
 
 
-@pytest.mark.parametrize("num_tasks", [3, 11])
-@pytest.mark.parametrize("name", having("gradient", gramian_only=True))
+@pytest.mark.parametrize(
+  ("name", "num_tasks"),
+  with_task_counts(having("gradient", gramian_only=True), [3, 11]),
+)
 def test_the_gramian_is_all_that_a_rule_on_it_needs(name, num_tasks):
   _, result, state = solved(name, num_tasks)["gaussian"]
   _, rotated, rotated_state = solved(name, num_tasks)["gaussian, rotated"]
@@ -115,8 +122,7 @@ def test_the_gramian_is_all_that_a_rule_on_it_needs(name, num_tasks):
   assert make_gradient(name, num_tasks).weigh is not None
 
 
-@pytest.mark.parametrize("num_tasks", [1, 3])
-@pytest.mark.parametrize("name", GRADIENT)
+@pytest.mark.parametrize(("name", "num_tasks"), with_task_counts(GRADIENT, [1, 3]))
 def test_tasks_that_agree_are_not_disturbed(name, num_tasks):
   jacobian, result, _ = solved(name, num_tasks)["in agreement"]
   assert relative_error(direction(result), direction(jacobian[0])) < 1e-5
@@ -152,9 +158,9 @@ def test_empty_leaves_bfloat16_and_extreme_entries(name):
   rounded = solved(name, 3)["gaussian, rounded"]
   halves = np.stack([rounded.jacobian, np.ones_like(rounded.jacobian)])
   task_grads = {
-    "empty": jnp.zeros((2, 3, 0)),
-    "half": jnp.asarray(halves, jnp.bfloat16),
-    "scalar": jnp.array([[0, 0, 0], [1e38, 1.0, 1e-30]], jnp.float32),
+    "empty": np.zeros((2, 3, 0), np.float32),
+    "half": halves.astype(jnp.bfloat16),
+    "scalar": np.array([[0, 0, 0], [1e38, 1.0, 1e-30]], np.float32),
   }
   balancer = make_gradient(name, 3)
   begun = init(balancer, jax.tree.map(lambda leaf: leaf[0, 0], task_grads))
