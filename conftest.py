@@ -53,7 +53,9 @@ def drop_compiled_functions() -> Iterator[None]:
     jax.clear_caches()
 
 
-METHOD = re.compile(r"tests/balancers/test_(gradient|loss)_\w+\.py::\w+\[(\w+)")
+METHOD = re.compile(
+  r"tests/balancers/test_(gradient|loss|remembered)_\w+\.py::\w+\[(\w+)"
+)
 
 
 @pytest.hookimpl(optionalhook=True)  # there is none without pytest-xdist

@@ -53,12 +53,17 @@ def parameters_of(name: str) -> dict[str, inspect.Parameter]:
   return {each: value for each, value in parameters.items() if each not in fixed}
 
 
-def one_of_each_family() -> list[str]:
-  """A gradient balancer of each kind that the wrappers tell apart."""
+def one_of_each_family(kind: str = "gradient") -> list[str]:
+  """A balancer of each family: those that the wrappers tell apart, or two traits do."""
   families = {}
-  for name in GRADIENT:
-    traits = gradient_traits(name)
-    families.setdefault((traits.gramian_only, traits.draws), name)
+  for name in having(kind):
+    traits = METHODS[name].traits
+    family = (
+      (traits.gramian_only, traits.draws)
+      if isinstance(traits, GradientTraits)
+      else (traits.takes_log, traits.normalised)
+    )
+    families.setdefault(family, name)
   return list(families.values())
 
 
@@ -71,7 +76,7 @@ def with_task_counts(names: list[str], task_counts: list[int]) -> list[Any]:
   Each is compiled anew. So most methods have 3 and 11 tasks in the fast tests, one of
   each family has all numbers, and the slow tests have the rest.
   """
-  whole = one_of_each_family()
+  whole = [*one_of_each_family(), *one_of_each_family("loss")]
   return [
     pytest.param(
       name,

@@ -13,6 +13,7 @@ from tests.balancers.contract import (
   assert_finite,
   having,
   loss_traits,
+  with_task_counts,
 )
 from tests.balancers.long_losses import distances_after_outliers, long_weights
 from tests.balancers.losses import (
@@ -33,8 +34,7 @@ from tests.balancers.losses import (
 # ------------------------------------------------------------------ every course
 
 
-@pytest.mark.parametrize("num_tasks", TASK_COUNTS)
-@pytest.mark.parametrize("name", LOSS)
+@pytest.mark.parametrize(("name", "num_tasks"), with_task_counts(LOSS, TASK_COUNTS))
 def test_weights_are_finite_positive_and_normalised_at_every_scale(name, num_tasks):
   labels = [f"times {scale:g}" for scale in SCALES]
   labels += [f"leaps {index}" for index in range(4)]
@@ -49,8 +49,7 @@ def test_weights_are_finite_positive_and_normalised_at_every_scale(name, num_tas
       np.testing.assert_allclose(run.weights.sum(axis=1), num_tasks, 1e-5)
 
 
-@pytest.mark.parametrize("num_tasks", [2, 3])
-@pytest.mark.parametrize("name", LOSS)
+@pytest.mark.parametrize(("name", "num_tasks"), with_task_counts(LOSS, [2, 3]))
 def test_a_tiny_loss_spoils_no_weights(name, num_tasks):
   for tiny in TINY:
     run = runs_of(name, num_tasks)[f"a tiny one, {tiny:g}"]
@@ -59,8 +58,7 @@ def test_a_tiny_loss_spoils_no_weights(name, num_tasks):
       assert (run.weights[:, -1] > 0).all()
 
 
-@pytest.mark.parametrize("num_tasks", [2, 3, 11])
-@pytest.mark.parametrize("name", LOSS)
+@pytest.mark.parametrize(("name", "num_tasks"), with_task_counts(LOSS, [2, 3, 11]))
 def test_weights_are_held_constant_under_differentiation(name, num_tasks):
   losses, _, weighted, slopes, first, states = runs_of(name, num_tasks)[PLAIN]
   assert_close(first, slopes * np.eye(num_tasks)[0])
@@ -69,8 +67,10 @@ def test_weights_are_held_constant_under_differentiation(name, num_tasks):
     assert_close(weighted, states.weights * of_losses, 1e-4)
 
 
-@pytest.mark.parametrize("num_tasks", SEVERAL)
-@pytest.mark.parametrize("name", having("loss", equivariant=True, draws=False))
+@pytest.mark.parametrize(
+  ("name", "num_tasks"),
+  with_task_counts(having("loss", equivariant=True, draws=False), SEVERAL),
+)
 def test_permuting_tasks_permutes_the_output(name, num_tasks):
   order = order_of(num_tasks)
   run, permuted = (runs_of(name, num_tasks)[label] for label in (PLAIN, "permuted"))
@@ -79,8 +79,9 @@ def test_permuting_tasks_permutes_the_output(name, num_tasks):
   np.testing.assert_allclose(permuted.weights, run.weights[:, order], 2e-5, atol)
 
 
-@pytest.mark.parametrize("num_tasks", SEVERAL)
-@pytest.mark.parametrize("name", having("loss", scale_invariant=True))
+@pytest.mark.parametrize(
+  ("name", "num_tasks"), with_task_counts(having("loss", scale_invariant=True), SEVERAL)
+)
 def test_the_direction_does_not_depend_on_the_scale_of_any_loss(name, num_tasks):
   run, scaled = (
     runs_of(name, num_tasks)[label].slopes for label in (PLAIN, "each on its scale")
