@@ -9,10 +9,14 @@ Every compiled function takes about ten memory mappings, of which Linux gives a 
 the suite they crashed a test process. The slowest compilations are also kept on disk,
 in a cache that all test processes share, as the experiments themselves do.
 
+Tracing makes objects by the million, few of them garbage: looking for it at Python's
+default intervals took a tenth of the time.
+
 Tests that need the same compiled functions run in the same process: those of one
 module, and those of one method, whatever their module.
 """
 
+import gc
 import os
 import re
 from collections.abc import Iterator
@@ -32,6 +36,8 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "1")
 
 import jax
 import pytest
+
+gc.set_threshold(50_000, 20, 20)
 
 MANY_MAPPINGS = 20_000
 

@@ -1,5 +1,7 @@
 """What every loss balancer makes of losses, by its traits."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,6 +15,7 @@ from tests.balancers.contract import (
   assert_finite,
   having,
   loss_traits,
+  parameters_of,
   with_task_counts,
 )
 from tests.balancers.long_losses import distances_after_outliers, long_weights
@@ -117,7 +120,17 @@ def test_the_weight_of_a_task_does_not_depend_on_other_losses(name):
 # -------------------------------------------------------------------- long courses
 
 
-@pytest.mark.parametrize("name", LOSS)
+def agents_slow(names: list[str]) -> list[Any]:
+  """The names; the slow tests have those with an agent, which take most of the time."""
+  return [
+    pytest.param(
+      name, marks=pytest.mark.slow if "buffer_size" in parameters_of(name) else ()
+    )
+    for name in names
+  ]
+
+
+@pytest.mark.parametrize("name", agents_slow(LOSS))
 def test_weights_of_losses_have_a_bound(name):
   for label, weights in long_weights(name).items():
     assert_finite(weights)
@@ -136,7 +149,7 @@ LARGEST_DISTANCE = {False: 0.02, True: 0.3}  # by whether it draws
   "value",
   [1e12, *(pytest.param(value, marks=pytest.mark.slow) for value in (1e18, 1e30))],
 )
-@pytest.mark.parametrize("name", having("loss", recovers=True))
+@pytest.mark.parametrize("name", agents_slow(having("loss", recovers=True)))
 def test_weights_come_back_after_one_outlier(name, value):
   largest = LARGEST_DISTANCE[loss_traits(name).draws]
   assert max(distances_after_outliers(name, value)) <= largest
