@@ -5,14 +5,23 @@ programs to rounding, in less than half the time. Tests that run for minutes are
 compiled as a user's programs are: `make test-slow` sets `XLA_FLAGS`, which is kept.
 
 Every compiled function takes about ten memory mappings, of which Linux gives a process
-65,530. So a module's are dropped when it ends: kept to the end of the suite they
-crashed a test process. The slowest compilations are also kept on disk, in a cache that
-all test processes share, as the experiments themselves do.
+65,530. So they are dropped at a module's end when there are many: kept to the end of
+the suite they crashed a test process. The slowest compilations are also kept on disk,
+in a cache that all test processes share, as the experiments themselves do.
+
+Tracing makes objects by the million, few of them garbage: looking for it at Python's
+default intervals took a tenth of the time.
+
+Tests that need the same compiled functions run in the same process: those of one
+module, and those of one method, whatever their module.
 """
 
+import gc
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 _QUICKLY = (
   "--xla_backend_optimization_level=0",
@@ -28,9 +37,42 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "1")
 import jax
 import pytest
 
+gc.set_threshold(50_000, 20, 20)
+
+MANY_MAPPINGS = 20_000
+
+
+def has_many_mappings() -> bool:
+  """Whether compiled functions have taken much of what the process may map."""
+  try:
+    with open("/proc/self/maps") as mappings:
+      return sum(1 for _ in mappings) > MANY_MAPPINGS
+  except OSError:  # elsewhere than on Linux
+    return True
+
 
 @pytest.fixture(scope="module", autouse=True)
 def drop_compiled_functions() -> Iterator[None]:
-  """Frees what a module compiled, and its memory mappings."""
+  """Frees what modules compiled, and its memory mappings."""
   yield
-  jax.clear_caches()
+  if has_many_mappings():
+    jax.clear_caches()
+
+
+METHOD = re.compile(
+  r"tests/balancers/test_(gradient|loss|remembered)_\w+\.py::\w+\[(\w+)"
+)
+
+
+@pytest.hookimpl(optionalhook=True)  # there is none without pytest-xdist
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+  """Gives processes whole groups of tests; those that run for minutes one by one."""
+  from xdist.scheduler import LoadScopeScheduling
+
+  class ByWhatIsCompiled(LoadScopeScheduling):
+    def _split_scope(self, nodeid: str) -> str:
+      if of_method := METHOD.match(nodeid):
+        return of_method[2]
+      return nodeid if config.option.markexpr == "slow" else nodeid.split("::")[0]
+
+  return ByWhatIsCompiled(config, log) if config.option.dist == "load" else None

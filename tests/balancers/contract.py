@@ -12,6 +12,7 @@ from typing import Any, cast
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from igb_jax import balancers as balancers  # which fills METHODS
 from igb_jax.balancers.gradient.base import GradientBalancer
@@ -29,21 +30,6 @@ def having(kind: str, **traits: Any) -> list[str]:
     name
     for name, method in METHODS.items()
     if method.kind == kind and traits.items() <= method.traits._asdict().items()
-  ]
-
-
-def cases(names: list[str], task_counts: list[int]) -> list[tuple[str, int]]:
-  """Each method with the numbers of tasks that it can have.
-
-  Args:
-    names: of gradient balancers.
-    task_counts: numbers of tasks.
-  """
-  return [
-    (name, num_tasks)
-    for num_tasks in task_counts
-    for name in names
-    if num_tasks >= gradient_traits(name).fewest_tasks
   ]
 
 
@@ -68,13 +54,40 @@ def parameters_of(name: str) -> dict[str, inspect.Parameter]:
   return {each: value for each, value in parameters.items() if each not in fixed}
 
 
-def one_of_each_family() -> list[str]:
-  """A gradient balancer of each kind that the wrappers tell apart."""
+def one_of_each_family(kind: str = "gradient") -> list[str]:
+  """A balancer of each family: those that the wrappers tell apart, or two traits do."""
   families = {}
-  for name in GRADIENT:
-    traits = gradient_traits(name)
-    families.setdefault((traits.gramian_only, traits.draws), name)
+  for name in having(kind):
+    traits = METHODS[name].traits
+    family = (
+      (traits.gramian_only, traits.draws)
+      if isinstance(traits, GradientTraits)
+      else (traits.takes_log, traits.normalised)
+    )
+    families.setdefault(family, name)
   return list(families.values())
+
+
+FAST_COUNTS = (3, 11)
+
+
+def with_task_counts(names: list[str], task_counts: list[int]) -> list[Any]:
+  """Values of `name` and `num_tasks`, every number of tasks for every method.
+
+  Each is compiled anew. So most methods have 3 and 11 tasks in the fast tests, one of
+  each family has all numbers, and the slow tests have the rest.
+  """
+  whole = [*one_of_each_family(), *one_of_each_family("loss")]
+  return [
+    pytest.param(
+      name,
+      num_tasks,
+      marks=() if num_tasks in FAST_COUNTS or name in whole else pytest.mark.slow,
+    )
+    for name in names
+    for num_tasks in task_counts
+    if num_tasks >= getattr(METHODS[name].traits, "fewest_tasks", 1)
+  ]
 
 
 @functools.cache  # so that tests share what they trace

@@ -85,12 +85,14 @@ def order_of(num_tasks: int) -> np.ndarray:
   return np.random.default_rng(1).permutation(num_tasks)
 
 
+@functools.cache
 def rotation() -> np.ndarray:
   """An orthogonal matrix, under which no Gramian changes."""
   gauss = np.random.default_rng(2).normal(size=(NUM_PARAMETERS, NUM_PARAMETERS))
   return np.linalg.qr(gauss)[0]
 
 
+@functools.cache
 def variants(num_tasks: int) -> dict[str, np.ndarray]:
   """The samples, and what one or the other property compares with them."""
   found = {kind: sample(kind, num_tasks) for kind in SAMPLES}
@@ -101,12 +103,13 @@ def variants(num_tasks: int) -> dict[str, np.ndarray]:
   factors = np.logspace(-6, 6, num_tasks)[:, None]
   more["gaussian, each on its scale"] = gauss * factors
   more["gaussian, rotated"] = gauss @ rotation()
-  more["gaussian, rounded"] = np.asarray(jnp.asarray(gauss, jnp.bfloat16), np.float64)
+  more["gaussian, rounded"] = gauss.astype(jnp.bfloat16).astype(np.float64)
   more["in agreement"] = np.repeat(gauss[:1], num_tasks, axis=0)
   more[OTHER_KEY] = found["sum to zero"]
   return found | more
 
 
+@functools.cache
 def of_any_rank(num_tasks: int) -> dict[str, np.ndarray]:
   """Jacobians where plain pivoting goes in circles."""
   found = {}
@@ -130,12 +133,12 @@ def solve_each(
   balancer: Any, inputs: dict[str, np.ndarray], masks: dict[str, np.ndarray] | None
 ) -> dict[str, Solved]:
   """What a balancer makes of Jacobians of one shape, in one compiled function."""
-  jacobians = jnp.asarray(np.stack(list(inputs.values())), jnp.float32)
-  seeds = jnp.array([label == OTHER_KEY for label in inputs], jnp.int32)
+  jacobians = np.stack(list(inputs.values())).astype(np.float32)
+  seeds = np.array([label == OTHER_KEY for label in inputs], np.int32)
   if masks is None:
     results, states = mapped(functools.partial(first_step, balancer))(jacobians, seeds)
   else:
-    stacked = jnp.asarray(np.stack([masks[label] for label in inputs]))
+    stacked = np.stack([masks[label] for label in inputs])
     results, states = mapped(functools.partial(first_step, balancer))(
       jacobians, seeds, stacked
     )
@@ -153,7 +156,7 @@ def solved(name: str, num_tasks: int) -> dict[str, Solved]:
   """What a method makes of every variant."""
   inputs = variants(num_tasks) if num_tasks in TASK_COUNTS else {}
   if num_tasks in MANY and gradient_traits(name).solves:
-    inputs |= of_any_rank(num_tasks)
+    inputs = inputs | of_any_rank(num_tasks)
   return solve_each(make_gradient(name, num_tasks), inputs, None)
 
 
@@ -166,7 +169,7 @@ def solve(name: str, jacobian: np.ndarray, **options: Any) -> Solved:
 def solve_many(name: str, jacobians: np.ndarray, **options: Any) -> Solved:
   """The same for Jacobians f[N, K, P]; all of the answer is stacked."""
   balancer = make_gradient(name, jacobians.shape[1], **options)
-  stacked = jnp.asarray(jacobians, jnp.float32)
-  seeds = jnp.zeros(len(stacked), jnp.int32)
+  stacked = jacobians.astype(np.float32)
+  seeds = np.zeros(len(stacked), np.int32)
   results, states = mapped(functools.partial(first_step, balancer))(stacked, seeds)
   return Solved(np.asarray(jacobians, np.float64), *to_numpy((results, states)))

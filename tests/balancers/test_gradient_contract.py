@@ -10,7 +10,6 @@ from tests.balancers.contract import (
   GRADIENT,
   assert_equal,
   assert_finite,
-  cases,
   direction,
   gradient_traits,
   having,
@@ -19,6 +18,7 @@ from tests.balancers.contract import (
   mapped,
   relative_error,
   to_numpy,
+  with_task_counts,
 )
 from tests.balancers.jacobians import (
   OTHER_KEY,
@@ -38,7 +38,7 @@ def lengths(jacobian: np.ndarray) -> np.ndarray:
 # ------------------------------------------------------------------ every input
 
 
-@pytest.mark.parametrize(("name", "num_tasks"), cases(GRADIENT, TASK_COUNTS))
+@pytest.mark.parametrize(("name", "num_tasks"), with_task_counts(GRADIENT, TASK_COUNTS))
 def test_finite_and_optimal_for_every_input(name, num_tasks):
   for kind, (_, result, state) in solved(name, num_tasks).items():
     assert_finite((result, state))
@@ -49,7 +49,9 @@ def test_finite_and_optimal_for_every_input(name, num_tasks):
       assert state.residual == 0
 
 
-@pytest.mark.parametrize(("name", "num_tasks"), cases(SOLVING, jacobians.MANY))
+@pytest.mark.parametrize(
+  ("name", "num_tasks"), with_task_counts(SOLVING, jacobians.MANY)
+)
 def test_optimal_for_many_tasks_of_any_rank(name, num_tasks):
   for label in jacobians.of_any_rank(num_tasks):
     _, result, state = solved(name, num_tasks)[label]
@@ -58,7 +60,8 @@ def test_optimal_for_many_tasks_of_any_rank(name, num_tasks):
 
 
 @pytest.mark.parametrize(
-  ("name", "num_tasks"), cases(having("gradient", avoids_conflict=True), SEVERAL)
+  ("name", "num_tasks"),
+  with_task_counts(having("gradient", avoids_conflict=True), SEVERAL),
 )
 def test_never_conflicts_with_a_task(name, num_tasks):
   for kind in SAMPLES:
@@ -70,7 +73,7 @@ def test_never_conflicts_with_a_task(name, num_tasks):
 
 
 @pytest.mark.parametrize(
-  ("name", "num_tasks"), cases(having("gradient", equivariant=True), SEVERAL)
+  ("name", "num_tasks"), with_task_counts(having("gradient", equivariant=True), SEVERAL)
 )
 def test_permuting_tasks_changes_nothing(name, num_tasks):
   """With the same draws, where there are any."""
@@ -85,7 +88,7 @@ def test_permuting_tasks_changes_nothing(name, num_tasks):
     np.testing.assert_allclose(permuted_state.weights, state.weights[order], 5e-3, 1e-6)
 
 
-@pytest.mark.parametrize(("name", "num_tasks"), cases(GRADIENT, [2, 3, 11]))
+@pytest.mark.parametrize(("name", "num_tasks"), with_task_counts(GRADIENT, [2, 3, 11]))
 def test_a_common_scale_scales_the_result_by_a_power(name, num_tasks):
   degree = gradient_traits(name).degree
   if degree is None:
@@ -101,7 +104,8 @@ def test_a_common_scale_scales_the_result_by_a_power(name, num_tasks):
 
 
 @pytest.mark.parametrize(
-  ("name", "num_tasks"), cases(having("gradient", scale_invariant=True), [2, 3, 11])
+  ("name", "num_tasks"),
+  with_task_counts(having("gradient", scale_invariant=True), [2, 3, 11]),
 )
 def test_direction_does_not_depend_on_the_scale_of_any_task(name, num_tasks):
   _, result, _ = solved(name, num_tasks)["gaussian"]
@@ -110,7 +114,8 @@ def test_direction_does_not_depend_on_the_scale_of_any_task(name, num_tasks):
 
 
 @pytest.mark.parametrize(
-  ("name", "num_tasks"), cases(having("gradient", gramian_only=True), [3, 11])
+  ("name", "num_tasks"),
+  with_task_counts(having("gradient", gramian_only=True), [3, 11]),
 )
 def test_the_gramian_is_all_that_a_rule_on_it_needs(name, num_tasks):
   _, result, state = solved(name, num_tasks)["gaussian"]
@@ -120,7 +125,7 @@ def test_the_gramian_is_all_that_a_rule_on_it_needs(name, num_tasks):
   assert make_gradient(name, num_tasks).weigh is not None
 
 
-@pytest.mark.parametrize(("name", "num_tasks"), cases(GRADIENT, [1, 3]))
+@pytest.mark.parametrize(("name", "num_tasks"), with_task_counts(GRADIENT, [1, 3]))
 def test_tasks_that_agree_are_not_disturbed(name, num_tasks):
   jacobian, result, _ = solved(name, num_tasks)["in agreement"]
   assert relative_error(direction(result), direction(jacobian[0])) < 1e-5

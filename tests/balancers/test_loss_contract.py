@@ -1,5 +1,7 @@
 """What every loss balancer makes of losses, by its traits."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,6 +15,8 @@ from tests.balancers.contract import (
   assert_finite,
   having,
   loss_traits,
+  parameters_of,
+  with_task_counts,
 )
 from tests.balancers.long_losses import distances_after_outliers, long_weights
 from tests.balancers.losses import (
@@ -33,8 +37,7 @@ from tests.balancers.losses import (
 # ------------------------------------------------------------------ every course
 
 
-@pytest.mark.parametrize("num_tasks", TASK_COUNTS)
-@pytest.mark.parametrize("name", LOSS)
+@pytest.mark.parametrize(("name", "num_tasks"), with_task_counts(LOSS, TASK_COUNTS))
 def test_weights_are_finite_positive_and_normalised_at_every_scale(name, num_tasks):
   labels = [f"times {scale:g}" for scale in SCALES]
   labels += [f"leaps {index}" for index in range(4)]
@@ -49,8 +52,7 @@ def test_weights_are_finite_positive_and_normalised_at_every_scale(name, num_tas
       np.testing.assert_allclose(run.weights.sum(axis=1), num_tasks, 1e-5)
 
 
-@pytest.mark.parametrize("num_tasks", [2, 3])
-@pytest.mark.parametrize("name", LOSS)
+@pytest.mark.parametrize(("name", "num_tasks"), with_task_counts(LOSS, [2, 3]))
 def test_a_tiny_loss_spoils_no_weights(name, num_tasks):
   for tiny in TINY:
     run = runs_of(name, num_tasks)[f"a tiny one, {tiny:g}"]
@@ -59,8 +61,7 @@ def test_a_tiny_loss_spoils_no_weights(name, num_tasks):
       assert (run.weights[:, -1] > 0).all()
 
 
-@pytest.mark.parametrize("num_tasks", [2, 3, 11])
-@pytest.mark.parametrize("name", LOSS)
+@pytest.mark.parametrize(("name", "num_tasks"), with_task_counts(LOSS, [2, 3, 11]))
 def test_weights_are_held_constant_under_differentiation(name, num_tasks):
   losses, _, weighted, slopes, first, states = runs_of(name, num_tasks)[PLAIN]
   assert_close(first, slopes * np.eye(num_tasks)[0])
@@ -69,8 +70,10 @@ def test_weights_are_held_constant_under_differentiation(name, num_tasks):
     assert_close(weighted, states.weights * of_losses, 1e-4)
 
 
-@pytest.mark.parametrize("num_tasks", SEVERAL)
-@pytest.mark.parametrize("name", having("loss", equivariant=True, draws=False))
+@pytest.mark.parametrize(
+  ("name", "num_tasks"),
+  with_task_counts(having("loss", equivariant=True, draws=False), SEVERAL),
+)
 def test_permuting_tasks_permutes_the_output(name, num_tasks):
   order = order_of(num_tasks)
   run, permuted = (runs_of(name, num_tasks)[label] for label in (PLAIN, "permuted"))
@@ -79,8 +82,9 @@ def test_permuting_tasks_permutes_the_output(name, num_tasks):
   np.testing.assert_allclose(permuted.weights, run.weights[:, order], 2e-5, atol)
 
 
-@pytest.mark.parametrize("num_tasks", SEVERAL)
-@pytest.mark.parametrize("name", having("loss", scale_invariant=True))
+@pytest.mark.parametrize(
+  ("name", "num_tasks"), with_task_counts(having("loss", scale_invariant=True), SEVERAL)
+)
 def test_the_direction_does_not_depend_on_the_scale_of_any_loss(name, num_tasks):
   run, scaled = (
     runs_of(name, num_tasks)[label].slopes for label in (PLAIN, "each on its scale")
@@ -116,7 +120,17 @@ def test_the_weight_of_a_task_does_not_depend_on_other_losses(name):
 # -------------------------------------------------------------------- long courses
 
 
-@pytest.mark.parametrize("name", LOSS)
+def agents_slow(names: list[str]) -> list[Any]:
+  """The names; the slow tests have those with an agent, which take most of the time."""
+  return [
+    pytest.param(
+      name, marks=pytest.mark.slow if "buffer_size" in parameters_of(name) else ()
+    )
+    for name in names
+  ]
+
+
+@pytest.mark.parametrize("name", agents_slow(LOSS))
 def test_weights_of_losses_have_a_bound(name):
   for label, weights in long_weights(name).items():
     assert_finite(weights)
@@ -135,7 +149,7 @@ LARGEST_DISTANCE = {False: 0.02, True: 0.3}  # by whether it draws
   "value",
   [1e12, *(pytest.param(value, marks=pytest.mark.slow) for value in (1e18, 1e30))],
 )
-@pytest.mark.parametrize("name", having("loss", recovers=True))
+@pytest.mark.parametrize("name", agents_slow(having("loss", recovers=True)))
 def test_weights_come_back_after_one_outlier(name, value):
   largest = LARGEST_DISTANCE[loss_traits(name).draws]
   assert max(distances_after_outliers(name, value)) <= largest

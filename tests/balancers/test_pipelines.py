@@ -241,7 +241,10 @@ MODELS = {"linen": linen_model, "nnx": nnx_model, "equinox": equinox_model}
 
 
 @pytest.mark.parametrize("library", MODELS)
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+  "name",
+  [NAMES[0], *(pytest.param(name, marks=pytest.mark.slow) for name in NAMES[1:])],
+)
 def test_trains_parameters_of_every_library(name, library):
   params, losses_of = MODELS[library]()
   balancer = make(name, shared=lambda path: "trunk" in jax.tree_util.keystr(path))

@@ -14,11 +14,16 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from igb_jax import value_and_task_grads
 from igb_jax.balancers.gradient.pcgrad import project_conflicts
 from igb_jax.balancers.solvers import Gramian, Mean
-from tests.balancers.contract import GRADIENT, init, make_gradient
+from tests.balancers.contract import GRADIENT, init, make_gradient, one_of_each_family
 
 NUM_TASKS = 3
 OVER_ROWS = PartitionSpec(None, "devices")  # of task gradients; axis 0 is the tasks
 SHARED = {"bias": True, "heads": False, "kernel": True}
+
+NAMES = [
+  pytest.param(name, marks=() if name in one_of_each_family() else pytest.mark.slow)
+  for name in GRADIENT
+]
 
 
 def mesh(axis_type):
@@ -54,7 +59,7 @@ def assert_close(actual, expected):
   )
 
 
-@pytest.mark.parametrize("name", GRADIENT)
+@pytest.mark.parametrize("name", NAMES)
 def test_every_device_balances_its_own_gradients_in_shard_map(name):
   update, compiled = two_updates(name)
   of_devices = [task_grads(seed) for seed in range(2)]
@@ -88,7 +93,7 @@ def test_pcgrads_orders_may_differ_where_the_gradients_do_not():
   assert_close(weights, np.concatenate(expected))
 
 
-@pytest.mark.parametrize("name", GRADIENT)
+@pytest.mark.parametrize("name", NAMES)
 def test_gradients_divided_over_devices_give_the_same_and_stay_divided(name):
   explicit = mesh(AxisType.Explicit)
   divided = jax.device_put(task_grads(), NamedSharding(explicit, OVER_ROWS))

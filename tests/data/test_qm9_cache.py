@@ -202,7 +202,9 @@ def test_two_processes_prepare_once(tmp_path):
   assert "Finding bonds: 2000 of 2000 molecules" in together
 
 
-@pytest.mark.parametrize("stop", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize(
+  "stop", [signal.SIGKILL, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
+)
 def test_stopped_half_way(tmp_path, stop):
   # a shell starts what it runs in the background with Ctrl-C ignored
   heard = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"

@@ -14,14 +14,15 @@ from tests.experiments.test_nyuv2 import write_images
 from tests.experiments.test_qm9 import small as small_molecules
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ("share", "balancer"),
   [
     (0.2, "igbv1"),
     # in most batches of 4 some task has no label
-    pytest.param(0.6, "igbv1+nashmtl", marks=pytest.mark.slow),
-    pytest.param(0.6, "uw+mgda", marks=pytest.mark.slow),
-    pytest.param(0.6, "igbv2", marks=pytest.mark.slow),
+    (0.6, "igbv1+nashmtl"),
+    (0.6, "uw+mgda"),
+    (0.6, "igbv2"),
   ],
 )
 def test_qm9_trains_without_some_labels(share, balancer, qm9_dir, tmp_path):

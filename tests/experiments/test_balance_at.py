@@ -80,7 +80,11 @@ def assert_same(found, expected):
 
 
 @pytest.mark.parametrize(
-  "name", ["qm9", "custom", pytest.param("nyuv2", marks=pytest.mark.slow)]
+  "name",
+  [
+    "custom",
+    *(pytest.param(name, marks=pytest.mark.slow) for name in ("qm9", "nyuv2")),
+  ],
 )
 def test_a_loss_balancer_does_not_mind_the_place(name, make):
   at_features = after_steps(make(name, "--balancer=ew", "--balance-at=features"))
@@ -104,7 +108,9 @@ def test_a_gradient_balancer_works_at_the_features(name, make):
   )
 
 
-@pytest.mark.parametrize("name", ["qm9", "custom"])
+@pytest.mark.parametrize(
+  "name", ["custom", pytest.param("qm9", marks=pytest.mark.slow)]
+)
 def test_the_task_gradients_need_not_be_kept(name, make):
   kept = after_steps(make(name, "--balancer=mgda"))
   assert_same(after_steps(make(name, "--balancer=mgda", "--no-keep-task-grads")), kept)

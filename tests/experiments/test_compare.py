@@ -149,6 +149,7 @@ def test_runs_everything_and_writes_the_report(everything):
   assert before == {path: path.stat().st_mtime_ns for path in out.rglob("summary.json")}
 
 
+@pytest.mark.slow
 def test_runs_side_by_side_are_those_at_once(everything, tmp_path, capfd):
   options = "--no-baselines", "--together=never", "--balancers=ew", "--parallel=2"
   given = arguments(everything.task, tmp_path, *options)
@@ -233,9 +234,9 @@ def test_a_killed_comparison_goes_on_with_what_is_missing(task, tmp_path, capfd)
     assert epochs == [0, 1, 2]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
-  ("number", "code"),
-  [(signal.SIGTERM, 143), pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow)],
+  ("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)]
 )
 def test_a_signal_stops_the_run_too_and_writes_a_report(number, code, task, tmp_path):
   out = tmp_path / "cmp"
@@ -256,6 +257,7 @@ def test_a_signal_stops_the_run_too_and_writes_a_report(number, code, task, tmp_
   assert sizes == {path: path.stat().st_size for path in out.rglob("metrics.jsonl")}
 
 
+@pytest.mark.slow
 def test_a_run_that_fails_leaves_the_others(task, tmp_path, capfd):
   out = tmp_path / "cmp"
   task.write_text(TASK.replace("OFFSET", "1e6"))

@@ -44,17 +44,13 @@ def write_images(folder, numbers=(4, 3), size=(32, 64)) -> None:
         Image.fromarray(values).save(folder / part / kind / name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   "arguments",
   [
     ["--balancer=igbv1"],
-    pytest.param(
-      ["--balancer=igbv1+nashmtl", "--balancer-options", "update_every=2"],
-      marks=pytest.mark.slow,
-    ),
-    pytest.param(
-      ["--balancer=ew", "--split=standard", "--dtype=bfloat16"], marks=pytest.mark.slow
-    ),
+    ["--balancer=igbv1+nashmtl", "--balancer-options", "update_every=2"],
+    ["--balancer=ew", "--split=standard", "--dtype=bfloat16"],
   ],
 )
 def test_trains_on_rooms_and_writes_its_results(arguments, tmp_path, capsys):

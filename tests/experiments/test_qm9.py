@@ -40,7 +40,7 @@ def run(arguments: list[str]) -> int:
 
 
 LOSS_NAMES = [
-  pytest.param(name, marks=[] if name in {"stl", "uw"} else pytest.mark.slow)
+  pytest.param(name, marks=[] if name == "uw" else pytest.mark.slow)
   for name, kind in balancers.names().items()
   if kind == "loss"
 ]
@@ -165,6 +165,7 @@ def test_learns_and_igbv1_moves_its_weights_after_the_base_epoch(qm9_dir, tmp_pa
   assert len({f"{weight:.4f}" for weight in lines[2]["weights"].values()}) > 5
 
 
+@pytest.mark.slow
 def test_igbv2_learns_and_acts_within_a_run(qm9_dir, tmp_path, capsys):
   options = ["update_every=2", "num_updates=2", "start_epoch=4", "hidden_sizes=[8,8]"]
   arguments = [f for option in options for f in ("--balancer-options", option)]
@@ -185,6 +186,7 @@ def test_igbv2_learns_and_acts_within_a_run(qm9_dir, tmp_path, capsys):
   assert state.balancer.loss.num_nonfinite == state.balancer.loss.num_rejected == 0
 
 
+@pytest.mark.slow
 def test_same_seed_same_numbers(qm9_dir, tmp_path):
   for name, seed in (("a", 3), ("b", 3), ("c", 4)):
     arguments = small(qm9_dir, tmp_path / name, f"--seed={seed}", "--balancer=rlw")

@@ -107,6 +107,7 @@ def kill_after(
   return is_writing(out)
 
 
+@pytest.mark.slow
 def test_killed_while_it_saves_and_resumed_is_as_if_never_stopped(qm9_dir, tmp_path):
   out, whole = tmp_path / "run", tmp_path / "whole"
   options = ["--balancer=rlw", "--epochs=5"]
@@ -135,12 +136,10 @@ def test_killed_at_twenty_moments_and_resumed_is_as_if_never_stopped(qm9_dir, tm
   assert_same_run(arguments, out, whole)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ("number", "code", "tested"),
-  [
-    (signal.SIGTERM, 143, False),
-    pytest.param(signal.SIGINT, 130, True, marks=pytest.mark.slow),
-  ],
+  [(signal.SIGTERM, 143, False), (signal.SIGINT, 130, True)],
 )
 def test_a_stopped_run_saves_within_an_epoch_and_says_how_to_go_on(
   number, code, tested, qm9_dir, tmp_path
@@ -240,6 +239,7 @@ def test_wrong_options_are_refused(options, message, qm9_dir, tmp_path, capsys):
   assert message in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_full_disk_stops_the_run_which_goes_on_later(
   qm9_dir, tmp_path, capsys, monkeypatch
 ):

@@ -72,7 +72,7 @@ def prepare(experiment, spec):
 
 
 @pytest.mark.parametrize("spec", SPECS)
-@pytest.mark.parametrize("name", ["qm9", "nyuv2"])
+@pytest.mark.parametrize("name", ["qm9", pytest.param("nyuv2", marks=pytest.mark.slow)])
 def test_no_float64_and_nothing_of_the_host(experiments, name, spec):
   experiment, batch = experiments[name]
   step, state, _ = prepare(experiment, spec)
@@ -91,7 +91,7 @@ def assert_finite(failed_step):
   ("name", "spec"),
   [
     ("qm9", "igbv1+nashmtl"),
-    ("nyuv2", "igbv1"),
+    pytest.param("nyuv2", "igbv1", marks=pytest.mark.slow),
     *(
       pytest.param(name, spec, marks=pytest.mark.slow)
       for name in ("qm9", "nyuv2")

@@ -61,6 +61,7 @@ def fairgrad(
     update_every: see `weighting`.
 
   Example:
+    >>> import jax.numpy as jnp
     >>> balancer = fairgrad(num_tasks=2, max_norm=None)
     >>> state = balancer.init({"x": jnp.zeros(2)})
     >>> task_grads = {"x": jnp.array([[1.0, 0.0], [0.0, 8.0]])}
