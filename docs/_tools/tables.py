@@ -6,6 +6,7 @@ A page has a table wherever it has `<!-- methods: NAME -->` and `<!-- end -->`, 
 name of `TABLES`. `make tables` runs this; a test fails where a page is out of date.
 """
 
+import itertools
 import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -117,34 +118,28 @@ def full(kind: Kind) -> str:
   )
 
 
-def short(kind: Kind) -> str:
-  """Every method of a kind, forms of one constructor in one row.
-
-  Args:
-    kind: "loss" or "gradient".
-  """
-  forms: dict[str, list[str]] = {}
-  for name, method in METHODS.items():
-    if method.kind == kind:
-      forms.setdefault(method.constructor_name, []).append(name)
-  return _table(
-    ("name", "what it does", "paper"),
-    (
-      (
-        ", ".join(map(spelt, names)),
-        _cell(METHODS[names[0]].summary),
-        METHODS[names[0]].paper,
-      )
-      for names in forms.values()
-    ),
-  )
+def both() -> str:
+  """The names of both kinds side by side, forms of one constructor in one cell."""
+  columns = []
+  for kind in ("loss", "gradient"):
+    forms: dict[str, list[str]] = {}
+    for name, method in METHODS.items():
+      if method.kind == kind:
+        forms.setdefault(method.constructor_name, []).append(name)
+    columns.append(
+      [
+        f"{', '.join(map(spelt, names))} {METHODS[names[0]].paper}".strip()
+        for names in forms.values()
+      ]
+    )
+  rows = itertools.zip_longest(*columns, fillvalue="")
+  return _table(("loss balancers", "gradient balancers"), rows)
 
 
 TABLES: dict[str, Callable[[], str]] = {
   "loss": lambda: full("loss"),
   "gradient": lambda: full("gradient"),
-  "loss-short": lambda: short("loss"),
-  "gradient-short": lambda: short("gradient"),
+  "both": both,
 }
 
 
