@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from igb_jax.balancers.common import check_present
+from igb_jax.balancers.checks import check_present
 from igb_jax.balancers.gradient.base import (
   Combined,
   GradientBalancer,

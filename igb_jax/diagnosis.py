@@ -16,7 +16,7 @@ import numpy as np
 from jax.core import Tracer
 
 from igb_jax._hints import DEPENDENT, LARGE_FACTOR, PARALLEL, factor_of, hints
-from igb_jax.balancers.common import check_losses
+from igb_jax.balancers.checks import check_losses
 from igb_jax.balancers.gradient.shared import Shared
 from igb_jax.balancers.gradient.stacked import Stacked, TaskGrads
 from igb_jax.balancers.solvers import Gramian

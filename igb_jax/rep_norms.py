@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from igb_jax.balancers.common import check_count
+from igb_jax.balancers.checks import check_count
 
 
 def rep_norms(task_grads: Any, num_chunks: int) -> jax.Array:

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from igb_jax.balancers.common import check_count
+from igb_jax.balancers.checks import check_count
 from igb_jax.balancers.solvers.products import flat_if_free
 
 _MAX_UNROLLED = 4  # tasks

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, TypeVar, cast
 import jax
 import jax.numpy as jnp
 
-from igb_jax.balancers.common import check_count
+from igb_jax.balancers.checks import check_count
 from igb_jax.balancers.gradient.base import GradientBalancer, check_weighs
 from igb_jax.balancers.gradient.stacked import TaskGrads
 from igb_jax.balancers.solvers.grouping import group_means

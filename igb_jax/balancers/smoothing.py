@@ -14,7 +14,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from igb_jax.balancers.common import check_fraction
+from igb_jax.balancers.checks import check_fraction
 from igb_jax.balancers.gradient.base import GradientBalancer, check_weighs
 from igb_jax.balancers.gradient.stacked import TaskGrads
 

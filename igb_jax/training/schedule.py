@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from igb_jax.balancers.common import check_count
+from igb_jax.balancers.checks import check_count
 
 
 class HalveEveryState(NamedTuple):

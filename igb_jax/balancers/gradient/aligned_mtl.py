@@ -17,7 +17,7 @@ from typing import Literal
 
 import jax.numpy as jnp
 
-from igb_jax.balancers.common import check_one_of
+from igb_jax.balancers.checks import check_one_of
 from igb_jax.balancers.gradient.base import GradientBalancer
 from igb_jax.balancers.gradient.shared import Shared
 from igb_jax.balancers.gradient.stacked import TaskGrads

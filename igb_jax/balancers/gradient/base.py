@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from igb_jax.balancers.common import all_finite, check_count, check_present, key_data
+from igb_jax.balancers.checks import check_count, check_present
+from igb_jax.balancers.common import all_finite, key_data
 from igb_jax.balancers.gradient.shared import Shared, check_shared, shared_leaves
 from igb_jax.balancers.gradient.stacked import Stacked, TaskGrads, join, split
 from igb_jax.balancers.solvers import Gramian

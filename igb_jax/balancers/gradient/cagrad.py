@@ -21,7 +21,7 @@ little but rounding.
 import jax
 import jax.numpy as jnp
 
-from igb_jax.balancers.common import check_positive
+from igb_jax.balancers.checks import check_positive
 from igb_jax.balancers.gradient.base import GradientBalancer
 from igb_jax.balancers.gradient.shared import Shared
 from igb_jax.balancers.gradient.stacked import TaskGrads

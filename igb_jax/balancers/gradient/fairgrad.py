@@ -12,7 +12,7 @@ here the equation is solved. The weights in the state are K x.
 
 import jax
 
-from igb_jax.balancers.common import check_positive
+from igb_jax.balancers.checks import check_positive
 from igb_jax.balancers.gradient.base import GradientBalancer
 from igb_jax.balancers.gradient.shared import Shared
 from igb_jax.balancers.gradient.stacked import TaskGrads

@@ -19,7 +19,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from igb_jax.balancers.common import check_fraction, split_key_data
+from igb_jax.balancers.checks import check_fraction
+from igb_jax.balancers.common import split_key_data
 from igb_jax.balancers.gradient.base import (
   Combined,
   GradientBalancer,

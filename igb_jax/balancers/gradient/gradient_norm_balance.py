@@ -12,7 +12,7 @@ from typing import Literal, cast
 import jax
 import jax.numpy as jnp
 
-from igb_jax.balancers.common import check_one_of
+from igb_jax.balancers.checks import check_one_of
 from igb_jax.balancers.gradient.base import GradientBalancer
 from igb_jax.balancers.gradient.moving_weights import moving_weights
 from igb_jax.balancers.gradient.shared import Shared

@@ -19,10 +19,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from igb_jax.balancers.checks import check_count, check_losses, check_positive
 from igb_jax.balancers.common import (
-  check_count,
-  check_losses,
-  check_positive,
   constant_float32,
   increment,
   is_valid,

@@ -20,7 +20,7 @@ reaches 1.
 import jax
 import jax.numpy as jnp
 
-from igb_jax.balancers.common import check_fraction
+from igb_jax.balancers.checks import check_fraction
 from igb_jax.balancers.gradient.base import GradientBalancer
 from igb_jax.balancers.gradient.pcgrad import random_orders, weights_of_parts
 from igb_jax.balancers.gradient.shared import Shared

@@ -12,7 +12,7 @@ in the place of their squares, as TorchJD has it.
 import jax
 import jax.numpy as jnp
 
-from igb_jax.balancers.common import check_count
+from igb_jax.balancers.checks import check_count
 from igb_jax.balancers.gradient.base import GradientBalancer
 from igb_jax.balancers.gradient.shared import Shared
 from igb_jax.balancers.gradient.stacked import TaskGrads

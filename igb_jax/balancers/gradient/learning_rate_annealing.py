@@ -11,7 +11,7 @@ Algorithm 1, where a is 1 - alpha.
 import jax
 import jax.numpy as jnp
 
-from igb_jax.balancers.common import check_count, check_index
+from igb_jax.balancers.checks import check_count, check_index
 from igb_jax.balancers.gradient.base import GradientBalancer
 from igb_jax.balancers.gradient.moving_weights import moving_weights
 from igb_jax.balancers.gradient.shared import Shared

@@ -20,7 +20,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from igb_jax.balancers.common import check_fraction, check_positive, increment
+from igb_jax.balancers.checks import check_fraction, check_positive
+from igb_jax.balancers.common import increment
 from igb_jax.balancers.gradient.base import (
   Combined,
   GradientBalancer,

@@ -17,7 +17,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from igb_jax.balancers.common import check_positive
+from igb_jax.balancers.checks import check_positive
 from igb_jax.balancers.gradient.base import GradientBalancer
 from igb_jax.balancers.gradient.second_batch import cross_products
 from igb_jax.balancers.gradient.shared import Shared

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from igb_jax.balancers.common import check_fraction
+from igb_jax.balancers.checks import check_fraction
 from igb_jax.balancers.gradient.base import GradientBalancer
 from igb_jax.balancers.gradient.shared import Shared
 from igb_jax.balancers.gradient.stacked import TaskGrads

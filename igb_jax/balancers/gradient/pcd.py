@@ -14,12 +14,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from igb_jax.balancers.common import (
-  check_count,
-  check_index,
-  check_positive,
-  increment,
-)
+from igb_jax.balancers.checks import check_count, check_index, check_positive
+from igb_jax.balancers.common import increment
 from igb_jax.balancers.gradient.base import GradientBalancer
 from igb_jax.balancers.gradient.shared import Shared
 from igb_jax.balancers.gradient.stacked import TaskGrads

@@ -15,7 +15,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from igb_jax.balancers.common import check_positive, softmax_weights
+from igb_jax.balancers.checks import check_positive
+from igb_jax.balancers.common import softmax_weights
 from igb_jax.balancers.gradient.base import GradientBalancer
 from igb_jax.balancers.gradient.shared import Shared
 from igb_jax.balancers.gradient.stacked import TaskGrads

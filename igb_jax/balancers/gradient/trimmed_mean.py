@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from igb_jax.balancers.common import check_count
+from igb_jax.balancers.checks import check_count
 from igb_jax.balancers.gradient.base import (
   Combined,
   GradientBalancer,

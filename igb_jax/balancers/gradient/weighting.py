@@ -12,12 +12,8 @@ from typing import Any, Literal, cast
 import jax
 import jax.numpy as jnp
 
-from igb_jax.balancers.common import (
-  check_count,
-  check_one_of,
-  check_positive,
-  split_key_data,
-)
+from igb_jax.balancers.checks import check_count, check_one_of, check_positive
+from igb_jax.balancers.common import split_key_data
 from igb_jax.balancers.gradient.base import (
   Combined,
   GradientBalancer,

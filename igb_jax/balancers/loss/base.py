@@ -7,13 +7,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from igb_jax.balancers.common import (
-  check_losses,
-  check_one_of,
-  check_present,
-  constant_float32,
-  is_valid,
-)
+from igb_jax.balancers.checks import check_losses, check_one_of, check_present
+from igb_jax.balancers.common import constant_float32, is_valid
 from igb_jax.balancers.types import InitFn, LossBalancer
 
 # What a loss balancer does about the tasks that a batch lacks.

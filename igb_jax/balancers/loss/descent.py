@@ -13,7 +13,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from igb_jax.balancers.common import LARGEST_LOG, check_positive
+from igb_jax.balancers.checks import check_positive
+from igb_jax.balancers.common import LARGEST_LOG
 
 _B2 = 0.999  # of Adam
 _LARGEST_FIRST_DERIVATIVE = 1e3

@@ -21,10 +21,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from igb_jax.balancers.checks import check_count, check_epsilon, check_positive
 from igb_jax.balancers.common import (
-  check_count,
-  check_epsilon,
-  check_positive,
   constant_float32,
   increment,
   is_valid,

@@ -24,14 +24,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from igb_jax.balancers.common import (
-  check_bool,
-  check_count,
-  check_positive,
-  constant_float32,
-  is_valid,
-  softmax_shares,
-)
+from igb_jax.balancers.checks import check_bool, check_count, check_positive
+from igb_jax.balancers.common import constant_float32, is_valid, softmax_shares
 from igb_jax.balancers.loss import descent
 from igb_jax.balancers.loss.base import Absent, loss_balancer
 from igb_jax.balancers.methods import method

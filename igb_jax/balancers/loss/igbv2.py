@@ -43,11 +43,9 @@ import jax.numpy as jnp
 import optax
 
 from igb_jax.balancers import sac
+from igb_jax.balancers.checks import check_count, check_epsilon, check_positive
 from igb_jax.balancers.common import (
   all_finite,
-  check_count,
-  check_epsilon,
-  check_positive,
   constant_float32,
   increment,
   is_valid,

@@ -21,7 +21,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from igb_jax.balancers.common import LARGEST_LOG, check_count, check_positive, is_known
+from igb_jax.balancers.checks import check_count, check_positive
+from igb_jax.balancers.common import LARGEST_LOG, is_known
 from igb_jax.balancers.loss.base import loss_balancer
 from igb_jax.balancers.methods import method
 from igb_jax.balancers.types import LossBalancer

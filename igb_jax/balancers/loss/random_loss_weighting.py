@@ -12,9 +12,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from igb_jax.balancers.checks import check_count, check_epsilon
 from igb_jax.balancers.common import (
-  check_count,
-  check_epsilon,
   key_data,
   log_losses,
   softmax_weights,

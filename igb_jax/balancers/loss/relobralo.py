@@ -14,10 +14,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from igb_jax.balancers.checks import check_count, check_fraction, check_positive
 from igb_jax.balancers.common import (
-  check_count,
-  check_fraction,
-  check_positive,
   constant_float32,
   is_valid,
   key_data,

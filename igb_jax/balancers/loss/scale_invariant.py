@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from igb_jax.balancers.common import check_count, check_epsilon, log_losses
+from igb_jax.balancers.checks import check_count, check_epsilon
+from igb_jax.balancers.common import log_losses
 from igb_jax.balancers.loss.base import Absent, loss_balancer
 from igb_jax.balancers.methods import method
 from igb_jax.balancers.types import LossBalancer

@@ -17,13 +17,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from igb_jax.balancers.common import (
-  check_count,
-  check_positive,
-  constant_float32,
-  is_known,
-  softmax_shares,
-)
+from igb_jax.balancers.checks import check_count, check_positive
+from igb_jax.balancers.common import constant_float32, is_known, softmax_shares
 from igb_jax.balancers.loss.base import Absent, loss_balancer
 from igb_jax.balancers.loss.preference import check_preference, check_reference
 from igb_jax.balancers.methods import method

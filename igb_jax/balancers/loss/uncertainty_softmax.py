@@ -13,13 +13,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from igb_jax.balancers.common import (
-  check_count,
-  check_positive,
-  constant_float32,
-  is_valid,
-  softmax_shares,
-)
+from igb_jax.balancers.checks import check_count, check_positive
+from igb_jax.balancers.common import constant_float32, is_valid, softmax_shares
 from igb_jax.balancers.loss.base import Absent, loss_balancer
 from igb_jax.balancers.methods import method
 from igb_jax.balancers.types import LossBalancer

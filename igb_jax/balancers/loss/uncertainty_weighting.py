@@ -24,12 +24,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from igb_jax.balancers.common import (
-  LARGEST_LOG,
-  check_count,
-  check_epsilon,
-  log_losses,
-)
+from igb_jax.balancers.checks import check_count, check_epsilon
+from igb_jax.balancers.common import LARGEST_LOG, log_losses
 from igb_jax.balancers.loss import descent
 from igb_jax.balancers.loss.base import Absent, loss_balancer
 from igb_jax.balancers.methods import method

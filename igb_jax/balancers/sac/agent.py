@@ -27,7 +27,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from igb_jax.balancers.common import check_count, check_positive, softmax_weights
+from igb_jax.balancers.checks import check_count, check_positive
+from igb_jax.balancers.common import softmax_weights
 from igb_jax.balancers.sac.networks import Actor, TwinCritic
 from igb_jax.balancers.sac.replay import Transitions
 

@@ -105,7 +105,7 @@ def weighted_sum(
 
 
 def for_each_task(
-  leaf: jax.Array, function: Callable[[jax.Array], Any], *others: jax.Array
+  leaf: jax.Array, function: Callable[..., Any], *others: jax.Array
 ) -> Any:
   """What a function makes of each task's gradient, stacked, one after the other.
 
