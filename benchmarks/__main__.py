@@ -20,6 +20,7 @@ PARTS = (
   "arithmetic",
   "balancer_overhead",
   "gradient_balancers",
+  "torchjd",
   "loss_balancers",
   "one_step",
   "scene_step",
