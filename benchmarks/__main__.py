@@ -20,7 +20,7 @@ PARTS = (
   "arithmetic",
   "balancer_overhead",
   "gradient_balancers",
-  "torchjd",
+  "torch_methods",
   "loss_balancers",
   "one_step",
   "scene_step",

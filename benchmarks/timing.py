@@ -11,7 +11,16 @@ import numpy as np
 from igb_jax import balancers
 from igb_jax.training.machine import processor
 
-PACKAGES = ("jax", "jaxlib", "flax", "optax", "torch", "torch_geometric", "torchjd", "cvxpy")
+PACKAGES = (
+  "jax",
+  "jaxlib",
+  "flax",
+  "optax",
+  "torch",
+  "torch_geometric",
+  "torchjd",
+  "cvxpy",
+)
 
 
 def machine() -> str:

@@ -13,8 +13,10 @@ convolution over h that sums over all (b, w) inside, a long matrix product. Else
 XLA's own are used.
 """
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 
 def _plain(images: jax.Array, kernel: jax.Array) -> jax.Array:
@@ -98,3 +100,26 @@ def convolve(images: jax.Array, kernel: jax.Array) -> jax.Array:
   if kernel.ndim != 4 or kernel.shape[:3] != (3, 3, channels):
     raise ValueError(f"kernel must be [3, 3, {channels}, any], got {kernel.shape}")
   return _with_fast_gradients(images, kernel)
+
+
+def pointwise(features: int, dtype: DTypeLike, name: str | None = None) -> nn.Dense:
+  """A 1x1 convolution, which is a linear layer at every pixel.
+
+  Args:
+    features: number of channels it gives.
+    dtype: what it is computed in; parameters are float32.
+    name: of its parameters.
+  """
+  start = nn.initializers.glorot_normal()
+  return nn.Dense(features, dtype=dtype, kernel_init=start, name=name)
+
+
+def batch_norm(train: bool, dtype: DTypeLike, name: str | None = None) -> nn.BatchNorm:
+  """Batch norm with PyTorch's momentum and epsilon; statistics are float32.
+
+  Args:
+    train: whether to use the batch's statistics and update the running ones.
+    dtype: of the result.
+    name: of its parameters.
+  """
+  return nn.BatchNorm(not train, momentum=0.9, epsilon=1e-5, dtype=dtype, name=name)

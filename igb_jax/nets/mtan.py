@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from igb_jax.nets import segnet
+from igb_jax.nets import convolution, pooling, segnet
 
 
 def _upsample_axis(features: jax.Array, axis: int) -> jax.Array:
@@ -71,8 +71,8 @@ class _Attention(nn.Module):
   def __call__(self, *inputs: jax.Array, train: bool) -> jax.Array:
     x = jnp.concatenate(inputs, axis=-1)
     for index, activation in enumerate((nn.relu, nn.sigmoid)):
-      x = segnet.pointwise(self.features, self.dtype, f"convolution_{index}")(x)
-      x = activation(segnet.batch_norm(train, self.dtype, f"norm_{index}")(x))
+      x = convolution.pointwise(self.features, self.dtype, f"convolution_{index}")(x)
+      x = activation(convolution.batch_norm(train, self.dtype, f"norm_{index}")(x))
     return x
 
 
@@ -115,7 +115,7 @@ class _AttendedTrunk(nn.Module):
         )
         mask = attend(*inputs, train=train)
         x = encoder_share[level](mask * features.encoded[level], train=train)
-        x, _ = segnet.max_pool(x)
+        x, _ = pooling.max_pool(x)
       assert x is not None
       for level in reversed(range(num_levels)):
         x = decoder_share[level](upsample(x), train=train)

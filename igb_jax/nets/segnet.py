@@ -14,9 +14,8 @@ one layer at levels 0 and 1, two below, and keep it. Every task reads d_0 by a 3
 and a 1x1 convolution with nothing between.
 
 Reference: Badrinarayanan et al., "SegNet: A Deep Convolutional Encoder-Decoder
-Architecture for Image Segmentation", TPAMI 2017. Widths and heads are those of the
-network that MTAN (Liu et al., CVPR 2019) and its successors train on NYUv2.
-Parameters start as there: kernels Xavier normal, biases 0.
+Architecture for Image Segmentation", TPAMI 2017. Widths, heads and the first parameters
+are as in MTAN (Liu et al., CVPR 2019).
 """
 
 from typing import NamedTuple
@@ -26,10 +25,10 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from igb_jax.nets.convolution import convolve
+from igb_jax.nets.convolution import batch_norm, convolve, pointwise
+from igb_jax.nets.pooling import max_pool, unpool
 
 _FILTERS = (64, 128, 256, 512, 512)
-_NUM_LEVELS = len(_FILTERS)
 
 
 class ScenePrediction(NamedTuple):
@@ -47,78 +46,6 @@ class ScenePrediction(NamedTuple):
 
 
 TASKS = ScenePrediction._fields
-
-
-def _is_chosen(position: jax.Array) -> jax.Array:
-  """One-hot bool[B, h, 2, w, 2, C] of positions [B, h, w, C] in 2x2 windows."""
-  places = jnp.arange(4, dtype=position.dtype).reshape(2, 1, 2, 1)
-  return position[:, :, None, :, None] == places
-
-
-def max_pool(features: jax.Array) -> tuple[jax.Array, jax.Array]:
-  """The largest of each 2x2 window, and where in the window it was.
-
-  Among equals the first counts, row by row; the gradient goes to it alone. A NaN
-  counts as the largest.
-
-  Args:
-    features: f32[B, H, W, C] (or any float), H and W even.
-
-  Returns:
-    The maxima, [B, H/2, W/2, C], and their positions, u8[B, H/2, W/2, C]: 0 and 1 in
-    the window's first row, 2 and 3 in the second.
-
-  Raises:
-    ValueError: if H or W is odd.
-
-  Example:
-    >>> image = jnp.array([[1.0, 5.0], [5.0, 2.0]]).reshape(1, 2, 2, 1)
-    >>> pooled, position = max_pool(image)
-    >>> float(pooled.item()), position.item()
-    (5.0, 1)
-    >>> jax.grad(lambda x: max_pool(x)[0].sum())(image)[0, :, :, 0].tolist()
-    [[0.0, 1.0], [0.0, 0.0]]
-  """
-  batch, height, width, channels = features.shape
-  if height % 2 or width % 2:
-    raise ValueError(f"height and width must be even, got {height} x {width}")
-  windows = features.reshape(batch, height // 2, 2, width // 2, 2, channels)
-  values = jax.lax.stop_gradient(windows)
-  largest = values[:, :, 0, :, 0]
-  position = jnp.zeros(largest.shape, jnp.uint8)
-  for place in range(1, 4):
-    value = values[:, :, place // 2, :, place % 2]
-    is_larger = (value > largest) | jnp.isnan(value)
-    largest = jnp.where(is_larger, value, largest)
-    position = jnp.where(is_larger, jnp.uint8(place), position)
-  # a sum over one number and three zeros, for its gradient
-  pooled = jnp.where(_is_chosen(position), windows, 0).sum(axis=(2, 4))
-  return pooled, position
-
-
-def unpool(pooled: jax.Array, position: jax.Array) -> jax.Array:
-  """Puts each value back to its place in a 2x2 window of zeros.
-
-  Args:
-    pooled: f32[B, h, w, C] (or any float).
-    position: u8[B, h, w, C], as `max_pool` gives it.
-
-  Returns:
-    [B, 2 h, 2 w, C] of the type of `pooled`.
-
-  Raises:
-    ValueError: if the two shapes differ.
-
-  Example:
-    >>> position = jnp.full((1, 1, 1, 1), 2, jnp.uint8)
-    >>> unpool(jnp.full((1, 1, 1, 1), 7.0), position)[0, :, :, 0].tolist()
-    [[0.0, 0.0], [7.0, 0.0]]
-  """
-  if pooled.shape != position.shape:
-    raise ValueError(f"values are {pooled.shape} but positions {position.shape}")
-  batch, height, width, channels = pooled.shape
-  windows = jnp.where(_is_chosen(position), pooled[:, :, None, :, None], 0)
-  return windows.reshape(batch, 2 * height, 2 * width, channels)
 
 
 def filters(width: float) -> tuple[int, ...]:
@@ -141,7 +68,7 @@ def filters(width: float) -> tuple[int, ...]:
 
 def check_images(images: jax.Array) -> None:
   """Raises ValueError unless images are [B, H, W, 3], H and W multiples of 32."""
-  size = 2**_NUM_LEVELS
+  size = 2 ** len(_FILTERS)
   if images.ndim != 4 or images.shape[-1] != 3:
     raise ValueError(f"images must be [B, H, W, 3], got {images.shape}")
   if images.shape[1] % size or images.shape[2] % size:
@@ -149,29 +76,6 @@ def check_images(images: jax.Array) -> None:
       f"height and width must be multiples of {size}, "
       f"got {images.shape[1]} x {images.shape[2]}"
     )
-
-
-def pointwise(features: int, dtype: DTypeLike, name: str | None = None) -> nn.Dense:
-  """A 1x1 convolution, which is a linear layer at every pixel.
-
-  Args:
-    features: number of channels it gives.
-    dtype: what it is computed in; parameters are float32.
-    name: of its parameters.
-  """
-  start = nn.initializers.glorot_normal()
-  return nn.Dense(features, dtype=dtype, kernel_init=start, name=name)
-
-
-def batch_norm(train: bool, dtype: DTypeLike, name: str | None = None) -> nn.BatchNorm:
-  """Batch norm with PyTorch's momentum and epsilon; statistics are float32.
-
-  Args:
-    train: whether to use the batch's statistics and update the running ones.
-    dtype: of the result.
-    name: of its parameters.
-  """
-  return nn.BatchNorm(not train, momentum=0.9, epsilon=1e-5, dtype=dtype, name=name)
 
 
 class _Convolution(nn.Module):

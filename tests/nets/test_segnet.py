@@ -12,7 +12,7 @@ from jax.typing import DTypeLike
 
 from igb_jax import scene_tasks
 from igb_jax.data.scene_batches import SceneBatch
-from igb_jax.nets import mtan, segnet
+from igb_jax.nets import mtan, pooling, segnet
 from tests.golden_parameters import golden_parameter
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -242,31 +242,31 @@ def test_pooling_equals_a_loop(number_of_values):
   features = features.astype(np.float32)
   pooled, position, gradient = pool_by_loop(features)
 
-  ours = segnet.max_pool(jnp.asarray(features))
+  ours = pooling.max_pool(jnp.asarray(features))
   np.testing.assert_array_equal(ours[0], pooled)
   np.testing.assert_array_equal(ours[1], position)
   weights = jnp.arange(1.0, 4.0)
-  ours = jax.grad(lambda x: (weights * segnet.max_pool(x)[0]).sum())(features)
+  ours = jax.grad(lambda x: (weights * pooling.max_pool(x)[0]).sum())(features)
   np.testing.assert_array_equal(ours, gradient)
 
   values = jnp.broadcast_to(weights, pooled.shape)
-  np.testing.assert_array_equal(segnet.unpool(values, position), gradient)
-  ours = jax.grad(lambda v: (features * segnet.unpool(v, position)).sum())(values)
+  np.testing.assert_array_equal(pooling.unpool(values, position), gradient)
+  ours = jax.grad(lambda v: (features * pooling.unpool(v, position)).sum())(values)
   np.testing.assert_array_equal(ours, pooled)
 
 
 def test_pooling_keeps_nan():
   features = jnp.zeros((1, 2, 8, 1)).at[0, 0, 0].set(jnp.nan).at[0, 1, 3].set(jnp.nan)
-  pooled, position = segnet.max_pool(features)
+  pooled, position = pooling.max_pool(features)
   np.testing.assert_array_equal(jnp.isnan(pooled).ravel(), [True, True, False, False])
   np.testing.assert_array_equal(position.ravel(), [0, 3, 0, 0])
 
 
 def test_pooling_checks_shapes():
   with pytest.raises(ValueError, match="got 3 x 4"):
-    segnet.max_pool(jnp.zeros((1, 3, 4, 1)))
+    pooling.max_pool(jnp.zeros((1, 3, 4, 1)))
   with pytest.raises(ValueError, match="positions"):
-    segnet.unpool(jnp.zeros((1, 2, 2, 1)), jnp.zeros((1, 2, 1, 1), jnp.uint8))
+    pooling.unpool(jnp.zeros((1, 2, 2, 1)), jnp.zeros((1, 2, 1, 1), jnp.uint8))
 
 
 @pytest.mark.parametrize("size", [1, 2, 5])

@@ -13,20 +13,16 @@ with epsilon 0 by default. Step t:
    updates of the agent, each on int(128 k) transitions drawn with replacement;
 3. w_t is random (as RLW) before the start epoch, then the actor's action at L_t.
 
-A step that lacks a task makes no transition, nor does the one after it. The actor then
-sees the latest loss of the absent task, and its action is restricted to the others: a
-softmax over them, which sums to their number.
+A step that lacks a task makes no transition, nor does the one after it. The actor sees
+the latest loss of the absent task, and acts by a softmax over the others.
 
 A transition out of all proportion, with a loss above 1,000 of its base loss before or
 after or a reward beyond +-1,000, is not stored either. The published code stores every
-one; but the critics' Adams remember the square of a gradient for thousands of updates,
-and after one loss of 1e12 they would not learn for some 90,000. So one bad batch costs
-two transitions, while an agent whose task stays that high above its base loss learns
-nothing more (`num_outliers` counts both). A task that had no loss in the base epoch has
-no base loss: it counts in no reward, and its losses before and after are held against
-each other. Nor does a loss enter the base losses that is above 1,000 times their mean
-so far; but the first of the base epoch does, whatever it is, and if it is an outlier,
-the declines of its task count for next to nothing in all that follows.
+one, after which the critics' Adams, which remember squares, would not learn for some
+90,000 updates. An agent whose task stays that high above its base loss learns nothing
+more (`num_outliers` counts). A task that had no loss in the base epoch counts in no
+reward. Nor does a loss enter the base losses that is above 1,000 times their mean so
+far; but the first of the base epoch does, whatever it is.
 
 Reference: Dai et al., "Improvable Gap Balancing for Multi-Task Learning", UAI 2023,
 section 3.3, Algorithm 2 and equation 4. `igb_jax.balancers.sac` has the agent. The
@@ -35,17 +31,15 @@ always 1; this follows the paper.
 """
 
 import numbers
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from igb_jax.balancers import sac
 from igb_jax.balancers.checks import check_count, check_epsilon, check_positive
 from igb_jax.balancers.common import (
-  all_finite,
   constant_float32,
   increment,
   is_valid,
@@ -81,12 +75,10 @@ class IGBv2State(NamedTuple):
     num_nonfinite: i32[], steps whose losses, of the tasks present, were not all finite;
       they reach neither buffer nor agent.
     num_outliers: i32[], steps of the base epoch of which a loss was left out, and
-      transitions that were not stored, since a loss or the reward is finite but out of
-      all proportion; an outlier of one step spoils two transitions.
+      transitions that were not stored since something was out of all proportion.
     num_rejected: i32[], updates of the agent that were undone since their result was
       not finite.
-    weights: f32[K], weights of the latest update; they sum to K, or to the number of
-      tasks that were present.
+    weights: f32[K], of the latest update; they sum to the number of tasks present.
   """
 
   step: jax.Array
@@ -225,31 +217,13 @@ def igbv2(
       weights=jnp.ones(num_tasks, jnp.float32),
     )
 
-  def learn(
-    state: sac.AgentState, replay: sac.Replay, key: jax.Array
-  ) -> tuple[sac.AgentState, jax.Array]:
-    """One round of updates; returns the agent and how many had to be undone."""
-    # int(25 k) and int(128 k), k = 1 + size / buffer_size, exactly
-    updates = num_updates + num_updates * replay.size // buffer_size
-    transitions = batch_size + batch_size * replay.size // buffer_size
-    mask = (jnp.arange(2 * batch_size) < transitions).astype(jnp.float32)
-
-    def body(index, carry):
-      state, num_rejected = carry
-      keys = jax.random.split(jax.random.fold_in(key, index), 3)
-      batch = sac.sample(replay, 2 * batch_size, keys[0])
-      shape = (2 * batch_size, num_tasks)
-      noise = sac.Noise(
-        *(jax.random.normal(key, shape, jnp.float32) for key in keys[1:])
-      )
-      proposed = agent.update(state, batch, noise, mask)
-      good = all_finite(proposed)
-      state = optax.tree.where(good, proposed, state)
-      return state, num_rejected + ~good
-
-    return jax.lax.fori_loop(0, updates, body, (state, jnp.zeros((), jnp.int32)))
-
-  learn_if = _conditional(learn)
+  learn_if = sac.rounds(
+    agent,
+    num_tasks,
+    num_updates=num_updates,
+    batch_size=batch_size,
+    buffer_size=buffer_size,
+  )
 
   def update(
     losses: jax.Array,
@@ -324,47 +298,3 @@ def igbv2(
     )
 
   return loss_balancer(num_tasks, init, update, absent)
-
-
-def _skip(state, replay, key):
-  """What happens instead of `learn`: nothing."""
-  del replay, key
-  return state, jnp.zeros((), jnp.int32)
-
-
-def _conditional(learn: Callable[..., Any], skip: Callable[..., Any] = _skip):
-  """`learn_if(due, *operands)`: `learn` if due, else `skip`; under vmap a branch too.
-
-  `jax.vmap` turns a `cond` on a mapped predicate into a select that always takes both
-  ways; here the agents of all seeds learn if any is due, and only then. The rule calls
-  itself, so that this holds under nested vmaps.
-  """
-
-  @jax.custom_batching.custom_vmap
-  def learn_if(due, *operands):
-    return jax.lax.cond(due, learn, skip, *operands)
-
-  @learn_if.def_vmap
-  def learn_if_any(axis_size, in_batched, *arguments):
-    due, *operands = jax.tree.map(
-      lambda leaf, batched: (
-        leaf if batched else jnp.broadcast_to(leaf, (axis_size, *jnp.shape(leaf)))
-      ),
-      arguments,
-      tuple(in_batched),
-    )
-
-    def learn_those_due(due, *operands):
-      def learn_one(due, *operands):
-        return optax.tree.where(due, learn(*operands), skip(*operands))
-
-      return jax.vmap(learn_one)(due, *operands)
-
-    def skip_all(due, *operands):
-      del due
-      return jax.vmap(skip)(*operands)
-
-    outputs = _conditional(learn_those_due, skip_all)(due.any(), due, *operands)
-    return outputs, jax.tree.map(lambda _: True, outputs)
-
-  return learn_if

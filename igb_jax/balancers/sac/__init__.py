@@ -2,6 +2,7 @@
 
 from igb_jax.balancers.sac.agent import Agent, AgentState, Noise, agent
 from igb_jax.balancers.sac.replay import Replay, Transitions, add, empty, sample
+from igb_jax.balancers.sac.rounds import rounds
 
 __all__ = [
   "Agent",
@@ -12,5 +13,6 @@ __all__ = [
   "add",
   "agent",
   "empty",
+  "rounds",
   "sample",
 ]

@@ -1,6 +1,6 @@
 """Gradient balancers from a small Jacobian to the result, beside TorchJD's.
 
-    python -m benchmarks.torchjd
+    python -m benchmarks.torch_methods
 
 What is timed is nearly the solver alone: Jacobians are K x 2 K and float32, on the CPU.
 Eight instances, Gaussian and with two tasks in conflict, take turns; a call of ours
