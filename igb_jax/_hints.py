@@ -35,7 +35,7 @@ def hints(
     known: i[N], the tasks whose gradient is finite and not zero.
     positive: i[M], the tasks whose loss is finite and positive.
     cosines: f64[P], of the pairs of known tasks.
-    condition_number: of the normalised Gramian.
+    condition_number: the condition number of the normalised Gramian.
   """
   found: list[str] = []
   if not np.isfinite([*losses, *norms]).all():

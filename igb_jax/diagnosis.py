@@ -53,7 +53,7 @@ class Diagnosis(NamedTuple):
     and which kind of balancer may help. One batch is a sample: look at several.
 
     Args:
-      task_names: of the K tasks; by default "task 0", "task 1", ...
+      task_names: the names of the K tasks; by default "task 0", "task 1", ...
 
     Raises:
       TypeError: the numbers are traced: this is inside `jax.jit`, `vmap` or the like.

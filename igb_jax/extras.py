@@ -19,7 +19,7 @@ def is_of_extra(name: str | None) -> bool:
   whose traceback is needed.
 
   Args:
-    name: of the module that cannot be imported.
+    name: the name of the module that cannot be imported.
 
   Example:
     >>> is_of_extra("jraph.utils"), is_of_extra("igb_jax.utils")
@@ -32,7 +32,7 @@ def missing_package(name: str | None) -> str:
   """A sentence with the command that installs what is missing.
 
   Args:
-    name: of the module that cannot be imported.
+    name: the name of the module that cannot be imported.
 
   Example:
     >>> missing_package("jraph.utils")[:22]

@@ -34,7 +34,7 @@ def linear(
     features: number of outputs.
     fan_in: number of inputs, or what stands for it in the bound of the start.
     use_bias: whether there is a bias.
-    precision: of the matrix product.
+    precision: the precision of the matrix product.
 
   Example:
     >>> params = linear(2, 4).init(jax.random.key(0), jnp.ones((1, 4)))["params"]

@@ -77,7 +77,7 @@ def at_parameters(
 
   Args:
     fun: the losses.
-    call: of it.
+    call: its call.
     is_shared: which leaves of what is differentiated are.
     num_taps: K with taps, 0 without.
   """
@@ -129,8 +129,8 @@ def at_features(
   Args:
     trunk: `trunk(params, ...) -> features`.
     fun: `fun(params, features, ...)`, the losses.
-    call: of `fun`, but for the features.
-    trunk_kwargs: of the trunk, by keyword.
+    call: the call of `fun`, but for the features.
+    trunk_kwargs: the keyword arguments of the trunk.
     num_taps: K with taps, 0 without.
 
   Raises:

@@ -108,8 +108,8 @@ def differentiate(
     fun: see `value_and_task_grads`.
     numbers: which of `args` to differentiate.
     has_aux: whether `fun` returns a pair.
-    args: of `fun`.
-    kwargs: of `fun`.
+    args: the arguments of `fun`.
+    kwargs: the keyword arguments of `fun`.
 
   Returns:
     float[K]; `cotangent float[K] -> gradients`, a tuple of one tree for each of
@@ -133,7 +133,7 @@ def replaced(
   """The arguments, with other values at some places.
 
   Args:
-    args: of a function.
+    args: the arguments of a function.
     numbers: the places.
     values: one for each.
   """

@@ -47,7 +47,7 @@ def check_index(name: str, value: Any, num_tasks: int) -> int:
   """Returns the index of a task.
 
   Args:
-    name: of the argument, for the error.
+    name: the name of the argument, for the error.
     value: the index.
     num_tasks: K.
 

@@ -136,8 +136,8 @@ class BalancerState(NamedTuple):
   """State of a `Balancer`.
 
   Attributes:
-    loss: of the loss balancer; None without one.
-    gradient: of the gradient balancer; None without one.
+    loss: the state of the loss balancer; None without one.
+    gradient: the state of the gradient balancer; None without one.
   """
 
   loss: Any

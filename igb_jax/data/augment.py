@@ -22,7 +22,7 @@ def augment(scene: Scene, generator: np.random.Generator) -> Scene:
 
   Args:
     scene: the scene.
-    generator: of the random numbers; equal ones give equal results.
+    generator: the generator of the random numbers; equal ones give equal results.
 
   Returns:
     A scene of the same shape.
@@ -63,9 +63,9 @@ def resize(scene: Scene, height: int, width: int) -> Scene:
   patterns do not alias, and the others to what is in the middle of a block.
 
   Args:
-    scene: of any size.
-    height: of the result.
-    width: of the result.
+    scene: a scene of any size.
+    height: the height of the result.
+    width: the width of the result.
   """
   if scene.label.shape == (height, width):
     return scene

@@ -72,12 +72,12 @@ def choose_groups(
     sizes: int[M], number of nodes of every graph of the data set.
     batch_size: graphs in a batch.
     num_groups: how many groups to make; fewer where there are not as many graphs.
-    multiple: of which every count is to be one, such as the number of devices over
-      which the graphs of a group are divided.
+    multiple: every count is made a multiple of it, such as the number of
+      devices over which the graphs of a group are divided.
     largest: capacity of the last group, where it must hold more than `sizes` has.
     draws: random batches that are drawn; a capacity is the largest size that any of
       them had in its group, and the last one the largest size of all.
-    seed: of the draws.
+    seed: the seed of the draws.
 
   Returns:
     The groups. A batch that does not fit them needs `SizeGroups.widest`.

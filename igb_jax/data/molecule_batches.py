@@ -63,7 +63,7 @@ class MoleculeBatches:
       targets: f32[M, K], targets of all M molecules of the data set; NaN where one is
         missing.
       groups: shapes of a batch, from `graphs.choose_groups`.
-      part: of every batch, that is of each of its groups.
+      part: which part of every batch, that is of each of its groups.
 
     Raises:
       ValueError: there are no molecules, or a group cannot be divided.
@@ -128,7 +128,7 @@ def shuffled(positions: np.ndarray, *, seed: int, epoch: int) -> np.ndarray:
 
   Args:
     positions: i64[N].
-    seed: of the run, at least 0.
+    seed: the seed of the run, at least 0.
     epoch: number of the epoch, from 0.
 
   Example:
@@ -144,7 +144,7 @@ def without_labels(targets: np.ndarray, share: float, *, seed: int) -> np.ndarra
   Args:
     targets: f32[M, K].
     share: probability of each target to be missing, in [0, 1).
-    seed: of the choice, at least 0.
+    seed: the seed of the choice, at least 0.
 
   Returns:
     f32[M, K], NaN where the target is missing.

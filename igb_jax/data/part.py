@@ -19,7 +19,7 @@ class Part:
     """The part's rows of an axis.
 
     Args:
-      size: of the axis.
+      size: the size of the axis.
 
     Raises:
       ValueError: the axis cannot be divided into equal parts.

@@ -61,7 +61,7 @@ class EvaluationBatches:
     positions: i64[N], which of them.
     batch_size: B.
     resolution: height and width.
-    part: of every batch.
+    part: which part of every batch.
 
   Raises:
     ValueError: a batch cannot be divided.
@@ -106,10 +106,10 @@ class TrainBatches:
     positions: i64[N], which of them.
     batch_size: B, at most N.
     resolution: height and width.
-    seed: of order and augmentation.
-    num_epochs: of the run.
+    seed: the seed of order and augmentation.
+    num_epochs: the number of epochs of the run.
     augmented: whether scenes are cropped and flipped.
-    part: of every batch.
+    part: which part of every batch.
 
   Raises:
     ValueError: there are fewer scenes than a batch has, or a batch cannot be divided.

@@ -108,7 +108,7 @@ def pointwise(features: int, dtype: DTypeLike, name: str | None = None) -> nn.De
   Args:
     features: number of channels it gives.
     dtype: what it is computed in; parameters are float32.
-    name: of its parameters.
+    name: the name of its parameters.
   """
   start = nn.initializers.glorot_normal()
   return nn.Dense(features, dtype=dtype, kernel_init=start, name=name)
@@ -119,7 +119,7 @@ def batch_norm(train: bool, dtype: DTypeLike, name: str | None = None) -> nn.Bat
 
   Args:
     train: whether to use the batch's statistics and update the running ones.
-    dtype: of the result.
-    name: of its parameters.
+    dtype: the dtype of the result.
+    name: the name of its parameters.
   """
   return nn.BatchNorm(not train, momentum=0.9, epsilon=1e-5, dtype=dtype, name=name)

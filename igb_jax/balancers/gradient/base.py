@@ -20,7 +20,7 @@ class GradientState(NamedTuple):
   Attributes:
     weights: f32[K], of the task gradients in the result, for the shared leaves; 0 for a
       task that was absent. Ones where the result is no sum of the task gradients.
-    gramian: of the shared gradients of the latest update of the weights.
+    gramian: the Gramian of the shared gradients of the latest update of the weights.
     residual: f32[], by how much the conditions of optimality fail of the problem that
       the method solves; 0 where it solves none.
     violation: f32[], by how much the method's equation fails although its problem is
@@ -211,7 +211,7 @@ def check_use(balancer: GradientBalancer, has_trunk: bool, keeps: bool) -> None:
   """Checks that a step gives the balancer what it needs.
 
   Args:
-    balancer: of the step.
+    balancer: the balancer of the step.
     has_trunk: whether it gets gradients in the features of a batch.
     keeps: whether it gets the task gradients, or their Gramian alone.
 
@@ -234,7 +234,7 @@ def check_weighs(name: str, balancer: GradientBalancer) -> Callable[..., Any]:
   """Checks that a balancer was made of a rule, and returns its `rewrap`.
 
   Args:
-    name: of what is to stand around it, for the error.
+    name: the name of what shall stand around it, for the error.
     balancer: the balancer.
 
   Raises:
@@ -252,7 +252,7 @@ def one_step_less(state: GradientState) -> GradientState:
   """The state at a step that uses the weights that are held.
 
   Args:
-    state: of a balancer with `update_every` above 1.
+    state: the state of a balancer with `update_every` above 1.
   """
   assert state.held is not None
   return _counted_down(state)._replace(weights=state.held)

@@ -91,7 +91,7 @@ def gradnorm(
     num_tasks: K.
     steps_per_epoch: number of updates of the weights that make the first epoch.
     alpha: how much slow tasks are favoured, 0 or more.
-    learning_rate: of s.
+    learning_rate: the learning rate of the logits s.
     shared: see `weighting`; other leaves get the sum with the same weights.
     update_every: see `weighting`.
 

@@ -101,7 +101,7 @@ def vaccinate(
   """The surgery, for given orders.
 
   Args:
-    gramian: of the K gradients.
+    gramian: the Gramian of the K gradients.
     orders: i32[K, K], row i the order in which g_i meets the tasks; itself it passes.
     rho: f32[K, K], the cosines that tasks usually have.
     beta: how far they go to those of this step.

@@ -79,7 +79,8 @@ def moco(
 
   Args:
     num_tasks: K.
-    beta: of the first step: how far the means go to the gradients, from 0 to 1.
+    beta: how far, at the first step, the means go to the gradients, from 0 to
+      1.
     step_size: gamma, of the first step of the weights.
     shared: see `weighting`; other leaves get the sum with the weights w.
 

@@ -75,7 +75,7 @@ def random_orders(key: jax.Array, num_tasks: int) -> jax.Array:
   """i32[K, K]: a random order of all tasks in each row.
 
   Args:
-    key: of the draws.
+    key: the key of the draws.
     num_tasks: K.
   """
   keys = jax.random.split(key, num_tasks)
@@ -86,7 +86,7 @@ def project_conflicts(gramian: Gramian, orders: jax.Array) -> jax.Array:
   """The surgery, for given orders.
 
   Args:
-    gramian: of the K gradients.
+    gramian: the Gramian of the K gradients.
     orders: i32[K, K], row i the order in which g_i meets the tasks; itself it passes.
 
   Returns:
@@ -116,7 +116,7 @@ def weights_of_parts(gramian: Gramian, parts: jax.Array) -> jax.Array:
   """f32[K]: the weights of the original gradients in the sum of corrected ones.
 
   Args:
-    gramian: of the original gradients.
+    gramian: the Gramian of the original gradients.
     parts: f32[K, K]; the corrected g_i is |g_i| sum_j parts_ij g_j / |g_j|.
   """
   norms = gramian.norms

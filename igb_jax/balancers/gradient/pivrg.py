@@ -61,7 +61,8 @@ def pivrg(
     num_tasks: K.
     bound: the largest ratio of two weights w, above 1; 1.8 in the published scripts of
       Cityscapes and QM9.
-    min_temperature: of the softmax; 20 for Cityscapes, 100 for QM9.
+    min_temperature: the least temperature of the softmax; 20 for Cityscapes and 100
+      for QM9.
     max_norm: norm to which the gradient in the shared leaves is clipped; None for no
       bound.
     shared: see `weighting`.

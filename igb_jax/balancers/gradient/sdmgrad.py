@@ -70,8 +70,9 @@ def sdmgrad(
   Args:
     num_tasks: K.
     regularisation: lambda, 0 or more; 0 is MGDA.
-    learning_rate: of the published loop; 5 in LibMTL.
-    steps: of the published loop, 20 there; None for the exact solution.
+    learning_rate: the learning rate of the published loop; 5 in LibMTL.
+    steps: the number of steps of the published loop, 20 there; None for the exact
+      solution.
     shared: see `weighting`; other leaves get the sum with the same weights.
     update_every: see `weighting`.
 
@@ -159,7 +160,7 @@ def _drawn_to_the_mean(gramian: Gramian, lam: Any, here: jax.Array) -> Gramian:
   """The Gramian of g_k + lambda mean_j g_j, in units of the largest norm.
 
   Args:
-    gramian: of the g_k.
+    gramian: the Gramian of the g_k.
     lam: lambda, f32[].
     here: bool[K], the tasks that are present; the others are zero.
   """

@@ -72,9 +72,9 @@ class Stacked(NamedTuple):
 
   Attributes:
     leaves: float[K, ...] each, flattened where that is free.
-    shapes: of the parameters that they belong to.
+    shapes: the shapes of the parameters that they belong to.
     is_shared: which of them the tasks share.
-    structure: of the tree that they make.
+    structure: the structure of the tree that they make.
   """
 
   leaves: list[jax.Array]

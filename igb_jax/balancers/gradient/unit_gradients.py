@@ -98,7 +98,8 @@ def inverse_norms(gramian: Gramian) -> tuple[jax.Array, jax.Array]:
   """f32[K], the largest norm over each norm, and f32[], the largest norm.
 
   Args:
-    gramian: of the gradients; a zero gradient counts as large as the smallest other.
+    gramian: the Gramian of the gradients; a zero gradient counts as large as the
+      smallest other.
 
   Example:
     >>> print(inverse_norms(Gramian(jnp.array([2.0, 0.0, 8.0]), jnp.eye(3)))[0])

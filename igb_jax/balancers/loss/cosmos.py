@@ -64,7 +64,7 @@ def cosmos(
   Args:
     num_tasks: K.
     preference: float[K], positive: r, how large the losses are to be beside each other.
-    penalty: of the angle; 0 for the weighted sum alone.
+    penalty: the penalty of the angle; 0 for the weighted sum alone.
     absent: see `Absent`.
 
   Returns:

@@ -26,7 +26,7 @@ def adam(learning_rate: jax.typing.ArrayLike) -> optax.GradientTransformation:
   """The optimiser, for one task; `jax.vmap` its `init` over the tasks.
 
   Args:
-    learning_rate: of Adam.
+    learning_rate: the learning rate of Adam.
 
   Raises:
     TypeError: `learning_rate` is no real number.
@@ -73,7 +73,7 @@ def descend(
     gradient: float[K], derivatives; of those that are not usable anything.
     usable: bool[K]; the other numbers and their Adams stay as they were.
     values: f32[K], the numbers.
-    state: of the optimisers, with a leading axis K.
+    state: the state of the optimisers, with a leading axis K.
 
   Returns:
     The new numbers and states.

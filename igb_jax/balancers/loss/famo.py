@@ -82,7 +82,7 @@ def famo(
 
   Args:
     num_tasks: K.
-    learning_rate: of the logits' Adam.
+    learning_rate: the learning rate of the logits' Adam.
     weight_decay: gamma.
     delayed: whether the losses of the next batch are taken for those after the step, so
       that no second forward pass is needed.

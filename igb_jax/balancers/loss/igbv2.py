@@ -151,8 +151,8 @@ def igbv2(
     batch_size: transitions in an update with an empty buffer; twice as many with a full
       one.
     buffer_size: transitions that the ring buffer holds.
-    learning_rate: of the agent's Adams. The paper takes 1e-4 in combination with MGDA,
-      PCGrad or Nash-MTL.
+    learning_rate: the learning rate of the agent's Adams. The paper takes 1e-4 in
+      combination with MGDA, PCGrad or Nash-MTL.
     gamma: discount, in [0, 1).
     tau: share of the critics that enters their slow copy at each update, in (0, 1].
     initial_alpha: the agent's temperature at the start.

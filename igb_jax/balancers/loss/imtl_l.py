@@ -74,7 +74,7 @@ def imtl_l(
 
   Args:
     num_tasks: K.
-    learning_rate: of the Adam of the s.
+    learning_rate: the learning rate of the Adam of the s.
     max_weight: the largest weight e^s.
     absent: see `Absent`.
 

@@ -96,8 +96,8 @@ def ldc_mtl(
     num_tasks: K.
     steps_per_epoch: number of updates that make an epoch.
     form: "qm9", "celeba" or "nyuv2".
-    penalty: of differing losses; None for that of the form.
-    learning_rate: of the logits' Adam.
+    penalty: the penalty of differing losses; None for that of the form.
+    learning_rate: the learning rate of the logits' Adam.
     initial_logits: float[K], v at the start; None for draws from 0.2 to 1 ("qm9"),
       ones ("celeba") or zeros ("nyuv2"). With a router, its bias.
     num_features: d, of the extra argument `features` of `update`, float[d], which a

@@ -68,7 +68,7 @@ def pbi(
   Args:
     num_tasks: K.
     preference: float[K], positive: r, how large the losses are to be beside each other.
-    theta: of the distance from the ray.
+    theta: the factor of the distance from the ray.
     reference: float[K], z, what the losses could be at best; None for zeros.
     absent: see `Absent`.
 

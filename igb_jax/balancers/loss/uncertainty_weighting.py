@@ -105,7 +105,7 @@ def uncertainty_weighting(
 
   Args:
     num_tasks: K.
-    learning_rate: of the log variances' Adam.
+    learning_rate: the learning rate of the log variances' Adam.
     max_weight: the largest weight e^{-s}; by default 1e6, and 1e3 in the log form.
     log: weigh the logarithms of the losses ("uwlog"). A loss that is not positive
       then gives NaN for its own task.

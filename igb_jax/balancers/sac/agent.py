@@ -78,7 +78,7 @@ class ActFn(Protocol):
     """The action.
 
     Args:
-      state: of the agent.
+      state: the agent's state.
       losses: f32[K].
       noise: f32[K], standard normals; zeros act with the mean.
 
@@ -97,7 +97,7 @@ class AgentUpdateFn(Protocol):
     """Learns from a batch.
 
     Args:
-      state: of the agent.
+      state: the agent's state.
       batch: `Transitions` of leading axis N.
       noise: for the actions.
       mask: f32[N], 1 for the transitions that count and 0 for the others.
@@ -135,7 +135,7 @@ def agent(
 
   Args:
     num_tasks: K.
-    learning_rate: of the three Adams.
+    learning_rate: the learning rate of the three Adams.
     gamma: discount of the next state's value, in [0, 1).
     tau: share of the critics that enters their slow copy at each update, in (0, 1].
     initial_alpha: temperature at the start.

@@ -28,7 +28,7 @@ def rounds(
   Args:
     agent: what is trained.
     num_tasks: K.
-    num_updates: of a round with an empty buffer.
+    num_updates: the number of updates of a round with an empty buffer.
     batch_size: transitions of an update with an empty buffer.
     buffer_size: transitions that the buffer can hold.
 

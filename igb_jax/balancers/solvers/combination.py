@@ -45,7 +45,7 @@ class Combination(NamedTuple):
 
     Args:
       y: f32[K], the weights of the unit gradients; 0 for zero gradients.
-      gramian: of the K gradients.
+      gramian: the Gramian of the K gradients.
       leaves: arrays float[K, ...], the leaves of the stacked gradients. Without them,
         or where a norm is not within 1e-25 to 1e25, the Gramian has to do.
     """
@@ -101,7 +101,7 @@ class Mean(NamedTuple):
     Args:
       leaves: arrays float[K, ...], the leaves of the stacked task gradients; without
         them the Gramian has to do.
-      gramian: theirs.
+      gramian: the Gramian of the same gradients.
       present: bool[K], all by default; the gradients of the others must be zero, and
         are not counted.
     """
@@ -114,7 +114,7 @@ def mean_weights(gramian: Gramian, present: jax.Array | None = None) -> jax.Arra
   """f32[K]: the mean gradient in unit gradients, relative to the largest norm.
 
   Args:
-    gramian: of the K gradients.
+    gramian: the Gramian of the K gradients.
     present: bool[K], all by default; the others are not counted.
   """
   nonzero = gramian.nonzero

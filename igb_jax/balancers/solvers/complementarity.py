@@ -45,7 +45,7 @@ def nonnegative(
   """Solves the problem above.
 
   Args:
-    gramian: of which the cosines are C.
+    gramian: the Gramian whose cosines are C.
     q: f32[K].
     support: bool[K], a first guess of where y is positive.
 

@@ -28,7 +28,7 @@ def project(
   """Projects a sum of unit gradients.
 
   Args:
-    gramian: of the gradients.
+    gramian: the Gramian of the gradients.
     lengths: f32[K], b, not negative.
     leaves: arrays float[K, ...], the leaves of the stacked gradients, to refine the
       solution with; see `igb_jax.balancers.solvers.combination`.

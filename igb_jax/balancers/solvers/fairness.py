@@ -45,9 +45,10 @@ def alpha_fair(
   """The weights of the equation above.
 
   Args:
-    gramian: of the K gradients. A zero gradient gets the weight that it would have if
-      it were orthogonal to all others and as small as the smallest of them. Gradients
-      whose hull contains zero have no solution; their weights are large and finite.
+    gramian: the Gramian of the K gradients. A zero gradient gets the weight that it
+      would have if it were orthogonal to all others and as small as the smallest of
+      them. Gradients whose hull contains zero have no solution; their weights are large
+      and finite.
     alpha: positive.
     log_weights: f32[K], log w; all equal by default.
     leaves: arrays float[K, ...], the leaves of the stacked gradients, to refine the

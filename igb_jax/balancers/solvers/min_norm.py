@@ -29,8 +29,8 @@ def min_norm(
   """The weights of the shortest vector in the convex hull.
 
   Args:
-    gramian: of the K gradients. Zero gradients share the weight evenly: the shortest
-      vector is then zero.
+    gramian: the Gramian of the K gradients. Zero gradients share the weight evenly: the
+      shortest vector is then zero.
     present: bool[K], all by default; the gradients of the others must be zero, and
       have no part in the hull.
     leaves: arrays float[K, ...], the leaves of the stacked gradients, to refine the

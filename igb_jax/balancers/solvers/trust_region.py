@@ -50,9 +50,9 @@ def trust_region(
   """The sum z of the problem above, with z_k the weight of g_k beyond that in g_0.
 
   Args:
-    gramian: of the K gradients. A zero gradient demands t <= 0.
-    mean: of the K gradients. One that is only rounding, below 1e-6 of the largest
-      gradient, counts as zero, and so does z.
+    gramian: the Gramian of the K gradients. A zero gradient demands t <= 0.
+    mean: the mean of the K gradients. One that is only rounding, below 1e-6 of the
+      largest gradient, counts as zero, and so does z.
     c: radius of the ball, in units of the norm of the mean gradient; above 0.
     present: bool[K], all by default; the gradients of the others must be zero, and
       demand nothing.

@@ -93,8 +93,8 @@ def develop(
   Args:
     light: f32[P, 3], what comes from each pixel's surface.
     shape: H and W.
-    generator: of the noise.
-    dice: of everything else.
+    generator: the generator of the noise.
+    dice: the random numbers of everything else.
 
   Returns:
     f32[H, W, 3], sRGB in [0, 1].

@@ -39,7 +39,7 @@ def scene(index: int, *, seed: int = 0, height: int = 96, width: int = 128) -> S
 
   Args:
     index: which one, from 0; there is no last.
-    seed: of all scenes: another seed gives other scenes for the same indices.
+    seed: the seed of all scenes: another seed gives other scenes for the same indices.
     height: rows H of the picture.
     width: columns W of the picture.
 
@@ -92,7 +92,7 @@ class Rooms:
 
   Args:
     size: how many scenes.
-    seed: of the scenes.
+    seed: the seed of the scenes.
     height: rows of the pictures.
     width: columns of the pictures.
 
