@@ -64,8 +64,8 @@ def softadapt(
 
   Args:
     num_tasks: K.
-    beta: the factor in the softmax, in units of 1 / loss unless `normalized`; the larger,
-      the less equal the weights.
+    beta: the factor in the softmax, in units of 1 / loss unless `normalized`. The
+      larger it is, the less equal the weights.
     normalized: whether the changes are divided by the sum of their sizes.
     loss_weighted: whether a weight is proportional to the loss as well.
     absent: see `Absent`.
