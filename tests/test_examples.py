@@ -1,9 +1,11 @@
 """Every example runs, as a user would run it."""
 
 import runpy
+import sys
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
 
@@ -58,6 +60,22 @@ def test_equinox_learns_miles_and_wheels_of_cars(capsys):
   assert solves_exactly(names["state"].gradient)
   assert (names["errors"] < 2.5).all()  # mpg; 3.3 and 5.0 if all were the mean
   assert names["accuracy"] > 0.7
+
+
+def test_toy_draws_paths_and_names_what_it_leaves_out(tmp_path, monkeypatch, capsys):
+  toy = ROOT / "examples" / "toy.py"
+  options = ["--steps", "200", "--methods", "ew", "nashmtl"]
+  monkeypatch.setattr(
+    sys, "argv", ["toy.py", f"--out={tmp_path / 'toy.png'}", *options]
+  )
+  names = runpy.run_path(str(toy), run_name="__main__")
+  assert (tmp_path / "toy.png").read_bytes().startswith(b"\x89PNG")
+  assert "not in it: cosmos, dwa" in capsys.readouterr().out
+  assert {name for name in METHODS if names["fits"](name)} >= {"ew", "nashmtl", "unit"}
+  # on the Pareto set nothing lowers both losses
+  gradients = jax.vmap(jax.jacrev(names["losses_of"]))(names["front"]()[1:-1])
+  units = gradients / np.linalg.norm(gradients, axis=-1, keepdims=True)
+  assert (np.einsum("ni,ni->n", units[:, 0], units[:, 1]) < -0.99).all()
 
 
 # ------------------------------------------------------- README, for every balancer
