@@ -26,6 +26,7 @@ from tests.balanced_problem import (
   trait,
   trunk,
 )
+from tests.balancers.contract import held_for, make_gradient
 
 
 def by_hand(balancer, params, x, state, **extra):
@@ -158,7 +159,7 @@ def test_a_method_that_needs_the_gradients_keeps_them(name):
 @pytest.mark.parametrize("name", sampled(LEAN))
 def test_balances_at_the_representation(name, keeps):
   balancer, params, x = make(name, 3), *problem(3)[:2]
-  everywhere: Any = balancers.create(name, num_tasks=3).gradient
+  everywhere: Any = make_gradient(name, 3)
   balanced = value_and_balanced_grad(
     heads, balancer, trunk=trunk, keep_task_grads=keeps
   )
@@ -168,8 +169,8 @@ def test_balances_at_the_representation(name, keeps):
   def both(state):
     _, grads, new = balanced(params, x, state=state)
     z, pull_trunk = jax.vjp(lambda params: trunk(params, x), params)
-    _, rows = value_and_task_grads(lambda z: heads(params, z, x))(z)
-    combined, by_hand = everywhere.update(rows, state.gradient)
+    losses, rows = value_and_task_grads(lambda z: heads(params, z, x))(z)
+    combined, by_hand = everywhere.update(rows, state.gradient, losses=losses)
     (through,) = pull_trunk(combined)
     others = by_hand.weights
     if trait(name, "heads") == "summed":
@@ -215,7 +216,7 @@ def test_features_may_have_parts_without_a_gradient():
 def test_weights_are_held_with_one_backward_pass(name, form):
   """Every third step updates; in between the gradient is that of the held weights."""
   balancer = make(name, 3, update_every=3)
-  every_step = make(name, 3)
+  every_step = make(name, 3, **held_for(name, 1))
   params, x, _ = problem(3)
   options: dict[str, Any] = {
     "kept": {},
@@ -237,7 +238,8 @@ def test_weights_are_held_with_one_backward_pass(name, form):
     np.testing.assert_array_equal(state.gradient.weights, weights)
   _, grads, state = step(state, x)
   assert state.gradient.steps_left == 2
-  assert_close(grads, at_first, 1e-5)
+  if state.gradient.memory is None:  # else the weights have moved on
+    assert_close(grads, at_first, 1e-5)
   assert step._cache_size() == 1
 
 
