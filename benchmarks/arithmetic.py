@@ -101,7 +101,7 @@ def print_scenes(options: Options) -> None:
   batches = jax.device_get(list(experiment.epoch_batches(0)))
   experiment.close()
   variables = experiment.initial_params, experiment.initial_variables
-  traced = jax.jit(experiment.losses_of).trace(*variables, batches[0])
+  traced = jax.jit(experiment.problem.losses_of).trace(*variables, batches[0])
   forward = product_operations(traced.jaxpr)
   on_device = [jax.device_put(batch) for batch in batches]
   steps = {
@@ -130,7 +130,7 @@ def print_scenes(options: Options) -> None:
 def print_qm9(options: Options) -> None:
   """The QM9 step against its matrix products, and the balancers against ew."""
   experiment = make_experiment(CONTENDERS["ew"], options.data_dir)
-  batch = jax.device_put(experiment.train_batches(0)[0])
+  batch = jax.device_put(experiment.problem.batches(0)[0])
   state = experiment.init_state()
   jitted: Any = experiment.step
   operations = product_operations(jitted.trace(state, batch).jaxpr)

@@ -25,8 +25,9 @@ import tyro
 from matplotlib.figure import Figure
 
 from benchmarks.timing import machine
-from experiments.qm9 import Config, QM9Experiment, losses_of
+from experiments.qm9 import Config, make_problem
 from igb_jax import balancers
+from igb_jax.training.experiment import Experiment
 from igb_jax.training.step import init_state, make_train_step
 
 NUM_STEPS = 1000
@@ -107,13 +108,14 @@ def seconds_of_update(
 
 def qm9_step(name: str, data_dir: Path | None) -> Callable[[], None]:
   """Fifty QM9 steps, so that a round of IGBv2's updates is among them."""
-  experiment = QM9Experiment(
-    Config(balancer=name, batch_size=120, train_size=None, data_dir=data_dir)
+  experiment = Experiment(
+    make_problem,
+    Config(balancer=name, batch_size=120, train_size=None, data_dir=data_dir),
   )
   # the schedule must lie behind it, as in all but the first epochs of a run
   balancer = balancers.Balancer(make(name, 11), None)
   step = make_train_step(
-    lambda params, batch: losses_of(experiment.net, params, batch),
+    experiment.problem.losses_of,
     balancer,
     experiment.optimizer,
   )
@@ -121,13 +123,13 @@ def qm9_step(name: str, data_dir: Path | None) -> Callable[[], None]:
     experiment.initial_params,
     balancer=balancer,
     optimizer=experiment.optimizer,
-    plateau=experiment.plateau,
+    plateau=experiment.problem.plateau,
     key=jax.random.key(0),
   )
   state = state._replace(
     balancer=state.balancer._replace(loss=at_work(state.balancer.loss))
   )
-  batches = experiment.train_batches(0)
+  batches = experiment.problem.batches(0)
   on_device = [jax.device_put(batches[i]) for i in range(5)]
 
   def steps() -> None:

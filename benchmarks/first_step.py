@@ -21,7 +21,8 @@ import tyro
 
 from benchmarks.timing import machine
 from experiments import nyuv2, qm9
-from igb_jax.training.run import use_compilation_cache
+from igb_jax.training.experiment import Experiment
+from igb_jax.training.main import use_compilation_cache
 
 # name -> arguments of the experiment
 CASES = {
@@ -56,9 +57,9 @@ def measure(case: str, data_dir: Path | None) -> None:
   start = time.perf_counter()
   if case.startswith("qm9"):
     arguments += [f"--data-dir={data_dir}"] if data_dir else []
-    experiment = qm9.QM9Experiment(qm9.parse_config(arguments))
+    experiment = Experiment(qm9.make_problem, qm9.parse_config(arguments))
   else:
-    experiment = nyuv2.NYUv2Experiment(nyuv2.parse_config(arguments))
+    experiment = Experiment(nyuv2.make_problem, nyuv2.parse_config(arguments))
   state = experiment.init_state()
   batches = experiment.epoch_batches(0)
   batch = jax.device_put(next(iter(batches)))

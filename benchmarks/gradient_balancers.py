@@ -25,9 +25,10 @@ import numpy as np
 import tyro
 
 from benchmarks.timing import machine
-from experiments.qm9 import Config, QM9Experiment, losses_of
+from experiments.qm9 import Config, make_problem
 from igb_jax import balancers, value_and_task_grads
 from igb_jax.data.qm9 import TARGETS
+from igb_jax.training.experiment import Experiment
 from igb_jax.training.step import make_train_step
 
 NUM_TASKS = len(TARGETS)
@@ -83,9 +84,10 @@ class Options:
   """Folder of the prepared data, as for the experiment."""
 
 
-def make_experiment(contender: Contender, data_dir: Path | None) -> QM9Experiment:
+def make_experiment(contender: Contender, data_dir: Path | None) -> Experiment[Config]:
   """The QM9 experiment at the size of the paper."""
-  experiment = QM9Experiment(
+  experiment = Experiment(
+    make_problem,
     Config(
       preset="paper",
       balancer=contender.spec,
@@ -95,7 +97,7 @@ def make_experiment(contender: Contender, data_dir: Path | None) -> QM9Experimen
       batch_size=120,
       train_size=None,
       data_dir=data_dir,
-    )
+    ),
   )
   if contender.at == "late layer":
     balancer = balancers.create(
@@ -103,16 +105,16 @@ def make_experiment(contender: Contender, data_dir: Path | None) -> QM9Experimen
     )
     experiment.balancer = balancer._replace(loss=balancers.equal(NUM_TASKS))
     experiment.step = make_train_step(
-      experiment.losses_of, experiment.balancer, experiment.optimizer
+      experiment.problem.losses_of, experiment.balancer, experiment.optimizer
     )
   return experiment
 
 
 def make_turn(
-  experiment: QM9Experiment, count: int
+  experiment: Experiment[Config], count: int
 ) -> tuple[Callable[[], float], dict[str, float]]:
   """A turn of some steps, which returns their mean seconds; and bytes of the step."""
-  batches = experiment.train_batches(0)
+  batches = experiment.problem.batches(0)
   on_device = [jax.device_put(batches[i]) for i in range(NUM_BATCHES)]
   state = experiment.init_state()
   start = time.perf_counter()
@@ -171,13 +173,11 @@ def print_steps(options: Options, contenders: dict[str, Contender]) -> None:
 def print_memory(options: Options) -> None:
   """Bytes of the task gradients alone."""
   experiment = make_experiment(CONTENDERS["ew"], options.data_dir)
-  batch = jax.device_put(experiment.train_batches(0)[0])
+  batch = jax.device_put(experiment.problem.batches(0)[0])
   params = experiment.initial_params
   copy = sum(leaf.nbytes for leaf in jax.tree.leaves(params))
 
-  def losses(params, batch):
-    return losses_of(experiment.net, params, batch)
-
+  losses = experiment.problem.losses_of
   functions: dict[str, Callable[[Any], Any]] = {
     "gradient of the sum": jax.grad(lambda params, batch: losses(params, batch).sum()),
     **{

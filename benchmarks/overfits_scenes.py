@@ -16,8 +16,9 @@ import jax.numpy as jnp
 import numpy as np
 import tyro
 
-from experiments.nyuv2 import Config, NYUv2Experiment
+from experiments.nyuv2 import NETS, Config, make_problem
 from igb_jax import scene_tasks
+from igb_jax.training.experiment import Experiment
 
 NUM_SCENES = 8
 ACCURACY = 90.0  # percent
@@ -40,7 +41,8 @@ class Options:
 def main() -> None:
   """Trains, and prints the metrics as they rise."""
   options = tyro.cli(Options, description=__doc__)
-  experiment = NYUv2Experiment(
+  experiment = Experiment(
+    make_problem,
     Config(
       data_dir=options.data_dir,
       cache_dir=options.cache_dir,
@@ -49,18 +51,19 @@ def main() -> None:
       epochs=options.steps,
       balancer=options.balancer,
       augment=False,
-    )
+    ),
   )
   state = experiment.init_state()
   (batch,) = experiment.epoch_batches(0)
   batch = jax.device_put(batch)
+  net = NETS[experiment.config.model](width=experiment.config.width)
   everything = jnp.ones(NUM_SCENES, bool)
 
   @jax.jit
   def metrics_of(state, batch):
-    net = {"params": state.params, **state.variables}
-    own, _ = experiment.net.apply(net, batch.image, train=True, mutable=["batch_stats"])
-    running = experiment.net.apply(net, batch.image, train=False)
+    leaves = {"params": state.params, **state.variables}
+    own, _ = net.apply(leaves, batch.image, train=True, mutable=["batch_stats"])
+    running = net.apply(leaves, batch.image, train=False)
     zero = scene_tasks.SceneMetrics.zeros()
     return zero.plus(own, batch, everything), zero.plus(running, batch, everything)
 

@@ -27,10 +27,12 @@ from benchmarks.timing import (
   print_against_pytorch,
   print_seconds,
 )
-from experiments.qm9 import Config, QM9Experiment
+from experiments.molecules import Molecules
+from experiments.qm9 import Config, make_problem
 from igb_jax import balancers
 from igb_jax.data.qm9 import QM9
 from igb_jax.data.qm9 import TARGETS as PROPERTIES
+from igb_jax.training.experiment import Experiment
 
 BATCH_SIZE = 120
 NUM_BATCHES = 8
@@ -74,9 +76,9 @@ def torch_molecule(data: QM9, targets: np.ndarray, position: int):
   )
 
 
-def our_step(experiment: QM9Experiment) -> Callable[[], None]:
+def our_step(experiment: Experiment[Config]) -> Callable[[], None]:
   """A step of ours on one of a few batches that are on the device already."""
-  batches = experiment.train_batches(0)
+  batches = experiment.problem.batches(0)
   on_device = [jax.device_put(batches[i]) for i in range(NUM_BATCHES)]
   state = experiment.init_state()
   count = 0
@@ -90,12 +92,13 @@ def our_step(experiment: QM9Experiment) -> Callable[[], None]:
   return step
 
 
-def pytorch_step(experiment: QM9Experiment, method: str) -> Callable[[], None]:
+def pytorch_step(experiment: Experiment[Config], method: str) -> Callable[[], None]:
   """A step of PyTorch on the same batches."""
-  batches = experiment.train_batches(0).positions[:NUM_BATCHES]
+  molecules = Molecules(experiment.config, experiment.devices)
+  batches = molecules.train_batches(0, 0).positions[:NUM_BATCHES]
   joined = [
     torch_qm9.batch_from_arrays(
-      [torch_molecule(experiment.data, experiment.targets, i) for i in positions]
+      [torch_molecule(molecules.data, molecules.targets, i) for i in positions]
     )
     for positions in batches
   ]
@@ -117,14 +120,15 @@ def main() -> None:
     torch_qm9.check(GOLDEN)  # it is the same network
   contenders = {}
   for method in options.methods:
-    experiment = QM9Experiment(
+    experiment = Experiment(
+      make_problem,
       Config(
         preset="paper",
         balancer=method,
         batch_size=BATCH_SIZE,
         train_size=None,
         data_dir=options.data_dir,
-      )
+      ),
     )
     slow = balancers.names()[method] == "gradient"
     steps = max(options.steps // 5, 1) if slow else options.steps

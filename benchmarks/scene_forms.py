@@ -16,23 +16,24 @@ import jax
 import numpy as np
 
 from benchmarks.timing import machine, measure
-from experiments.nyuv2 import PRESETS, NYUv2Experiment
+from experiments.nyuv2 import PRESETS, Config, make_problem
 from igb_jax import balancers
+from igb_jax.training.experiment import Experiment
 from igb_jax.training.step import init_state, make_train_step
 
 NUM_TASKS, NUM_BATCHES = 3, 4
 BLOCKS, COUNT = 5, 1
 
 
-def make_experiment() -> NYUv2Experiment:
+def make_experiment() -> Experiment[Config]:
   """The experiment of the paper on few rooms."""
   preset = dataclasses.replace(PRESETS["paper"], balancer="ew")
   rooms = (NUM_BATCHES * preset.batch_size, 1, 1)
-  return NYUv2Experiment(dataclasses.replace(preset, rooms=rooms, workers=0))
+  return Experiment(make_problem, dataclasses.replace(preset, rooms=rooms, workers=0))
 
 
 def make_step(
-  experiment: NYUv2Experiment, spec: str, shared: Any, at_features: bool
+  experiment: Experiment[Config], spec: str, shared: Any, at_features: bool
 ) -> tuple[Callable[[], Any], float]:
   """A step, and the megabytes of temporary memory that it takes."""
   balancer = balancers.create(spec, num_tasks=NUM_TASKS, shared=shared)
@@ -43,14 +44,13 @@ def make_step(
     variables=experiment.initial_variables,
     balancer=balancer,
     optimizer=experiment.optimizer,
-    plateau=experiment.plateau,
     key=jax.random.key(0),
   )
   jitted: Any = make_train_step(
-    experiment.losses_from if at_features else experiment.losses_of,
+    experiment.problem.losses if at_features else experiment.problem.losses_of,
     balancer,
     experiment.optimizer,
-    trunk=experiment.features_of if at_features else None,
+    trunk=experiment.problem.trunk if at_features else None,
     stateful=True,
   )
   batches = jax.device_put(jax.device_get(list(experiment.epoch_batches(0))))

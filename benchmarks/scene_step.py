@@ -34,10 +34,11 @@ from benchmarks.timing import (
   print_against_pytorch,
   print_seconds,
 )
-from experiments.nyuv2 import PRESETS, NYUv2Experiment
+from experiments.nyuv2 import PRESETS, Config, make_problem
 from igb_jax.data.scene_batches import SceneBatch
 from igb_jax.nets import segnet
 from igb_jax.training.balancing import make_balancer
+from igb_jax.training.experiment import Experiment
 from igb_jax.training.step import init_state, make_train_step
 
 GOLDEN = Path(__file__).parents[1] / "tests" / "golden" / "segnet.npz"
@@ -81,9 +82,10 @@ class Compilation(NamedTuple):
   temporary: int
 
 
-def make_experiment(options: Options) -> NYUv2Experiment:
+def make_experiment(options: Options) -> Experiment[Config]:
   """The experiment at the paper's size, unless options say otherwise, on few rooms."""
-  return NYUv2Experiment(
+  return Experiment(
+    make_problem,
     dataclasses.replace(
       PRESETS["paper"],
       balancer="ew",
@@ -92,12 +94,12 @@ def make_experiment(options: Options) -> NYUv2Experiment:
       resolution=options.resolution,
       rooms=(NUM_BATCHES * options.batch_size, 1, 1),
       workers=0,
-    )
+    ),
   )
 
 
 def our_step(
-  experiment: NYUv2Experiment, method: str, batches: Sequence[SceneBatch]
+  experiment: Experiment[Config], method: str, batches: Sequence[SceneBatch]
 ) -> tuple[Callable[[], None], Compilation]:
   """A step of ours.
 
@@ -113,19 +115,18 @@ def our_step(
   balancer = make_balancer(
     method,
     (),
-    task_names=experiment.task_names,
-    steps_per_epoch=experiment.steps_per_epoch,
+    task_names=experiment.problem.task_names,
+    steps_per_epoch=experiment.problem.steps_per_epoch,
   )
   state = init_state(
     experiment.initial_params,
     variables=experiment.initial_variables,
     balancer=balancer,
     optimizer=experiment.optimizer,
-    plateau=experiment.plateau,
     key=jax.random.key(0),
   )
   jitted: Any = make_train_step(
-    experiment.losses_of, balancer, experiment.optimizer, stateful=True
+    experiment.problem.losses_of, balancer, experiment.optimizer, stateful=True
   )
   start = time.perf_counter()
   compiled = jitted.lower(state, batches[0]).compile()

@@ -1,28 +1,22 @@
 """The subcommands of `igb-jax`, beside `python -m experiments.qm9` and the others."""
 
-import contextlib
-import dataclasses
 import difflib
 import importlib
-import io
 import itertools
-import re
 import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import tyro
-from rich import box
 from rich.console import Console
-from rich.table import Table
 from tyro.conf import subcommand
 
-from igb_jax.balancers.methods import ALIASES, METHODS
-from igb_jax.data.errors import PreparationError
 from igb_jax.training.results import say
-from igb_jax.training.run import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_INTERRUPTED
+from igb_jax.training.run import EXIT_BAD_INPUT
+
+from . import commands
 
 # each with the data sets that may follow it
 COMMANDS: dict[str, tuple[str, ...]] = {
@@ -43,79 +37,6 @@ interrupted (Ctrl-C), 143 terminated (SIGTERM).
 --version prints the version. --tyro-print-completion bash (or zsh) prints a completion
 script for the shell; --tyro-write-completion bash FILE writes it to a file in a folder
 that is there, such as ~/.local/share/bash-completion/completions/igb-jax."""
-
-
-@dataclasses.dataclass(frozen=True)
-class PrepareQM9:
-  """Prepares the molecules of QM9, once, and says where they are."""
-
-  data_dir: Path | None = None
-  """Folder of the prepared data; by default $IGB_JAX_DATA, else the platform's cache
-  folder."""
-  source: Literal["qm9pack", "tfds"] = "qm9pack"
-  """Where the molecules come from: the package qm9pack, or the TFDS catalogue's qm9
-  for those who have it."""
-  molecules: int | None = None
-  """Take only the first molecules of the source; None for all 130,831."""
-
-  def run(self) -> None:
-    """Prepares them, or finds them prepared."""
-    from igb_jax.data import qm9
-
-    data = qm9.load(self.data_dir, self.source, limit=self.molecules)
-    folder = qm9.cache_folder(self.data_dir, self.source, limit=self.molecules)
-    _tell(f"{len(data)} molecules of QM9 from {self.source} are in {folder}")
-
-
-@dataclasses.dataclass(frozen=True)
-class PrepareNYUv2:
-  """Prepares the scenes of NYUv2, once, and says where they are."""
-
-  data_dir: Path
-  """NYUv2: a folder of npy files, a folder of images, or nyu_depth_v2_labeled.mat."""
-  cache_dir: Path | None = None
-  """Folder of the prepared data; by default $IGB_JAX_DATA, else the platform's cache
-  folder."""
-  limit: int | None = None
-  """Take only the first scenes of each part; None for all."""
-
-  def run(self) -> None:
-    """Prepares them, or finds them prepared."""
-    from igb_jax.data import nyuv2
-
-    data = nyuv2.load(self.data_dir, self.cache_dir, limit=self.limit)
-    _tell(f"{len(data)} scenes ({data.description}) are in {data.folder}")
-
-
-@dataclasses.dataclass(frozen=True)
-class ListBalancers:
-  """Lists the balancers: name, kind, constructor, paper, and the cost of a step."""
-
-  def run(self) -> None:
-    """Prints the table."""
-    Console().print(balancer_table())
-    _tell(
-      "cost: forward + backward passes of a step, with K tasks; heads is one, and one\n"
-      "per task through the heads alone. A loss and a gradient balancer combine, as\n"
-      "in igbv1+nashmtl, at the cost of the gradient balancer."
-    )
-
-
-def balancer_table() -> Table:
-  """All balancers that `igb_jax.balancers.create` knows, a row each."""
-  table = Table(box=box.SIMPLE_HEAD)
-  for heading in ("name", "kind", "constructor", "paper", "cost"):
-    table.add_column(heading, no_wrap=heading != "paper")
-  for name, method in METHODS.items():
-    also = [alias for alias, meant in ALIASES.items() if meant == name]
-    table.add_row(
-      ", ".join([name, *also]),
-      method.kind,
-      method.constructor_name,
-      method.paper,
-      f"{method.traits.forward_passes} + {method.traits.backward_passes}",
-    )
-  return table
 
 
 def main(arguments: Sequence[str], program: str = "igb-jax") -> None:
@@ -148,10 +69,10 @@ def main(arguments: Sequence[str], program: str = "igb-jax") -> None:
       compare = importlib.import_module(f"{__package__}.compare")
       compare.main(others, f"{program} compare")
     case ["--tyro-print-completion", "bash" | "zsh" as shell]:
-      print(_completion_script(shell, program))
+      print(commands.completion_script(lambda given: _parse(given, program), shell))
       sys.exit(0)
     case ["--tyro-write-completion", "bash" | "zsh" as shell, path]:
-      script = _completion_script(shell, program)
+      script = commands.completion_script(lambda given: _parse(given, program), shell)
       try:
         Path(path).write_text(script)
       except OSError as error:
@@ -167,42 +88,7 @@ def main(arguments: Sequence[str], program: str = "igb-jax") -> None:
       say(errors, f"error: {option} wants {expected}, got {shlex.join(others)!r}.")
       sys.exit(EXIT_BAD_INPUT)
     case _:
-      _run(_parse(words, program), errors)
-
-
-def _run(command: PrepareQM9 | PrepareNYUv2 | ListBalancers, errors: Console) -> None:
-  try:
-    command.run()
-  except (ValueError, OSError) as error:
-    say(errors, f"error: {error}")
-    sys.exit(EXIT_BAD_INPUT)
-  except PreparationError as error:
-    say(errors, f"error: {error}")
-    sys.exit(EXIT_FAILED)
-  except MemoryError:
-    say(errors, "error: too little memory to prepare the data.")
-    sys.exit(EXIT_FAILED)
-  except KeyboardInterrupt:
-    sys.exit(EXIT_INTERRUPTED)
-
-
-def _completion_script(shell: str, program: str) -> str:
-  """The script that tyro makes, without the line breaks of help texts.
-
-  bash takes every line of them for a word that could follow.
-  """
-  printed = io.StringIO()
-  with contextlib.redirect_stdout(printed):
-    try:
-      _parse(["--tyro-print-completion", shell], program)
-    except SystemExit as end:
-      if end.code:
-        raise
-  return re.sub(
-    r"(?m)^COMPLETION_SPEC = .*$",
-    lambda spec: spec[0].replace(r"\n", " "),
-    printed.getvalue(),
-  )
+      commands.run_command(_parse(words, program), errors)
 
 
 def _wrong_word(arguments: Sequence[str]) -> str | None:
@@ -224,9 +110,7 @@ def _wrong_word(arguments: Sequence[str]) -> str | None:
   return None
 
 
-def _parse(
-  arguments: Sequence[str], program: str
-) -> PrepareQM9 | PrepareNYUv2 | ListBalancers:
+def _parse(arguments: Sequence[str], program: str) -> commands.Command:
   """Reads a command line by a parser of all subcommands, for --help and completion.
 
   Those that train are here for these two alone: a preset decides their defaults.
@@ -242,8 +126,8 @@ def _parse(
     return dataset
 
   def prepare(
-    dataset: Annotated[PrepareQM9, subcommand("qm9")]
-    | Annotated[PrepareNYUv2, subcommand("nyuv2")],
+    dataset: Annotated[commands.PrepareQM9, subcommand("qm9")]
+    | Annotated[commands.PrepareNYUv2, subcommand("nyuv2")],
   ):
     """Prepares the data of an experiment ahead of its first run."""
     return dataset
@@ -253,16 +137,12 @@ def _parse(
       "train": train,
       "compare": compare.Config,
       "prepare": prepare,
-      "balancers": ListBalancers,
+      "balancers": commands.ListBalancers,
     },
     prog=program,
     description=_DESCRIPTION,
     args=list(arguments),
     config=(tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes),
   )
-  assert isinstance(command, PrepareQM9 | PrepareNYUv2 | ListBalancers)
+  assert isinstance(command, commands.Command)
   return command
-
-
-def _tell(line: str) -> None:
-  say(Console(), line)

@@ -22,10 +22,11 @@ import numpy as np
 from rich.console import Console
 
 from igb_jax.training.experiment import Experiment, for_seed
+from igb_jax.training.main import use_compilation_cache
 from igb_jax.training.results import say
-from igb_jax.training.run import EXIT_BAD_INPUT, use_compilation_cache
+from igb_jax.training.run import EXIT_BAD_INPUT
 from igb_jax.training.run_folder import write_whole
-from igb_jax.training.seeds import SeedsState, step_together
+from igb_jax.training.seeds import stack, step_together
 from igb_jax.training.step import Batch, TrainState
 
 from .datasets import DATASETS
@@ -71,7 +72,7 @@ def _memory_bytes(compiled: Any) -> int | None:
 
 def measure_steps(
   ew: _Stepper,
-  make_experiment: Callable[[Contender], Experiment],
+  make_experiment: Callable[[Contender], Experiment[Any]],
   contenders: Sequence[Contender],
   say_line: Callable[[str], None],
 ) -> dict[str, dict[str, Any]]:
@@ -115,11 +116,11 @@ def measure_steps(
   return timing
 
 
-def _stepper(experiment: Experiment) -> _Stepper:
+def _stepper(experiment: Experiment[Any]) -> _Stepper:
   return _Stepper(experiment.step, experiment.init_state(), _some_batches(experiment))
 
 
-def _some_batches(experiment: Experiment, most: int = 8) -> list[Batch]:
+def _some_batches(experiment: Experiment[Any], most: int = 8) -> list[Batch]:
   """Batches of the first epoch of one shape, on the device."""
   batches: list[Batch] = []
   for batch in experiment.epoch_batches(0):
@@ -132,7 +133,7 @@ def _some_batches(experiment: Experiment, most: int = 8) -> list[Batch]:
 
 
 def measure_seeds(
-  experiment: Experiment, alone: _Stepper, seeds: Sequence[int], together: str
+  experiment: Experiment[Any], alone: _Stepper, seeds: Sequence[int], together: str
 ) -> dict[str, Any]:
   """How many seeds of a loss balancer are best trained at once.
 
@@ -160,7 +161,7 @@ def measure_seeds(
   if together == "always":
     return {"at_once": at_once, "why": f"{at_once} seeds are trained at once"}
   each = [for_seed(experiment, seed) for seed in seeds[:at_once]]
-  states = SeedsState.of([one.init_state() for one in each]).train
+  states = stack([one.init_state() for one in each])
   batches = _some_batches(experiment)
   shifted = [
     tuple(batches[(index + i) % len(batches)] for i in range(at_once))
@@ -223,7 +224,7 @@ def main() -> None:
   dataset = DATASETS[request["dataset"]]
   config = dataset.parse_config(request["arguments"])
 
-  def make_experiment(contender: Contender) -> Experiment:
+  def make_experiment(contender: Contender) -> Experiment[Any]:
     options = contender.options
     return dataset.make(
       dataclasses.replace(config, balancer=contender.balancer, balancer_options=options)
@@ -246,23 +247,15 @@ def main() -> None:
   timing = measure_steps(
     stepper, make_experiment, contenders, lambda line: say(console, line)
   )
+  problem = ew.problem
   answer = {
-    "dataset": ew.dataset,
-    "description": ew.description,
-    "notice": ew.notice,
-    "base": ew.base,
-    "metrics": [
-      {
-        "name": metric.name,
-        "unit": metric.unit,
-        "task": metric.task,
-        "higher_is_better": metric.higher_is_better,
-        "base": metric.single_task,
-      }
-      for metric in ew.metrics
-    ],
-    "tasks": list(ew.task_names),
-    "steps_per_epoch": ew.steps_per_epoch,
+    "dataset": problem.name,
+    "description": problem.description,
+    "notice": problem.notice,
+    "base": problem.base,
+    "metrics": [metric._asdict() for metric in problem.metrics],
+    "tasks": list(problem.task_names),
+    "steps_per_epoch": problem.steps_per_epoch,
     "made_seconds": made_seconds,
     "evaluation_seconds": evaluation_seconds,
     "device": jax.devices()[0].device_kind,

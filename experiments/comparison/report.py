@@ -12,7 +12,7 @@ import json
 import re
 import sys
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,9 @@ import jinja2
 from igb_jax.training.plots import BASE_EPOCH
 from igb_jax.training.run_folder import read_object, write_whole
 
-from . import figures, words
+from . import figures, overview, words
 from .curves import read_curves
+from .markdown import to_markdown
 from .statistics import (
   Comparison,
   baseline_metrics,
@@ -32,9 +33,6 @@ from .statistics import (
 )
 from .tables import (
   SINGLE_TASK,
-  Cell,
-  Column,
-  Table,
   differences_table,
   metrics_table,
   records_table,
@@ -76,14 +74,14 @@ def write_report(folder: Path, results: dict[str, Any]) -> list[Path]:
   computed = dataclasses.asdict(comparison) | {"curves": curves}
   content = _content(results, comparison, problems)
   drawings = {
-    "delta_m_figure": figures.delta_m_figure(comparison),
-    "cost_figure": figures.cost_figure(comparison),
+    "delta_m_figure": overview.delta_m_figure(comparison),
+    "cost_figure": overview.cost_figure(comparison),
     "figure_groups": _figure_groups(results, comparison, curves),
   }
   texts = {
     "results.json": _to_json(results | {"comparison": computed}),
     "results.csv": _to_csv(results),
-    "report.md": _to_markdown(content),
+    "report.md": to_markdown(content),
     "report.html": _to_html(content | drawings),
   }
   for name, text in texts.items():
@@ -230,87 +228,6 @@ def _facts(results: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 def _plain(value: Any) -> str:
   return value if isinstance(value, str) else json.dumps(value)
-
-
-def _to_markdown(content: Mapping[str, Any]) -> str:
-  parts = [f"# {_escaped(content['title'])}", _escaped(content["progress"]) + "."]
-  if content["notice"]:
-    parts.append(f"**{_escaped(content['notice'])}**")
-  parts.append(_bullets(f"{name}: {text}" for name, text in content["facts"]))
-  parts += map(_escaped, content["conclusions"])
-  table, published = content["table"], content["published"]
-  parts += [f"## {table.title}", _markdown_table(table)]
-  parts.append(
-    "Mean ± half-width of the 95% interval over seeds; ↓ lower is better, ↑ higher is "
-    "better; bold: the best of the column. The plots are in report.html."
-  )
-  if published:
-    parts.append(
-      "† Another protocol, and delta_m against the paper's own single-task networks; "
-      "not comparable number by number: "
-      f"{_escaped(published['protocol'])}. Source: {_escaped(published['source'])}."
-    )
-  if content["records"].rows:
-    parts += [f"## {content['records'].title}", _markdown_table(content["records"])]
-    parts.append(
-      "Each in its own protocol, against its own single-task networks: "
-      + " ".join(
-        f"{_escaped(each['name'])}: {_escaped(each['protocol'])} "
-        f"({_escaped(each['source'])})."
-        for each in published["records"]
-      )
-    )
-  if content["differences"].rows:
-    differences = content["differences"]
-    parts += [f"## {_escaped(differences.title)}", _markdown_table(differences)]
-  if content["failed"]:
-    parts.append("## Failed runs")
-    for name, lines in content["failed"]:
-      # indented text is shown as it is, whatever it holds
-      quoted = "".join(f"    {line}\n" for line in lines.splitlines())
-      parts += [f"{_escaped(name)}:", quoted.rstrip("\n") or "    (no output)"]
-  for title, name in (
-    ("Missing runs", "missing"),
-    ("Curves that could not be read", "problems"),
-    ("Limits", "limits"),
-    ("Notes", "notes"),
-  ):
-    if content[name]:
-      parts += [f"## {title}", _bullets(content[name])]
-  return "\n\n".join(parts) + "\n"
-
-
-def _bullets(lines: Iterable[str]) -> str:
-  return "\n".join(f"* {_escaped(line)}" for line in lines)
-
-
-def _markdown_table(table: Table) -> str:
-  lines = [["balancer", *(_heading(column) for column in table.columns)]]
-  lines.append(["---", *["---:"] * len(table.columns)])
-  for row in [table.fixed, *table.rows] if table.fixed else table.rows:
-    lines.append([_escaped(row.name), *map(_markdown_cell, row.cells)])
-    if row.paper:
-      lines.append(
-        [
-          "*paper †, other protocol*",
-          *(f"*{_escaped(cell.text)}*" for cell in row.paper),
-        ]
-      )
-  return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def _heading(column: Column) -> str:
-  hint = f" ({column.hint})" if column.hint else ""
-  return _escaped(column.title + hint) + column.arrow
-
-
-def _markdown_cell(cell: Cell) -> str:
-  return f"**{_escaped(cell.text)}**" if cell.is_best else _escaped(cell.text)
-
-
-def _escaped(text: str) -> str:
-  """One line of Markdown in which nothing is markup."""
-  return re.sub(r"([\\`*<>\[\]|#]|\b_|_\b)", r"\\\1", " ".join(text.split()))
 
 
 def _to_html(content: Mapping[str, Any]) -> str:

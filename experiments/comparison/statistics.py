@@ -13,52 +13,23 @@ Scandinavian Journal of Statistics, 1979.
 """
 
 import dataclasses
-import itertools
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
-
-import numpy as np
-from scipy import stats
 
 from igb_jax.metrics import delta_m, mean_ranks
 
-CONFIDENCE = 0.95
+from .estimates import (
+  Estimate,
+  Spread,
+  estimate,
+  pareto_front,
+  spread,
+)
+from .verdicts import Difference, as_good_as, differences_from, equally_cheap_of
 
 _Tests = dict[str, dict[int, dict[str, float]]]  # balancer -> seed -> metric -> value
-
-Verdict = Literal["worse", "better", "cannot be told apart", "too few seeds to tell"]
-
-
-@dataclasses.dataclass(frozen=True)
-class Estimate:
-  """A mean over seeds.
-
-  Attributes:
-    mean: over the seeds.
-    half_width: of its 95% interval; None for one seed.
-    seeds: how many there are.
-  """
-
-  mean: float
-  half_width: float | None
-  seeds: int
-
-
-@dataclasses.dataclass(frozen=True)
-class Spread:
-  """What repeated measurements of a time gave.
-
-  Attributes:
-    median: of the measurements.
-    least: of them.
-    largest: of them.
-  """
-
-  median: float
-  least: float
-  largest: float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,24 +56,6 @@ class Numbers:
   time_of_ew: Spread | None
   seconds_per_step: Spread | None
   memory_bytes: int | None
-
-
-@dataclasses.dataclass(frozen=True)
-class Difference:
-  """How a balancer's delta_m differs from that of the reference.
-
-  Attributes:
-    estimate: of its delta_m less the reference's, seed by seed; None without a common
-      seed.
-    p: of the t test that there is none; None for fewer than two common seeds.
-    p_holm: corrected for the number of comparisons.
-    verdict: what follows, at 5% of p_holm.
-  """
-
-  estimate: Estimate | None
-  p: float | None
-  p_holm: float | None
-  verdict: Verdict
 
 
 @dataclasses.dataclass(frozen=True)
@@ -146,117 +99,6 @@ class Comparison:
     """
     numbers = self.balancers[balancer]
     return numbers.delta_m_own if self.decides == "own" else numbers.delta_m_base
-
-
-def estimate(values: Iterable[float]) -> Estimate:
-  """Mean and 95% interval.
-
-  Args:
-    values: one a seed, at least one.
-
-  Example:
-    >>> print(f"{estimate([1.0, 2.0, 3.0]).half_width:.3f}")
-    2.484
-    >>> estimate([1.0])
-    Estimate(mean=1.0, half_width=None, seeds=1)
-  """
-  sample = np.array([*values], np.float64)
-  number = len(sample)
-  mean = float(sample.mean())
-  if number < 2:
-    return Estimate(mean, None, number)
-  quantile = stats.t.ppf((1 + CONFIDENCE) / 2, number - 1)
-  return Estimate(mean, float(quantile * _standard_error(sample)), number)
-
-
-def spread(values: Sequence[float]) -> Spread | None:
-  """Median, least and largest.
-
-  Args:
-    values: the measurements.
-
-  Returns:
-    None if there are none.
-
-  Example:
-    >>> spread([1.0, 3.0, 1.5])
-    Spread(median=1.5, least=1.0, largest=3.0)
-  """
-  if not values:
-    return None
-  return Spread(float(np.median(values)), float(min(values)), float(max(values)))
-
-
-def pareto_front(points: Mapping[str, tuple[float, float]]) -> list[str]:
-  """The points than which no other is at least as low in both numbers, lower in one.
-
-  Args:
-    points: name -> cost and error.
-
-  Returns:
-    Their names, in order of cost.
-
-  Example:
-    >>> pareto_front({"a": (2.0, 1.0), "b": (1.0, 3.0), "c": (2.0, 2.0)})
-    ['b', 'a']
-  """
-
-  def is_dominated(point: tuple[float, float]) -> bool:
-    return any(
-      other[0] <= point[0] and other[1] <= point[1] and other != point
-      for other in points.values()
-    )
-
-  front = [name for name, point in points.items() if not is_dominated(point)]
-  return sorted(front, key=lambda name: points[name])
-
-
-def holm(p_values: Mapping[str, float]) -> dict[str, float]:
-  """P-values corrected for how many there are.
-
-  Args:
-    p_values: name -> p.
-
-  Example:
-    >>> holm({"a": 0.25, "b": 0.125, "c": 0.5})
-    {'a': 0.5, 'b': 0.375, 'c': 0.5}
-  """
-  order = sorted(p_values, key=lambda name: p_values[name])
-  scaled = (p_values[name] * (len(order) - i) for i, name in enumerate(order))
-  corrected = dict(zip(order, itertools.accumulate(scaled, max), strict=True))
-  return {name: min(corrected[name], 1.0) for name in p_values}
-
-
-def paired_difference(
-  values: Mapping[int, float], others: Mapping[int, float]
-) -> tuple[Estimate | None, float | None]:
-  """The difference of two balancers over the seeds that both have, and its p-value.
-
-  Args:
-    values: seed -> a balancer's number.
-    others: seed -> another's.
-
-  Returns:
-    The estimate of values - others, None without a common seed, and the p-value of the
-    two-sided t test, None for fewer than two.
-
-  Example:
-    >>> paired_difference({0: 3.0, 1: 5.0, 2: 0.0}, {0: 2.0, 1: 2.0})[0].mean
-    2.0
-    >>> paired_difference({0: 3.0}, {0: 2.0})
-    (Estimate(mean=1.0, half_width=None, seeds=1), None)
-  """
-  common = sorted(values.keys() & others.keys())
-  if not common:
-    return None, None
-  differences = np.array([values[seed] - others[seed] for seed in common])
-  found = estimate(differences)
-  if len(common) < 2:
-    return found, None
-  error = _standard_error(differences)
-  if error == 0:
-    return found, float(found.mean == 0)
-  return found, float(2 * stats.t.sf(abs(found.mean) / error, len(common) - 1))
 
 
 def is_done(run: Mapping[str, Any]) -> bool:
@@ -352,10 +194,10 @@ def compare(results: Mapping[str, Any]) -> Comparison:
   best = ranked[0] if ranked else None
   repeated = (balancer for balancer in ranked if len(deciding[balancer]) > 1)
   reference = next(repeated, best)
-  differences = _differences(reference, {each: deciding[each] for each in ranked})
+  differences = differences_from(reference, {each: deciding[each] for each in ranked})
   cost = {balancer: numbers[balancer].time_of_ew for balancer in ranked}
-  as_good = _as_good(reference, differences)
-  equally_cheap = _equally_cheap(
+  as_good = as_good_as(reference, differences)
+  equally_cheap = equally_cheap_of(
     {balancer: cost[balancer] for balancer in ranked if balancer in as_good}
   )
   return Comparison(
@@ -439,67 +281,5 @@ def _numbers(
   return numbers
 
 
-def _differences(
-  reference: str | None, deciding: Mapping[str, Mapping[int, float]]
-) -> dict[str, Difference]:
-  if reference is None:
-    return {}
-  found = {
-    balancer: paired_difference(values, deciding[reference])
-    for balancer, values in deciding.items()
-    if balancer != reference
-  }
-  corrected = holm({name: p for name, (_, p) in found.items() if p is not None})
-
-  def verdict_on(balancer: str, difference: Estimate | None) -> Verdict:
-    p_holm = corrected.get(balancer)
-    if p_holm is None or difference is None:
-      return "too few seeds to tell"
-    if p_holm > 1 - CONFIDENCE:
-      return "cannot be told apart"
-    # its runs on the other seeds may be what made the reference the better one
-    return "worse" if difference.mean > 0 else "better"
-
-  return {
-    name: Difference(difference, p, corrected.get(name), verdict_on(name, difference))
-    for name, (difference, p) in found.items()
-  }
-
-
-def _as_good(
-  reference: str | None, differences: Mapping[str, Difference]
-) -> list[str | None]:
-  """The reference and those that cannot be told apart from it, over the most seeds.
-
-  One with fewer seeds than others escapes their verdict by that alone. Empty where none
-  has seeds enough.
-  """
-  seeds = {
-    name: each.estimate.seeds
-    for name, each in differences.items()
-    if each.estimate is not None and each.p is not None
-  }
-  same = (
-    name
-    for name, number in seeds.items()
-    if number == max(seeds.values())
-    and differences[name].verdict == "cannot be told apart"
-  )
-  return [reference, *same] if seeds else []
-
-
-def _equally_cheap(cost: Mapping[str, Spread | None]) -> list[str]:
-  """Those whose range of times overlaps that of the fastest, if all were timed."""
-  times = {name: time for name, time in cost.items() if time is not None}
-  if not times or len(times) < len(cost):
-    return []
-  fastest = min(times.values(), key=lambda time: time.median)
-  return [name for name, time in times.items() if time.least <= fastest.largest]
-
-
 def _is_usable(base: float | None) -> bool:
   return base is not None and math.isfinite(base) and base != 0
-
-
-def _standard_error(sample: np.ndarray) -> float:
-  return float(sample.std(ddof=1) / math.sqrt(len(sample)))

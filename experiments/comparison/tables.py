@@ -5,7 +5,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from .statistics import Comparison, Estimate, Numbers, Spread
+from .estimates import Estimate, Spread
+from .statistics import Comparison, Numbers
 from .words import number, percentage
 
 SINGLE_TASK = "stl"

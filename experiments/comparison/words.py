@@ -6,13 +6,9 @@ from typing import Any
 
 from scipy import stats
 
-from .statistics import (
-  CONFIDENCE,
-  Comparison,
-  Estimate,
-  Verdict,
-  is_done,
-)
+from .estimates import CONFIDENCE, Estimate
+from .statistics import Comparison, is_done
+from .verdicts import Verdict
 
 
 def listed(names: Iterable[Any]) -> str:

@@ -1,1 +1,1 @@
-"""Training: the state, one jitted step, the loop, and what a run writes."""
+"""Training: `problem` and `step` are published; the rest is what a run is made of."""

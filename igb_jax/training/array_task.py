@@ -8,43 +8,19 @@ example. Arrays that fit into memory, a net that is a pure function, and nothing
 it is trained.
 """
 
-import contextlib
 import dataclasses
-import importlib.util
-import re
-import sys
-import traceback
-from collections.abc import Callable, Iterator, Sequence
-from numbers import Real
-from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from igb_jax.data.part import WHOLE, Part
+from igb_jax.training.problem import TaskMetric as TaskMetric
+from igb_jax.training.problem import check_metrics, check_names
 from igb_jax.training.step import Batch, LossesFn, Params
 
 SPLITS = ("train", "validation", "test")
-
-
-class TaskMetric(NamedTuple):
-  """A number by which one of the tasks is judged.
-
-  Attributes:
-    name: of the metric.
-    unit: in which `ArrayTask.measures` returns it.
-    task: name of the task.
-    higher_is_better: whether it is an accuracy rather than an error.
-    base: what a net reaches that learns this task alone, if that is known; positive.
-  """
-
-  name: str
-  unit: str
-  task: str
-  higher_is_better: bool = False
-  base: float | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,8 +96,8 @@ class ArrayTask:
 
   def __post_init__(self):
     """Checks everything."""
-    self._check_names()
-    self._check_metrics()
+    check_names(self.name, self.task_names)
+    check_metrics(self.metrics, self.task_names)
     for split in SPLITS:
       self._check_split(split)
     self._check_functions()
@@ -133,44 +109,6 @@ class ArrayTask:
       split: its name.
     """
     return len(jax.tree.leaves(getattr(self, split))[0])
-
-  def _check_names(self) -> None:
-    _check_sequence("task_names", self.task_names, str)
-    for name in (self.name, *self.task_names):
-      # they become names of folders, and values of options
-      if not isinstance(name, str) or not re.fullmatch(r"\w[\w.-]*", name):
-        raise ValueError(
-          "the names of the data set and of the tasks must be made of letters, digits, "
-          f"_, . and -, got {name!r}."
-        )
-    _check_distinct("task_names", self.task_names)
-
-  def _check_metrics(self) -> None:
-    _check_sequence("metrics", self.metrics, TaskMetric)
-    _check_distinct("metrics", [metric.name for metric in self.metrics])
-    for metric in self.metrics:
-      if metric.task not in self.task_names:
-        raise ValueError(
-          f"the metric {metric.name!r} is of the task {metric.task!r}; the tasks are "
-          f"{', '.join(self.task_names)}."
-        )
-      base = metric.base
-      if base is not None and not (isinstance(base, Real) and 0 < base < np.inf):
-        raise ValueError(
-          f"the metric {metric.name!r} must have a positive base, to which changes are "
-          f"relative, or None, got {base!r}."
-        )
-    unjudged = set(self.task_names) - {metric.task for metric in self.metrics}
-    if unjudged:
-      raise ValueError(
-        f"every task needs a metric; without one: {', '.join(sorted(unjudged))}."
-      )
-    without = [metric.name for metric in self.metrics if metric.base is None]
-    if 0 < len(without) < len(self.metrics):
-      raise ValueError(
-        "give base= to all metrics or to none, since delta_m is a mean over all of "
-        f"them; without one: {', '.join(without)}."
-      )
 
   def _check_split(self, split: str) -> None:
     rows = jax.tree_util.tree_leaves_with_path(getattr(self, split))
@@ -252,132 +190,5 @@ def _trace(name: str, function: Callable[..., Any], *arguments: Any) -> Any:
     raise ValueError(message) from error
 
 
-def _check_sequence(name: str, values: Any, kind: type) -> None:
-  is_sequence = isinstance(values, tuple | list) and not isinstance(values, kind)
-  if not (is_sequence and values and all(isinstance(each, kind) for each in values)):
-    raise TypeError(
-      f"{name} must be a tuple of at least one {kind.__name__}, got {values!r}."
-    )
-
-
-def _check_distinct(name: str, values: Sequence[str]) -> None:
-  twice = sorted({value for value in values if values.count(value) > 1})
-  if twice:
-    raise ValueError(f"{name} must differ, got {', '.join(twice)} more than once.")
-
-
 def _of_row(leaf: np.ndarray) -> str:
   return f"{leaf.dtype}{list(leaf.shape[1:])}"
-
-
-class ArrayBatches:
-  """The whole batches of some rows of arrays, by number.
-
-  The rows that are left over at the end, fewer than a batch, are in none. Of several
-  processes each assembles its part.
-  """
-
-  def __init__(
-    self, arrays: Any, order: np.ndarray, batch_size: int, part: Part = WHOLE
-  ):
-    """Makes the source; nothing is assembled yet.
-
-    Args:
-      arrays: a pytree of arrays with a common first axis.
-      order: i64[N], which rows, in the order in which they are batched.
-      batch_size: B.
-      part: of every batch.
-
-    Raises:
-      ValueError: a batch cannot be divided into parts.
-    """
-    self._arrays = arrays
-    self._batch_size = batch_size
-    self._order = order[: len(order) // batch_size * batch_size]
-    self._rows = part.rows(batch_size)
-
-  def __len__(self) -> int:
-    """Number of batches."""
-    return len(self._order) // self._batch_size
-
-  def __getitem__(self, index: int) -> Batch:
-    """Assembles batch number `index`.
-
-    Example:
-      >>> batches = ArrayBatches({"x": np.arange(5) ** 2}, np.array([4, 1, 0]), 2)
-      >>> len(batches), batches[0]["x"].tolist()
-      (1, [16, 1])
-    """
-    rows = self._order[index * self._batch_size :][: self._batch_size][self._rows]
-    return jax.tree.map(lambda leaf: leaf[rows], self._arrays)
-
-
-def load_task(path: Path) -> ArrayTask:
-  """Runs a file that defines `make_task()`, and calls that.
-
-  While it runs, modules beside the file can be imported, as in a script.
-
-  Args:
-    path: the file, Python code.
-
-  Returns:
-    What `make_task` returned.
-
-  Raises:
-    FileNotFoundError: there is no such file.
-    TypeError: `make_task` returned something else than an `ArrayTask`.
-    ValueError: it is no Python file, or has no `make_task`, or raised an error itself,
-      whose line is in the message.
-  """
-  path = path.expanduser().resolve()
-  if not path.is_file():
-    raise FileNotFoundError(f"there is no file {path}.")
-  if path.suffix != ".py":
-    raise ValueError(f"{path} is no Python file: its name must end in .py.")
-  # the whole path, so that it is no other module's name
-  name = "task" + re.sub(r"\W", "_", str(path.with_suffix("")))
-  spec = importlib.util.spec_from_file_location(name, path)
-  assert spec is not None
-  assert spec.loader is not None
-  module = importlib.util.module_from_spec(spec)
-  sys.modules[name] = module  # where dataclasses, which Flax modules are, look it up
-  with _importable(path.parent):
-    with _naming(path):
-      spec.loader.exec_module(module)
-    make_task = getattr(module, "make_task", None)
-    if not callable(make_task):
-      raise ValueError(f"{path} defines no function make_task() -> ArrayTask.")
-    with _naming(path):
-      task = make_task()
-  if not isinstance(task, ArrayTask):
-    raise TypeError(
-      f"{path}: make_task() must return an ArrayTask, got {type(task).__name__}."
-    )
-  return task
-
-
-@contextlib.contextmanager
-def _importable(folder: Path) -> Iterator[None]:
-  """Makes the modules in a folder importable for a while."""
-  sys.path.insert(0, str(folder))
-  try:
-    yield
-  finally:
-    sys.path.remove(str(folder))
-
-
-@contextlib.contextmanager
-def _naming(path: Path) -> Iterator[None]:
-  """Names the file, and the line in it, of whatever is raised."""
-  try:
-    yield
-  except Exception as error:
-    line = ""
-    cause: BaseException | None = error
-    while cause is not None:  # the innermost cause knows best
-      for frame, number in traceback.walk_tb(cause.__traceback__):
-        if frame.f_code.co_filename == str(path):
-          line = f", line {number}"
-      cause = cause.__cause__
-    message = f"{path}{line}: {type(error).__name__}: {error}"
-    raise ValueError(message) from error

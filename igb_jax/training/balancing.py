@@ -1,31 +1,17 @@
 """The balancer that a command line names, ready for the training step."""
 
-import dataclasses
 import json
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 from igb_jax import balancers
 from igb_jax.balancers.methods import METHODS
 from igb_jax.balancers.registry import names_of
-from igb_jax.training.experiment import Metric
+from igb_jax.training.config import RunConfig
+from igb_jax.training.problem import TaskMetric
 
 # The nets' parameters are divided so at the top level.
 _SHARED = {"shared": True, "heads": False}
-
-
-@dataclasses.dataclass(frozen=True)
-class BalancingConfig:
-  """Command-line options of gradient balancing; a base of an experiment's options."""
-
-  balance_at: Literal["parameters", "features"] = "parameters"
-  """Where a gradient balancer works: on the gradients in all shared parameters, or on
-  those in the features that the heads read, which takes K backward passes through the
-  heads alone. "ntksr" and what is combined with it always work on the features."""
-  keep_task_grads: bool = True
-  """Whether the task gradients exist together. Without them all tasks are taken through
-  the backward pass at once: less memory where parameters outweigh activations, more
-  where they do not."""
 
 
 def make_balancer(
@@ -72,6 +58,21 @@ def make_balancer(
   return balancer
 
 
+def check_balancer(config: RunConfig, task_names: Sequence[str]) -> None:
+  """Checks the balancer before the data are loaded, where the tasks are known by then.
+
+  Args:
+    config: of the run.
+    task_names: of the K tasks.
+
+  Raises:
+    TypeError, ValueError: as `make_balancer` does.
+  """
+  make_balancer(
+    config.balancer, config.balancer_options, task_names=task_names, steps_per_epoch=1
+  )
+
+
 def balances_gradients(spec: str) -> bool:
   """Whether a specification has a gradient balancer, which takes K backward passes.
 
@@ -86,51 +87,46 @@ def balances_gradients(spec: str) -> bool:
   return any(kinds.get(name) == "gradient" for name in names_of(spec))
 
 
-def works_at_features(config: BalancingConfig, spec: str) -> bool:
+def works_at_features(config: RunConfig) -> bool:
   """Whether the step needs the features that the heads read.
 
   Args:
-    config: the options.
-    spec: as for `make_balancer`.
+    config: of the run.
 
   Example:
-    >>> works_at_features(BalancingConfig(), "ntksr"), works_at_features(
-    ...   BalancingConfig(), "igbv1+mgda")
-    (True, False)
+    >>> [works_at_features(RunConfig(balancer=name)) for name in ("ntksr", "mgda")]
+    [True, False]
   """
-  methods = (METHODS[name] for name in names_of(spec) if name in METHODS)
+  names = names_of(config.balancer)
+  methods = (METHODS[name] for name in names if name in METHODS)
   return config.balance_at == "features" or any(
     method.traits.backward_passes == "heads" for method in methods
   )
 
 
 def judged_metrics(
-  metrics: Sequence[Metric],
-  spec: str,
-  options: Sequence[str],
-  *,
-  task_names: Sequence[str],
+  metrics: Sequence[TaskMetric], config: RunConfig, task_names: Sequence[str]
 ) -> list[int]:
   """Which metrics a run is judged by: all, or with "stl" those of the task it trains.
 
   Args:
-    metrics: of the experiment.
-    spec: as for `make_balancer`.
-    options: as for `make_balancer`.
+    metrics: of the problem.
+    config: of the run.
     task_names: of the K tasks.
 
   Returns:
     Their places.
 
   Example:
-    >>> metrics = [Metric("error", "K", 1.0, task=name) for name in ("a", "b")]
-    >>> judged_metrics(metrics, "stl + mgda", ["task=b"], task_names=["a", "b"])
+    >>> metrics = [TaskMetric("error", "K", name) for name in ("a", "b")]
+    >>> alone = RunConfig(balancer="stl + mgda", balancer_options=("task=b",))
+    >>> judged_metrics(metrics, alone, ["a", "b"])
     [1]
   """
   every = list(range(len(metrics)))
-  if "stl" not in names_of(spec):
+  if "stl" not in names_of(config.balancer):
     return every
-  task = task_names[_hyperparameters(options, task_names)["task"]]
+  task = task_names[_hyperparameters(config.balancer_options, task_names)["task"]]
   return [index for index in every if metrics[index].task == task]
 
 

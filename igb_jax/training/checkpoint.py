@@ -10,83 +10,26 @@ The checksums tell what happens to one later: a file that is cut short, changed 
 """
 
 import contextlib
-import dataclasses
-import hashlib
 import json
-import os
 import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 
+from igb_jax.training.checksums import CHECKSUMS, checksums, damage_of, sync
+from igb_jax.training.interval import EVERY_EPOCH, Interval
+from igb_jax.training.retention import NewestAndBest
 from igb_jax.training.step import TrainState
-
-_CHECKSUMS = "checksums.json"
-_SECONDS = {"s": 1, "min": 60, "h": 3600}
-
-
-@dataclasses.dataclass(frozen=True)
-class CheckpointConfig:
-  """What a command line says of checkpoints; the base of an experiment's options."""
-
-  resume: bool = False
-  """Go on with the run in --out from its newest checkpoint; a new run if there is none.
-  The other options must be those of that run."""
-  checkpoint_every: str = "1epoch"
-  """Time from one checkpoint to the next: epochs (5epochs), or s, min or h (10min). An
-  epoch that is the best so far, and a run that is stopped, are saved besides."""
-  keep: int = 1
-  """Number of newest checkpoints that are kept beside that of the best epoch; two at
-  least, so that there is one if the other is damaged."""
 
 
 class CheckpointError(RuntimeError):
   """A checkpoint could not be written, or none can be read; those before it stay."""
-
-
-class Interval(NamedTuple):
-  """Time from one checkpoint to the next: one of the two.
-
-  Attributes:
-    epochs: number of epochs, or None.
-    seconds: of wall time, or None.
-  """
-
-  epochs: int | None = None
-  seconds: float | None = None
-
-
-EVERY_EPOCH = Interval(epochs=1)
-
-
-def parse_interval(text: str) -> Interval:
-  """Reads the option --checkpoint-every.
-
-  Args:
-    text: a number and a unit: epoch, epochs, s, min or h.
-
-  Raises:
-    ValueError: it is not of that form, or not positive.
-
-  Example:
-    >>> parse_interval("10min")
-    Interval(epochs=None, seconds=600.0)
-  """
-  match = re.fullmatch(r"([1-9]\d*) ?(epochs?|s|min|h)", text, re.ASCII)
-  if match is None:
-    raise ValueError(
-      "--checkpoint-every must be a positive whole number with a unit, such as 1epoch, "
-      f"5epochs, 30s, 10min or 1h, got {text!r}."
-    )
-  number, unit = int(match[1]), match[2]
-  if unit in _SECONDS:
-    return Interval(seconds=float(number * _SECONDS[unit]))
-  return Interval(epochs=number)
 
 
 def abstract(state: TrainState) -> TrainState:
@@ -101,8 +44,8 @@ def abstract(state: TrainState) -> TrainState:
 class Checkpoints:
   """The folder `checkpoints/` of a run; a context that ends when all is written.
 
-  Keeps the newest checkpoints and the one with the least validation score. Saving does
-  not wait for the disk.
+  Keeps the newest checkpoints and that with the least validation score of each seed.
+  Saving does not wait for the disk.
 
   Attributes:
     damaged: number of steps -> what is wrong with that checkpoint, of those that were
@@ -121,26 +64,26 @@ class Checkpoints:
     self._every = every
     self._saved_at = time.monotonic()
     self._saving = 0
-    self._scores: dict[int, float] = {}
+    self._scores: dict[int, np.ndarray] = {}  # steps -> f[S]
     self.damaged: dict[int, str] = {}
     options = ocp.CheckpointManagerOptions(
-      preservation_policy=_NewestAndBest(keep, self._scores),
+      preservation_policy=NewestAndBest(keep, self._scores),
       cleanup_tmp_directories=True,  # what a killed run was writing
       lightweight_initialize=True,  # a damaged checkpoint is no error here
       async_options=ocp.AsyncOptions(post_finalization_callback=self._add_checksums),
     )
     self._manager = ocp.CheckpointManager(self._folder, options=options)
     for steps in self._manager.all_steps():
-      problem = _problem_of(self._folder / str(steps))
-      if problem:
-        self.damaged[steps] = problem
+      damage = damage_of(self._folder / str(steps))
+      if damage:
+        self.damaged[steps] = damage
         continue
       content = self._manager.restore(
         steps, args=ocp.args.Composite(progress=ocp.args.JsonRestore())
       )
       score = content["progress"]["score"]
       if score is not None:
-        self._scores[steps] = score
+        self._scores[steps] = np.atleast_1d(score)
 
   @property
   def newest(self) -> int | None:
@@ -157,20 +100,22 @@ class Checkpoints:
       return time.monotonic() - self._saved_at >= self._every.seconds
     return epochs is not None and epochs % (self._every.epochs or 1) == 0
 
-  def is_best(self, score: float) -> bool:
-    """Whether no checkpoint has a validation score as low as this one.
+  def is_best(self, score: np.typing.ArrayLike) -> bool:
+    """Whether no checkpoint has a validation score as low, of one of the seeds.
 
     Args:
-      score: lower is better.
+      score: of each seed, lower is better.
     """
-    return score < min(self._scores.values(), default=float("inf"))
+    score = np.atleast_1d(np.asarray(score, np.float64))
+    before = [*self._scores.values(), np.full_like(score, np.inf)]
+    return bool((score < np.min(before, axis=0)).any())
 
   def save(
     self,
     steps: int,
     state: TrainState,
     progress: Mapping[str, Any],
-    score: float | None = None,
+    score: np.typing.ArrayLike | None = None,
   ) -> None:
     """Saves a state, unless there is a checkpoint after as many steps.
 
@@ -178,8 +123,8 @@ class Checkpoints:
       steps: number of training steps before it.
       state: the state.
       progress: what must be known beside it, of what JSON can hold.
-      score: the validation score at the end of an epoch, lower is better; None within
-        an epoch.
+      score: the validation score at the end of an epoch, of each seed, lower is better;
+        None within an epoch.
 
     Raises:
       CheckpointError: this one or the one before could not be written.
@@ -193,7 +138,8 @@ class Checkpoints:
         raise ValueError(f"there is one after {newest} steps, this is after {steps}")
       self._saving = steps
       if score is not None:
-        self._scores[steps] = score
+        self._scores[steps] = np.atleast_1d(score)
+        score = np.squeeze(score).tolist()
       self._manager.save(
         steps,
         args=ocp.args.Composite(
@@ -233,13 +179,14 @@ class Checkpoints:
     return None
 
   def restore_best(
-    self, template: TrainState
+    self, template: TrainState, seed: int = 0
   ) -> tuple[TrainState, dict[str, Any]] | None:
     """Restores the checkpoint with the least score, once all are written.
 
     Args:
       template: any state of the same run, or its `abstract`; the restored one gets its
         shardings.
+      seed: place of the seed whose score counts.
 
     Returns:
       The state and the progress, or None if no epoch was saved.
@@ -251,7 +198,8 @@ class Checkpoints:
       self._manager.wait_until_finished()
     if not self._scores:
       return None
-    return self._restore(min(self._scores, key=self._scores.__getitem__), template)
+    best = min(self._scores, key=lambda steps: self._scores[steps][seed])
+    return self._restore(best, template)
 
   def _restore(
     self, steps: int, template: TrainState
@@ -285,8 +233,8 @@ class Checkpoints:
     (folder,) = (
       path for path in self._folder.iterdir() if path.name.partition(".")[0] == name
     )
-    sums = folder / _CHECKSUMS
-    sums.write_text(json.dumps(_checksums(folder)))
+    sums = folder / CHECKSUMS
+    sums.write_text(json.dumps(checksums(folder)))
     # older ones are deleted soon: this one must survive a power cut by then
     for path in (sums, *folder.glob("*/**/*")):
       if path.is_file():
@@ -329,65 +277,7 @@ class Checkpoints:
       raise failures[0]
 
 
-class _NewestAndBest(ocp.checkpoint_managers.PreservationPolicy):
-  """Keeps the newest checkpoints, two at least, and the best one."""
-
-  def __init__(self, keep: int, scores: Mapping[int, float]):
-    self._keep = max(keep, 2)
-    self._scores = scores
-
-  def should_preserve(
-    self,
-    checkpoints: Sequence[Any],
-    *,
-    context: ocp.checkpoint_managers.PreservationContext,
-  ) -> Sequence[bool]:
-    del context
-    steps = [checkpoint.step for checkpoint in checkpoints]
-    best = sorted(self._scores, key=self._scores.__getitem__)[:1]
-    kept = {*steps[-self._keep :], *best}
-    return [step in kept for step in steps]
-
-
-def sync(path: Path) -> None:
-  """Waits until a file is on disk.
-
-  Args:
-    path: of the file.
-  """
-  with path.open("rb") as file:
-    os.fsync(file.fileno())
-
-
 def _reason(error: Exception) -> str:
   """What went wrong, without tensorstore's specification and orbax's advice."""
   ends = (r" \[", r"\. Truncating/padding", r"\s*If this mismatch is intentional")
   return re.split("|".join(ends), str(error), maxsplit=1)[0]
-
-
-def _checksums(folder: Path) -> dict[str, str]:
-  """Name of each file of the items of a checkpoint -> its SHA-256."""
-  sums = {}
-  for path in sorted(folder.glob("*/**/*")):
-    if path.is_file():
-      with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-      sums[path.relative_to(folder).as_posix()] = digest
-  return sums
-
-
-def _problem_of(folder: Path) -> str | None:
-  """What is wrong with a checkpoint, or None."""
-  try:
-    expected = json.loads((folder / _CHECKSUMS).read_text())
-    found = _checksums(folder)
-  except (OSError, ValueError) as error:
-    return f"{_CHECKSUMS} cannot be read ({error})"
-  if not isinstance(expected, dict):
-    return f"{_CHECKSUMS} has been changed"
-  for name in sorted({*expected, *found}):
-    if name not in found:
-      return f"{name} is missing"
-    if found[name] != expected.get(name):
-      return f"{name} has been changed"
-  return None

@@ -10,242 +10,21 @@ batch.
 """
 
 import collections
-import contextlib
-import dataclasses
 import math
-import os
 import re
-import socket
-import sys
-import threading
-import time
-import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
-from orbax.checkpoint.multihost import get_barrier_sync_fn
 
+from igb_jax.data.loader import BatchSource, prefetch
 from igb_jax.data.part import Part
-from igb_jax.training.step import Placement, TrainState
+from igb_jax.training.step import Batch, Placement, TrainState
 
 AXES = ("data", "model")
 _LEAST_SHARDED = 4096  # numbers; a smaller leaf costs more to gather than to keep
-_WAIT_SECONDS = 300  # for the other processes to be started
-_RETRY_SECONDS = 0.5
-_PREPARE_SECONDS = 3600  # for the other processes to prepare their data
-
-
-@dataclasses.dataclass(frozen=True)
-class DeviceConfig:
-  """What a command line says of devices; the base of an experiment's configuration."""
-
-  devices: int | None = None
-  """Use only the first of the devices, that many; None for all, as several processes
-  must."""
-  mesh: str | None = None
-  """Sizes of the mesh's axes, such as data=4,model=2: batches are divided over `data`,
-  large parameters over `model`. By default all devices share the data."""
-  distributed: bool = False
-  """The run has several processes, which JAX finds by itself (TPU pods, Slurm, Open
-  MPI) or by the options below."""
-  coordinator: str | None = None
-  """HOST:PORT of the first process; by default $JAX_COORDINATOR_ADDRESS."""
-  num_processes: int | None = None
-  """Number of processes; by default $JAX_NUM_PROCESSES."""
-  process_id: int | None = None
-  """Number of this process, from 0; by default $JAX_PROCESS_ID."""
-
-
-def initialize(config: DeviceConfig) -> None:
-  """Joins the other processes of the run, if it has any; before anything uses a device.
-
-  Several processes are meant by `--distributed`, `--coordinator`, or the environment
-  variable JAX_COORDINATOR_ADDRESS (with JAX_NUM_PROCESSES and JAX_PROCESS_ID). On TPU
-  pods, and under Slurm or Open MPI, `--distributed` alone will do: JAX finds the rest.
-
-  Args:
-    config: of the run.
-
-  Raises:
-    ValueError: what is needed to find the others is missing, or wrong.
-    ConnectionError: the others cannot be reached.
-  """
-  address = config.coordinator or os.environ.get("JAX_COORDINATOR_ADDRESS")
-  count = _number(config.num_processes, "JAX_NUM_PROCESSES")
-  number = _number(config.process_id, "JAX_PROCESS_ID")
-  if not (config.distributed or address):
-    if count is not None or number is not None:
-      raise ValueError(
-        "--num-processes and --process-id (or JAX_NUM_PROCESSES and JAX_PROCESS_ID in "
-        "the environment) need --coordinator, the address of the first process; "
-        "without it each process would train by itself."
-      )
-    return
-  if address:
-    source = "--coordinator" if config.coordinator else "JAX_COORDINATOR_ADDRESS"
-    _check_numbers(count, number)
-    _wait_for(*_host_and_port(address, source), count, number)
-  # it would take SIGTERM, and tell nobody but orbax
-  jax.config.update("jax_enable_preemption_service", False)
-  try:
-    with _giving_up(address or "the first one"):
-      jax.distributed.initialize(
-        address, count, number, initialization_timeout=2 * _WAIT_SECONDS
-      )
-  except ValueError as error:
-    raise ValueError(
-      f"the processes of the run cannot find each other: {error} Give --coordinator, "
-      "--num-processes and --process-id."
-    ) from error
-  except RuntimeError as error:
-    raise ConnectionError(
-      f"the processes of the run cannot meet at {address or 'the first one'}: "
-      f"{_first_line(error)}. Take a port that is free on the first process's host, "
-      "and see that all processes are started, with the same --num-processes."
-    ) from error
-
-
-def _number(value: int | None, variable: str) -> int | None:
-  text = os.environ.get(variable)
-  if value is not None or text is None:
-    return value
-  if not text.isdecimal():
-    raise ValueError(f"the environment's {variable} must be a number, got {text!r}.")
-  return int(text)
-
-
-def _check_numbers(count: int | None, number: int | None) -> None:
-  if count is not None and count < 1:
-    raise ValueError(f"--num-processes must be at least 1, got {count}.")
-  if number is not None and not 0 <= number < (count or number + 1):
-    raise ValueError(
-      f"--process-id must be from 0 to --num-processes - 1, got {number}"
-      + (f" of {count}." if count else ".")
-    )
-
-
-def _host_and_port(address: str, source: str) -> tuple[str, int]:
-  match = re.fullmatch(r"(\[[^\[\]]+\]|[^:\[\]]+):(\d{1,5})", address, re.ASCII)
-  if match is None or not 0 < int(match[2]) < 2**16:
-    raise ValueError(f"{source} must be HOST:PORT, got {address!r}.")
-  return match[1].strip("[]"), int(match[2])
-
-
-def _wait_for(host: str, port: int, count: int | None, number: int | None) -> None:
-  """Waits until the first process listens; JAX would wait silently, and then abort."""
-  if number is None:  # JAX has yet to find out whether it is this one
-    return
-  if number == 0:
-    _check_free(port)  # JAX crashes where it is not
-    if count is None or count > 1:
-      _tell(f"waiting at {host}:{port} for the other processes")
-    return
-  deadline = time.monotonic() + _WAIT_SECONDS
-  told = False
-  while True:
-    try:
-      with socket.create_connection((host, port), timeout=5):
-        return
-    except OSError as error:
-      if time.monotonic() > deadline:
-        raise ConnectionError(
-          f"no process listens at {host}:{port} after {_WAIT_SECONDS} s ({error}). See "
-          "that process 0 is running and has not failed, that the address is that of "
-          "its host, and that no firewall is between."
-        ) from error
-    if not told:
-      _tell(f"waiting for {host}:{port}")
-      told = True
-    time.sleep(_RETRY_SECONDS)
-
-
-def _check_free(port: int) -> None:
-  try:
-    socket.create_server(("", port)).close()
-  except OSError as error:
-    raise ConnectionError(
-      f"the first process cannot listen at port {port}: {error.strerror}. Take another "
-      "port for --coordinator, or end what uses this one."
-    ) from error
-
-
-@contextlib.contextmanager
-def _giving_up(address: str) -> Iterator[None]:
-  """Ends the process with a message where JAX would abort it when its time is over."""
-
-  def give_up() -> None:
-    _tell(
-      f"error: not all processes of the run have met at {address} after "
-      f"{_WAIT_SECONDS} s. See that all are started, with the same --num-processes, "
-      "and that each has a --process-id of its own."
-    )
-    os._exit(2)
-
-  timer = threading.Timer(_WAIT_SECONDS, give_up)
-  timer.daemon = True
-  timer.start()
-  try:
-    yield
-  finally:
-    timer.cancel()
-
-
-def _tell(text: str) -> None:
-  print(text, file=sys.stderr, flush=True)
-
-
-def _first_line(error: Exception) -> str:
-  return str(error).partition("\n")[0].rstrip(". ")
-
-
-def wait_for_all() -> None:
-  """Waits until every process has come here, however long its data took.
-
-  The first collective would wait for seconds only (30 s on CPUs).
-
-  Raises:
-    ConnectionError: another process did not come.
-  """
-  try:
-    barrier = get_barrier_sync_fn()
-    barrier(key="igb_jax: data are prepared", timeout_ms=_PREPARE_SECONDS * 1000)
-  except RuntimeError as error:
-    raise ConnectionError(
-      "not every process of the run could prepare its data; see what the others say: "
-      f"{_first_line(error)}"
-    ) from error
-
-
-def is_of_another_process(error: RuntimeError) -> bool:
-  """Whether the cause may be that another process ended, while this one waited for it.
-
-  Args:
-    error: a JaxRuntimeError that a computation raised.
-  """
-  return jax.process_count() > 1 and "RESOURCE_EXHAUSTED" not in str(error)
-
-
-@contextlib.contextmanager
-def leaving_at_once() -> Iterator[None]:
-  """Ends one of several processes as soon as an exception leaves the context.
-
-  JAX would wait at exit for the others, which wait for this one in a collective. So
-  their collectives break at once, and they end too.
-  """
-  try:
-    yield
-  except BaseException as error:
-    if not jax.distributed.is_initialized():
-      raise
-    code = error.code if isinstance(error, SystemExit) else 1
-    if not isinstance(error, SystemExit):
-      traceback.print_exc()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code if isinstance(code, int) else 1)
 
 
 def describe_devices(num_devices: int | None, mesh: str | None) -> str:
@@ -442,3 +221,26 @@ class Devices:
     return jax.tree.map(
       lambda leaf: jax.make_array_from_process_local_data(self._over_data, leaf), batch
     )
+
+  def summed(
+    self, add: Callable[[Any, Batch, Any], Any], zero: Any
+  ) -> Callable[[Any, BatchSource[Batch]], Any]:
+    """A function that goes once through some batches and adds up what it finds.
+
+    Args:
+      add: `(net, batch, total) -> total`, to be jitted.
+      zero: the total before the first batch.
+
+    Returns:
+      `(net, source) -> total`, the whole of it on every device.
+    """
+    zero = jax.device_get(zero)  # the total is donated, and this stays
+    jitted = jax.jit(add, donate_argnums=2, out_shardings=self.whole)
+
+    def total_of(net: Any, source: BatchSource[Batch]) -> Any:
+      total = jax.device_put(zero, self.whole)
+      for batch in prefetch(source):
+        total = jitted(net, self.put_batch(batch), total)
+      return total
+
+    return total_of

@@ -1,201 +1,175 @@
-"""What a run must know of a data set, a net and a balancer: the protocols."""
+"""One run of a problem: net, balancer, optimiser and batches, ready to train."""
 
 import copy
-from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
-from typing import Any, Literal, NamedTuple, Protocol, TypeVar
+import dataclasses
+from collections.abc import Callable, Generator, Iterator
+from typing import Any, Generic, Literal, TypeVar
 
+import jax
+import numpy as np
 import optax
 
-from igb_jax.training.loop import Evaluation
-from igb_jax.training.step import Batch, TrainState
+from igb_jax.data.loader import prefetch
+from igb_jax.metrics import delta_m
+from igb_jax.training.balancing import judged_metrics, make_balancer, works_at_features
+from igb_jax.training.config import RunConfig
+from igb_jax.training.devices import Devices
+from igb_jax.training.problem import Problem
+from igb_jax.training.records import Evaluation
+from igb_jax.training.step import Batch, TrainState, init_state, make_train_step
+
+Config = TypeVar("Config", bound=RunConfig)
 
 
-class Metric(NamedTuple):
-  """A number that a run reports.
+class Experiment(Generic[Config]):
+  """Trains a problem as a configuration says.
 
   Attributes:
-    name: of the metric.
-    unit: in which it is reported.
-    single_task: the single-task run's value, the base of delta_m.
-    higher_is_better: whether it is an accuracy rather than an error.
-    task: to which it belongs.
+    config: of the run.
+    devices: of the run.
+    problem: what is learnt.
+    balancer: of the run.
+    optimizer: of the run, at the initial learning rate.
+    step: the jitted training step.
+    initial_params: of the net, a function of the seed.
+    initial_variables: of the net, or None.
   """
 
-  name: str
-  unit: str
-  single_task: float
-  higher_is_better: bool = False
-  task: str = ""
+  def __init__(
+    self, make_problem: Callable[[Config, Devices], Problem], config: Config
+  ):
+    """Prepares everything; whatever is wrong with the configuration is raised here.
 
+    Args:
+      make_problem: configuration and devices -> the problem.
+      config: of the run.
 
-class RunConfig(Protocol):
-  """The fields of a configuration that every run needs; a frozen dataclass."""
-
-  @property
-  def out(self) -> Path | None:
-    """Folder of the run's files, or None for one below runs/."""
-    ...
-
-  @property
-  def balancer(self) -> str:
-    """Specification of the balancer."""
-    ...
-
-  @property
-  def balancer_options(self) -> Sequence[str]:
-    """Its hyper-parameters, each NAME=VALUE."""
-    ...
-
-  @property
-  def seed(self) -> int:
-    """Seed of the run."""
-    ...
-
-  @property
-  def seeds(self) -> Sequence[int]:
-    """Seeds of the runs that are trained at once; none for one run, of `seed`."""
-    ...
-
-  @property
-  def devices(self) -> int | None:
-    """How many devices are used; None for all."""
-    ...
-
-  @property
-  def mesh(self) -> str | None:
-    """Sizes of the mesh's axes, see `parse_mesh`; None for all devices in one."""
-    ...
-
-  @property
-  def epochs(self) -> int:
-    """Number of epochs."""
-    ...
-
-  @property
-  def resume(self) -> bool:
-    """Whether the run in `out` goes on."""
-    ...
-
-  @property
-  def checkpoint_every(self) -> str:
-    """Time from one checkpoint to the next, see `parse_interval`."""
-    ...
-
-  @property
-  def keep(self) -> int:
-    """How many of the newest checkpoints are kept."""
-    ...
-
-  @property
-  def tensorboard(self) -> bool:
-    """Whether there are event files for TensorBoard."""
-    ...
-
-  @property
-  def wandb(self) -> bool:
-    """Whether Weights & Biases gets the numbers."""
-    ...
-
-
-class Experiment(Protocol):
-  """What a run needs to know of a data set, a net and a balancer."""
-
-  @property
-  def dataset(self) -> str:
-    """Name of the data set."""
-    ...
-
-  @property
-  def task_names(self) -> Sequence[str]:
-    """Names of the K tasks."""
-    ...
-
-  @property
-  def metrics(self) -> Sequence[Metric]:
-    """What is reported of the test split."""
-    ...
-
-  @property
-  def description(self) -> str:
-    """What the data are and where they come from; shown at the start."""
-    ...
-
-  @property
-  def base(self) -> str:
-    """Whose single-task metrics are the base of delta_m, in a word or two."""
-    ...
-
-  @property
-  def notice(self) -> str | None:
-    """What a reader of the results must know; shown, and kept in summary.json."""
-    ...
-
-  @property
-  def averaged_epochs(self) -> int | None:
-    """How many last epochs' validations are averaged to be the test.
-
-    None where the epoch with the best validation is tested instead.
+    Raises:
+      TypeError, ValueError: an option is wrong.
+      FileNotFoundError, OSError: the data cannot be had or stored.
     """
-    ...
-
-  @property
-  def steps_per_epoch(self) -> int:
-    """Number of training batches."""
-    ...
-
-  @property
-  def step(self) -> Callable[[TrainState, Batch], TrainState]:
-    """The jitted training step."""
-    ...
-
-  @property
-  def plateau(self) -> optax.GradientTransformationExtraArgs:
-    """What lowers the learning rate."""
-    ...
+    config.check()
+    self.config = config
+    self.devices = Devices(config.devices, config.mesh)
+    self.devices.check_batch_size(config.batch_size)
+    self.problem = problem = make_problem(config, self.devices)
+    at_features = works_at_features(config)
+    if at_features and problem.trunk is None:
+      raise ValueError(
+        f"{config.balancer} at the features needs a task with a trunk, and that of "
+        f"{problem.description} has none; see ArrayTask.trunk."
+      )
+    self.balancer = make_balancer(
+      config.balancer,
+      config.balancer_options,
+      task_names=problem.task_names,
+      steps_per_epoch=problem.steps_per_epoch,
+    )
+    self.optimizer = optax.adam(config.learning_rate)
+    self.step = make_train_step(
+      problem.losses if at_features else problem.losses_of,
+      self.balancer,
+      self.optimizer,
+      trunk=problem.trunk if at_features else None,
+      keep_task_grads=config.keep_task_grads,
+      stateful=problem.stateful,
+      present_of=problem.present,
+      max_skips=config.tolerated_skips,
+      schedule=problem.schedule,
+      placement=self.devices.placement,
+    )
+    self._judged = judged_metrics(problem.metrics, config, problem.task_names)
+    self._init = jax.jit(problem.init)
+    self.set_seed(config.seed)
+    jax.eval_shape(
+      self._new_state
+    )  # whether the parameters are divided as the balancer needs them
 
   def set_seed(self, seed: int) -> None:
-    """Sets what depends on the seed anew: initial parameters, order of the batches."""
-    ...
+    """Sets what depends on the seed anew: initial parameters, order of the batches.
+
+    Args:
+      seed: of the run.
+    """
+    self.config = dataclasses.replace(self.config, seed=seed)
+    self._source = self.problem.batches(seed)
+    self._loader: Generator[Batch] | None = None
+    self._next_batch = 0  # of the loader, counted from the start of training
+    params_key, self._balancer_key = jax.random.split(jax.random.key(seed))
+    net = self._init(params_key)
+    pair = net if self.problem.stateful else (net, None)
+    self.initial_params, self.initial_variables = pair
 
   def init_state(self) -> TrainState:
     """The state before the first step."""
-    ...
+    return self.devices.put_state(self._new_state())
 
-  def epoch_batches(self, epoch: int, start: int = 0) -> Iterable[Batch]:
-    """The batches of an epoch from one of them on, a function of the epoch alone."""
-    ...
+  def _new_state(self) -> TrainState:
+    return init_state(
+      self.initial_params,
+      variables=self.initial_variables,
+      balancer=self.balancer,
+      optimizer=self.optimizer,
+      plateau=self.problem.plateau,
+      key=self._balancer_key,
+    )
 
-  def epoch_facts(self, epoch: int) -> dict[str, float]:
-    """What else is worth a place in the epoch's line of metrics.jsonl.
+  def epoch_batches(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+    """The batches of an epoch from one on; the loader goes on from epoch to epoch.
 
-    A function of the epoch alone: a run that is resumed asks again.
+    Args:
+      epoch: its number, from 0.
+      start: number of the first batch.
     """
-    ...
-
-  def run_facts(self) -> dict[str, Any]:
-    """What else is worth a place in summary.json."""
-    ...
+    first = epoch * self.problem.steps_per_epoch + start
+    if self._next_batch != first:
+      self.close()
+    if self._loader is None:
+      workers = self.problem.workers
+      self._loader = prefetch(self._source, workers=workers, start=first)
+      self._next_batch = first
+    for _ in range(start, self.problem.steps_per_epoch):
+      batch = next(self._loader)
+      self._next_batch += 1
+      yield self.devices.put_batch(batch)
 
   def evaluate(
     self, state: TrainState, split: Literal["validation", "test"]
   ) -> Evaluation:
-    """The metrics of a split."""
-    ...
+    """The metrics of a split, and delta_m; with "stl" that of the task alone.
 
-  def plot(self, folder: Path, state: TrainState) -> list[Path]:
-    """Draws what is particular to the data set; returns the files."""
-    ...
+    Args:
+      state: whose net is evaluated.
+      split: its name.
+    """
+    metrics = self.problem.metrics
+    values = self.problem.measure(state.params, state.variables, split)
+    higher_is_better = [metric.higher_is_better for metric in metrics]
+    score = delta_m(
+      *(
+        np.asarray(each)[self._judged]
+        for each in (values, self.problem.bases, higher_is_better)
+      )
+    )
+    numbers = zip(metrics, values, strict=True)
+    return Evaluation({metric.name: float(value) for metric, value in numbers}, score)
+
+  def epoch_facts(self, epoch: int) -> dict[str, Any]:
+    """What the problem has to say of an epoch, see `Problem.epoch_facts`.
+
+    Args:
+      epoch: its number, from 0.
+    """
+    return dict(self.problem.epoch_facts(self.config.seed, epoch))
 
   def close(self) -> None:
-    """Ends what still loads batches."""
-    ...
+    """Ends the loader and its processes."""
+    if self._loader is not None:
+      self._loader.close()
+      self._loader = None
 
 
-_Experiment = TypeVar("_Experiment", bound=Experiment)
-
-
-def for_seed(experiment: _Experiment, seed: int) -> _Experiment:
+def for_seed(experiment: Experiment[Config], seed: int) -> Experiment[Config]:
   """The same with another seed; it shares data, net and compiled functions.
 
   Args:

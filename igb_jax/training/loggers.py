@@ -8,33 +8,21 @@ reported the first time, and the epochs that it missed are counted: training goe
 metrics.jsonl has every number anyway.
 """
 
-import dataclasses
 import importlib
 import json
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from igb_jax.training.experiment import RunConfig
+from igb_jax.training.config import LOGGERS, RunConfig
 from igb_jax.training.run_folder import read_object, write_whole
+from igb_jax.training.scalars import scalars_of
 
 _PROJECT = "igb_jax"  # of Weights & Biases, unless $WANDB_PROJECT names another
 _FLUSH_SECONDS = 1e6  # never: every epoch is flushed when it is written
-
-
-@dataclasses.dataclass(frozen=True)
-class LoggersConfig:
-  """What a command line says of loggers; the base of an experiment's options."""
-
-  tensorboard: bool = False
-  """Also write the numbers of metrics.jsonl to tensorboard/ in the run's folder, for
-  `tensorboard --logdir`. Needs pip install 'igb-jax[tensorboard]'."""
-  wandb: bool = False
-  """Also send them to Weights & Biases, to the project $WANDB_PROJECT or igb_jax. Needs
-  pip install 'igb-jax[wandb]' and `wandb login`, or WANDB_MODE=offline."""
 
 
 class LoggerError(OSError):
@@ -56,47 +44,6 @@ class Logger(Protocol):
   def close(self) -> None:
     """Waits until all is written or sent."""
     ...
-
-
-def scalars_of(line: Mapping[str, Any]) -> dict[str, float]:
-  """The numbers in a line of metrics.jsonl, each with a name.
-
-  The names of what is in a dict or a list follow after a slash; a list has a number for
-  each task, and a matrix is symmetric, with ones on its diagonal: each pair of tasks is
-  named once. Left out are the number of the epoch, which is the scalars' step, words,
-  and what is null.
-
-  Args:
-    line: as `igb_jax.training.results.metrics_line` makes it.
-
-  Example:
-    >>> line = {
-    ...   "epoch": 3, "losses": {"a": 1.0, "b": None}, "gradient_weights": [0.5, 1.5],
-    ...   "gradient_cosines": [[1.0, -0.25], [-0.25, 1.0]], "conflict_share": 1.0}
-    >>> for name, value in scalars_of(line).items():
-    ...   print(name, value)
-    losses/a 1.0
-    gradient_weights/a 0.5
-    gradient_weights/b 1.5
-    gradient_cosines/a/b -0.25
-    conflict_share 1.0
-  """
-  tasks = list(line["losses"])
-
-  def parts(name: str, value: Any) -> Iterator[tuple[str, float]]:
-    if isinstance(value, Mapping):
-      for key, part in value.items():
-        yield from parts(f"{name}/{key}", part)
-    elif isinstance(value, list):
-      for task, (key, part) in enumerate(zip(tasks, value, strict=True)):
-        if isinstance(part, list):
-          part = dict(zip(tasks[task + 1 :], part[task + 1 :], strict=True))
-        yield from parts(f"{name}/{key}", part)
-    elif isinstance(value, int | float):
-      yield name, float(value)
-
-  rest = {name: value for name, value in line.items() if name != "epoch"}
-  return {name: value for key in rest for name, value in parts(key, rest[key])}
 
 
 class TensorBoardLogger:
@@ -265,9 +212,17 @@ def check_loggers(config: RunConfig) -> None:
   Raises:
     ValueError: one is not; the message has the command that installs it.
   """
-  for package in ("tensorboard", "wandb"):
-    if getattr(config, package):
-      _check_package(package)
+  for package in LOGGERS:
+    if not getattr(config, package):
+      continue
+    try:
+      importlib.import_module(package)
+    except ImportError as error:
+      raise ValueError(
+        f"--{package} needs the package {package}, which cannot be imported ({error}): "
+        f"pip install 'igb-jax[{package}]', or pip install -e '.[{package}]' in a "
+        "checkout."
+      ) from error
 
 
 def open_loggers(
@@ -307,18 +262,6 @@ def open_loggers(
         "out, and resume."
       ) from error
   return Loggers(started, report)
-
-
-def _check_package(package: str) -> None:
-  """Imports a package that has the name of its option and of its extra."""
-  try:
-    importlib.import_module(package)
-  except ImportError as error:
-    raise ValueError(
-      f"--{package} needs the package {package}, which cannot be imported ({error}): "
-      f"pip install 'igb-jax[{package}]', or pip install -e '.[{package}]' in a "
-      "checkout."
-    ) from error
 
 
 def _reason(error: Exception) -> str:

@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from igb_jax.training.loop import GradientRecord
+from igb_jax.training.records import GradientRecord
 
 BASE_EPOCH = 1  # from 0; its losses are the base of the gaps, as in IGB
 

@@ -11,9 +11,15 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from igb_jax.training.experiment import Experiment, RunConfig
-from igb_jax.training.loop import EpochRecord, Evaluation, GradientRecord, Progress
+from igb_jax.training.experiment import Experiment
 from igb_jax.training.plots import plot_run
+from igb_jax.training.problem import Problem
+from igb_jax.training.records import (
+  EpochRecord,
+  Evaluation,
+  GradientRecord,
+  Progress,
+)
 from igb_jax.training.run_folder import RunFolder
 from igb_jax.training.step import TrainState
 
@@ -28,14 +34,14 @@ def say(console: Console, text: str) -> None:
   console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
-def metrics_line(experiment: Experiment, record: EpochRecord) -> dict[str, Any]:
+def metrics_line(experiment: Experiment[Any], record: EpochRecord) -> dict[str, Any]:
   """An epoch's line of metrics.jsonl.
 
   Args:
     experiment: that was run.
     record: of the epoch.
   """
-  names = experiment.task_names
+  names = experiment.problem.task_names
   return {
     "epoch": record.epoch,
     "num_steps": record.num_steps,
@@ -57,8 +63,7 @@ def metrics_line(experiment: Experiment, record: EpochRecord) -> dict[str, Any]:
 
 
 def write_results(
-  experiment: Experiment,
-  config: RunConfig,
+  experiment: Experiment[Any],
   folder: RunFolder,
   *,
   reached: Progress,
@@ -67,12 +72,11 @@ def write_results(
   best_epoch: int,
   console: Console,
   facts: Mapping[str, Any] = MappingProxyType({}),
-) -> bool:
+) -> None:
   """Tests a run, writes summary.json and the plots, and shows the table.
 
   Args:
     experiment: that was run.
-    config: of the run.
     folder: of the run.
     reached: how far it came, at least one epoch.
     final: the state at the end.
@@ -81,34 +85,31 @@ def write_results(
     console: where the table and the names of the files are shown.
     facts: what else belongs in summary.json.
 
-  Returns:
-    Whether the run took all of its epochs.
-
   Raises:
     OSError: a file could not be written.
   """
-  records = reached.records
-  if experiment.averaged_epochs is None:
+  problem, config, records = experiment.problem, experiment.config, reached.records
+  if problem.averaged_epochs is None:
     test = experiment.evaluate(best, "test")
     tested = f"of epoch {best_epoch + 1}, the best in validation"
+    shown = best
   else:
-    latest = [record.validation for record in records[-experiment.averaged_epochs :]]
+    latest = [record.validation for record in records[-problem.averaged_epochs :]]
     test = _mean(latest)
     tested = f"as the mean over the last {len(latest)} epochs"
-  shown_state = best if experiment.averaged_epochs is None else final
+    shown = final
 
   last = records[-1]
-  complete = len(records) == config.epochs
   summary = folder.write_json(
     "summary.json",
     {
-      "dataset": experiment.dataset,
-      "data": experiment.description,
+      "dataset": problem.name,
+      "data": problem.description,
       "balancer": config.balancer,
       "balancer_options": list(config.balancer_options),
       "seed": config.seed,
       "epochs": len(records),
-      "complete": complete,
+      "complete": len(records) == config.epochs,
       "best_epoch": best_epoch,
       "num_steps": last.num_steps,
       "skipped_steps": sum(record.skipped_steps for record in records),
@@ -122,10 +123,10 @@ def write_results(
       "delta_m": test.score,
       "test": test.metrics,
       "tested": tested,
-      "single_task_base": experiment.base,
-      "notice": experiment.notice,
-      **experiment.run_facts(),
-      "tasks": list(experiment.task_names),
+      "single_task_base": problem.base,
+      "notice": problem.notice,
+      **problem.facts,
+      "tasks": list(problem.task_names),
       "weights": last.weights.tolist(),
       **_gradient_facts(last.gradient),
       **facts,
@@ -135,19 +136,19 @@ def write_results(
     plot_folder = folder.plots if folder.writes else Path(discarded)
     plots = plot_run(
       plot_folder,
-      task_names=experiment.task_names,
+      task_names=problem.task_names,
       losses=np.stack([record.losses for record in records]),
       weights=np.stack([record.weights for record in records]),
       gradients=[record.gradient for record in records if record.gradient],
-      title=f"{experiment.dataset}, {config.balancer}, seed {config.seed}",
+      title=f"{problem.name}, {config.balancer}, seed {config.seed}",
     )
-    plots += experiment.plot(plot_folder, shown_state)
-  _print_table(console, experiment, test, f"{experiment.dataset}: test {tested}")
-  if experiment.notice:
-    say(console, experiment.notice)
+    plots += problem.plot(plot_folder, shown.params, shown.variables)
+  _print_table(console, problem, test, f"{problem.name}: test {tested}")
+  if problem.notice:
+    say(console, problem.notice)
   say(
     console,
-    f"{judged_split(experiment)} delta_m {records[0].validation.score:.1f}% after the "
+    f"{judged_split(problem)} delta_m {records[0].validation.score:.1f}% after the "
     f"first epoch, {records[best_epoch].validation.score:.1f}% after epoch "
     f"{best_epoch + 1}, the best.",
   )
@@ -155,16 +156,15 @@ def write_results(
   names = ["config.json", "metrics.jsonl"]
   for path in (*(folder.path / name for name in names), summary, *plots):
     say(console, f"  {path}")
-  return complete
 
 
-def judged_split(experiment: Experiment) -> str:
+def judged_split(problem: Problem) -> str:
   """The split that each epoch is judged by; where the last are averaged, the test's.
 
   Args:
-    experiment: that is run.
+    problem: that is trained.
   """
-  return "validation" if experiment.averaged_epochs is None else "test"
+  return "validation" if problem.averaged_epochs is None else "test"
 
 
 def _median(seconds: Sequence[float]) -> float | None:
@@ -197,21 +197,21 @@ def _mean(evaluations: Sequence[Evaluation]) -> Evaluation:
 
 
 def _print_table(
-  console: Console, experiment: Experiment, test: Evaluation, title: str
+  console: Console, problem: Problem, test: Evaluation, title: str
 ) -> None:
   table = Table(title=title)
   table.add_column("metric")
   table.add_column("unit")
-  for name in ("test", f"single-task ({experiment.base})", "change"):
+  for name in ("test", f"single-task ({problem.base})", "change"):
     table.add_column(name, justify="right")
-  for metric in experiment.metrics:
+  for metric, base in zip(problem.metrics, problem.bases, strict=True):
     value = test.metrics[metric.name]
-    change = 100 * (value - metric.single_task) / metric.single_task
+    change = 100 * (value - base) / base
     table.add_row(
       metric.name,
       metric.unit,
       f"{value:.4g}",
-      f"{metric.single_task:.4g}",
+      f"{base:.4g}",
       f"{change:+.0f}%",
     )
   table.add_section()

@@ -9,15 +9,9 @@ from typing import Any, Protocol
 
 import filelock
 
-_LOCK = "run.lock"
+from igb_jax.training.config import FREE_OPTIONS
 
-# Options that a resumed run may have otherwise: they do not decide what it computes, as
-# long as its numbers are finite.
-FREE_OPTIONS = frozenset(
-  {"out", "resume", "checkpoint_every", "keep", "epochs", "workers", "cache_dir"}
-  | {"devices", "mesh", "distributed", "coordinator", "num_processes", "process_id"}
-  | {"on_nonfinite", "max_skips", "tensorboard", "wandb"}
-)
+_LOCK = "run.lock"
 
 
 class LineTaker(Protocol):

@@ -11,9 +11,8 @@ Where too many in a row would be, it changes nothing but `failure`, as do all th
 follow it.
 """
 
-import dataclasses
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -22,29 +21,13 @@ import optax
 from igb_jax.balanced_grads import balanced_grad
 from igb_jax.balancers import Balancer, BalancerState
 from igb_jax.balancers.common import all_finite, is_inexact
-from igb_jax.balancers.gradient.base import GradientState
+from igb_jax.training.sums import EpochSums, Failure, GradientSums
 
 Params = Any
 Batch = Any
 Variables = Any
 LossesFn = Callable[..., jax.Array]
 StatefulLossesFn = Callable[..., tuple[jax.Array, Variables]]
-
-
-@dataclasses.dataclass(frozen=True)
-class NonFiniteConfig:
-  """What a command line says of bad numbers; the base of an experiment's options."""
-
-  on_nonfinite: Literal["stop", "skip"] = "stop"
-  """What happens at a loss or gradient that is not finite: the run stops, or the step
-  is skipped, which leaves parameters and all states as they were."""
-  max_skips: int = 10
-  """Steps in a row that are skipped at most; one more stops the run."""
-
-  @property
-  def tolerated_skips(self) -> int:
-    """What `make_train_step` takes as `max_skips`."""
-    return self.max_skips if self.on_nonfinite == "skip" else 0
 
 
 class Placement(NamedTuple):
@@ -60,110 +43,7 @@ class Placement(NamedTuple):
 
 
 ANYWHERE = Placement()
-
-
-class GradientSums(NamedTuple):
-  """Sums over the steps of the current epoch: what a gradient balancer saw and did.
-
-  A step that used the weights of an earlier one counts with what that one saw.
-
-  Attributes:
-    weights: f32[K], sum of the gradient balancer's weights.
-    cosines: f32[K, K], sum of the cosines between the task gradients.
-    conflicts: f32[], sum of the shares of pairs with a negative cosine.
-    log_condition: f32[], sum of log condition numbers of the Gramian.
-    residual: f32[], sum of the solver's residuals.
-    worst_residual: f32[], the largest of them.
-    pairs: i32[K, K], number of steps whose Gramian has both tasks.
-    steps: i32[], number of steps in the sums; one in which every task is absent does
-      not count.
-  """
-
-  weights: jax.Array
-  cosines: jax.Array
-  conflicts: jax.Array
-  log_condition: jax.Array
-  residual: jax.Array
-  worst_residual: jax.Array
-  pairs: jax.Array
-  steps: jax.Array
-
-  @classmethod
-  def zeros(cls, num_tasks: int) -> "GradientSums":
-    """The sums before the first step."""
-    return cls(
-      weights=jnp.zeros(num_tasks, jnp.float32),
-      cosines=jnp.zeros((num_tasks, num_tasks), jnp.float32),
-      conflicts=jnp.zeros((), jnp.float32),
-      log_condition=jnp.zeros((), jnp.float32),
-      residual=jnp.zeros((), jnp.float32),
-      worst_residual=jnp.zeros((), jnp.float32),
-      pairs=jnp.zeros((num_tasks, num_tasks), jnp.int32),
-      steps=jnp.zeros((), jnp.int32),
-    )
-
-  def plus(
-    self, state: GradientState, present: jax.Array | None = None
-  ) -> "GradientSums":
-    """Takes one more step in.
-
-    Args:
-      state: of the gradient balancer, after the step.
-      present: bool[K], the tasks of the step; None for all.
-    """
-    gramian = state.gramian
-    # of an absent task the Gramian, which may be an earlier step's, has zeros
-    in_gramian = None if present is None else gramian.nonzero
-    seen = jnp.ones(len(gramian.norms), bool) if in_gramian is None else in_gramian
-    sums = GradientSums(
-      weights=self.weights + state.weights,
-      cosines=self.cosines + gramian.cosines,
-      conflicts=self.conflicts + gramian.conflict_share(in_gramian),
-      log_condition=self.log_condition + jnp.log(gramian.condition_number(in_gramian)),
-      residual=self.residual + state.residual,
-      worst_residual=jnp.maximum(self.worst_residual, state.residual),
-      pairs=self.pairs + (seen[:, None] & seen),
-      steps=self.steps + 1,
-    )
-    return sums if present is None else optax.tree.where(present.any(), sums, self)
-
-
-class EpochSums(NamedTuple):
-  """Sums over the steps of the current epoch.
-
-  Attributes:
-    steps: i32[], number of steps, without those that were skipped.
-    skipped: i32[], number of steps that were skipped.
-    present: i32[K], number of steps in which the task was present.
-    losses: f32[K], sum of the losses over those.
-    weights: f32[K], sum of the loss balancer's weights.
-    gradient: what a gradient balancer saw and did, or None without one.
-  """
-
-  steps: jax.Array
-  skipped: jax.Array
-  present: jax.Array
-  losses: jax.Array
-  weights: jax.Array
-  gradient: GradientSums | None
-
-  def zeros_like(self) -> "EpochSums":
-    """The sums before the first step of an epoch."""
-    return jax.tree.map(jnp.zeros_like, self)
-
-
-class Failure(NamedTuple):
-  """The step whose numbers were not finite and that was not to be skipped.
-
-  Attributes:
-    step: i32[], its number from 0, or -1 while there is none.
-    losses: f32[K], the losses of that step.
-    weighted: f32[K], the weighted losses of that step.
-  """
-
-  step: jax.Array
-  losses: jax.Array
-  weighted: jax.Array
+CONSTANT: optax.Schedule = optax.constant_schedule(1.0)
 
 
 class TrainState(NamedTuple):
@@ -177,9 +57,8 @@ class TrainState(NamedTuple):
       statistics; None if there is nothing.
     optimizer: state of the optax optimiser.
     balancer: state of the balancer, its loss and its gradient part.
-    plateau: state of what lowers the learning rate from epoch to epoch,
-      `optax.contrib.reduce_on_plateau` or `halve_every`; its field `scale` multiplies
-      the updates.
+    plateau: state of `optax.contrib.reduce_on_plateau`, whose field `scale` multiplies
+      the updates; None without it.
     sums: of the current epoch.
     failure: the step that ended the training, if any.
   """
@@ -200,8 +79,8 @@ def init_state(
   *,
   balancer: Balancer,
   optimizer: optax.GradientTransformation,
-  plateau: optax.GradientTransformationExtraArgs,
   key: jax.Array,
+  plateau: optax.GradientTransformationExtraArgs | None = None,
   variables: Variables = None,
 ) -> TrainState:
   """The state before the first step.
@@ -210,8 +89,8 @@ def init_state(
     params: initial parameters.
     balancer: the balancer, see `make_train_step`.
     optimizer: the optax optimiser.
-    plateau: what lowers the learning rate from epoch to epoch.
     key: PRNG key for the balancer.
+    plateau: what lowers the learning rate by the validation score, or None.
     variables: what else the net keeps.
 
   Raises:
@@ -230,7 +109,7 @@ def init_state(
     variables=jax.tree.map(jnp.copy, variables),
     optimizer=jax.tree.map(jnp.copy, optimizer.init(params)),
     balancer=balancer_state,
-    plateau=plateau.init(params),
+    plateau=None if plateau is None else plateau.init(params),
     sums=EpochSums(
       steps=jnp.zeros((), jnp.int32),
       skipped=jnp.zeros((), jnp.int32),
@@ -257,6 +136,7 @@ def make_train_step(
   stateful: bool = False,
   present_of: Callable[[Batch], jax.Array] | None = None,
   max_skips: int = 0,
+  schedule: optax.Schedule = CONSTANT,
   placement: Placement = ANYWHERE,
 ) -> Callable[[TrainState, Batch], TrainState]:
   """Makes the jitted step; the state that it is given is donated.
@@ -279,6 +159,7 @@ def make_train_step(
       computed from numbers that are not finite its derivative is NaN times 0.
     max_skips: how many steps in a row whose numbers are not finite are skipped; one
       more is a failure.
+    schedule: number of steps -> current / initial learning rate, beside the plateau.
     placement: where arrays are to be on many devices.
 
   Returns:
@@ -318,20 +199,21 @@ def make_train_step(
 
   def step(state: TrainState, batch: Batch) -> TrainState:
     present = None if present_of is None else present_of(batch)
+    scale = learning_rate_scale(state, schedule)
     losses, weighted, variables, gradient, balancer_state = balanced(
       state.params,
       state.variables,
       batch,
       state=state.balancer,
       present=present,
-      learning_rate_ratio=1 / state.plateau.scale,
+      learning_rate_ratio=1 / scale,
     )
     losses = losses.astype(jnp.float32)
     gradient_sums = state.sums.gradient
     if gradient_sums is not None and balancer_state.gradient is not None:
       gradient_sums = gradient_sums.plus(balancer_state.gradient, present)
     updates, optimizer_state = optimizer.update(gradient, state.optimizer, state.params)
-    updates = jax.tree.map(lambda update: state.plateau.scale * update, updates)
+    updates = jax.tree.map(lambda update: scale * update, updates)
 
     params = optax.apply_updates(state.params, updates)
     if observe is not None:
@@ -374,6 +256,17 @@ def make_train_step(
     return placement.state(kept)
 
   return jax.jit(step, donate_argnums=0)
+
+
+def learning_rate_scale(state: TrainState, schedule: optax.Schedule) -> jax.Array:
+  """Current / initial learning rate, f32[].
+
+  Args:
+    state: before the step.
+    schedule: as for `make_train_step`.
+  """
+  scale = jnp.asarray(schedule(state.step), jnp.float32)
+  return scale if state.plateau is None else scale * state.plateau.scale
 
 
 def _check_loss_part(balancer: Balancer) -> None:

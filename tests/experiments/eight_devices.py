@@ -12,6 +12,7 @@ import pytest
 
 from experiments import nyuv2, qm9
 from igb_jax import balancers, value_and_task_grads
+from tests.experiments.running import make_experiment
 from tests.experiments.test_nyuv2 import small as small_scenes
 from tests.experiments.test_qm9 import small as small_molecules
 
@@ -47,14 +48,14 @@ def make(qm9_dir, tmp_path_factory):
         f"--dim={dim}",
         "--learning-rate=1e-4",
       ]
-      return qm9.QM9Experiment(
-        qm9.parse_config(small_molecules(qm9_dir, out, *options))
+      return make_experiment(
+        qm9, qm9.parse_config(small_molecules(qm9_dir, out, *options))
       )
     # At 1e-4 a change of one unit in the last place of the parameters, on one device,
     # changes the losses of SegNet by 1e-3 to 1e-2 within 12 steps of ew.
     options += ["--batch-size=8", "--rooms", "8", "2", "2", "--epochs=20"]
     options += ["--learning-rate=1e-6", "--no-augment"]
-    return nyuv2.NYUv2Experiment(nyuv2.parse_config(small_scenes(out, *options)))
+    return make_experiment(nyuv2, nyuv2.parse_config(small_scenes(out, *options)))
 
   return make
 
@@ -162,7 +163,7 @@ def test_the_gramian_is_of_the_global_gradients(make):
   found = jax.device_get(experiment.step(state, batch)).balancer.gradient.gramian
 
   def gramian(batch) -> np.ndarray:
-    _, grads = value_and_task_grads(experiment.losses_of)(params, batch)
+    _, grads = value_and_task_grads(experiment.problem.losses_of)(params, batch)
     leaves = [np.asarray(leaf, np.float64) for leaf in jax.tree.leaves(grads["shared"])]
     rows = np.concatenate([leaf.reshape(len(leaf), -1) for leaf in leaves], axis=1)
     return rows @ rows.T
@@ -222,4 +223,4 @@ def test_large_parameters_and_task_gradients_are_divided(make):
 def test_errors(qm9_dir, tmp_path, options, message):
   config = qm9.parse_config(small_molecules(qm9_dir, tmp_path / "run", *options))
   with pytest.raises(ValueError, match=message):
-    qm9.QM9Experiment(config)
+    make_experiment(qm9, config)

@@ -3,8 +3,12 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import pytest
+
+from igb_jax.training.config import RunConfig
+from igb_jax.training.experiment import Experiment
 
 
 def exit_code(main: Callable[[list[str]], None], arguments: list[str]) -> int:
@@ -19,3 +23,8 @@ def read_metrics(folder: Path) -> list[dict]:
   """The lines of metrics.jsonl."""
   lines = (folder / "metrics.jsonl").read_text().splitlines()
   return [json.loads(line) for line in lines]
+
+
+def make_experiment(module: ModuleType, config: RunConfig) -> Experiment:
+  """The experiment of a module, ready to train."""
+  return Experiment(module.make_problem, config)

@@ -8,7 +8,10 @@ import pytest
 from PIL import Image
 
 from experiments import nyuv2, qm9
-from tests.experiments.running import exit_code, read_metrics
+from experiments.molecules import Molecules
+from igb_jax.nets.mpnn import MPNN
+from igb_jax.training.experiment import Experiment
+from tests.experiments.running import exit_code, make_experiment, read_metrics
 from tests.experiments.test_nyuv2 import small as small_scenes
 from tests.experiments.test_nyuv2 import write_images
 from tests.experiments.test_qm9 import small as small_molecules
@@ -47,21 +50,23 @@ def test_qm9_trains_without_some_labels(share, balancer, qm9_dir, tmp_path):
 def test_missing_labels_are_those_of_the_split_and_of_training_alone(qm9_dir):
   def make(*more):
     arguments = [a for a in small_molecules(qm9_dir, None, *more) if "--out" not in a]
-    return qm9.QM9Experiment(qm9.parse_config(arguments))
+    ready = make_experiment(qm9, qm9.parse_config(arguments))
+    return ready, Molecules(ready.config, ready.devices)
 
-  lacking, again, other = (
+  (ready, lacking), (_, again), (_, other) = (
     make("--missing-labels=0.5", f"--seed={seed}", f"--split-seed={split_seed}")
     for seed, split_seed in ((0, 0), (1, 0), (0, 1))
   )
   np.testing.assert_array_equal(lacking.train_targets, again.train_targets)
   assert (np.isnan(lacking.train_targets) != np.isnan(other.train_targets)).any()
   assert not np.isnan(lacking.targets).any()
-  assert make().train_batches(0)[0].known is None
+  assert make()[1].train_batches(0, 0)[0].known is None
 
-  batch = lacking.train_batches(0)[0]
-  output = lacking.net.apply({"params": lacking.initial_params}, batch.graphs)
+  batch = lacking.train_batches(0, 0)[0]
+  net = MPNN(num_tasks=11, dim=ready.config.dim)
+  output = net.apply({"params": ready.initial_params}, batch.graphs)
   errors = np.where(batch.known == 1, np.asarray(output) - batch.targets, np.nan)
-  losses = lacking.losses_of(lacking.initial_params, batch)
+  losses = ready.problem.losses_of(ready.initial_params, batch)
   np.testing.assert_allclose(losses, np.nanmean(errors**2, axis=0), 1e-5)
   assert qm9.present_of(batch).all()
   batch.known[:, 3] = 0
@@ -100,7 +105,7 @@ def test_scenes_without_depth_or_labels_train(balancer, tmp_path):
   assert weights == {"segmentation": 0.75, "depth": 0.75, "normal": 0.75}
 
 
-class Damaged(qm9.QM9Experiment):
+class Damaged(Experiment):
   """Some batches of the second epoch hold a target that is not finite."""
 
   bad = (1, 2)
@@ -114,7 +119,7 @@ class Damaged(qm9.QM9Experiment):
 
 
 def test_bad_steps_are_skipped_and_counted(qm9_dir, tmp_path, monkeypatch):
-  monkeypatch.setattr(qm9, "QM9Experiment", Damaged)
+  monkeypatch.setattr("igb_jax.training.main.Experiment", Damaged)
   out = tmp_path / "run"
   arguments = small_molecules(qm9_dir, out, "--on-nonfinite=skip", "--max-skips=2")
   assert exit_code(qm9.main, arguments) == 0
@@ -139,7 +144,7 @@ def test_bad_steps_are_skipped_and_counted(qm9_dir, tmp_path, monkeypatch):
 def test_a_stop_names_step_task_and_checkpoint(
   options, message, qm9_dir, tmp_path, monkeypatch, capsys
 ):
-  monkeypatch.setattr(qm9, "QM9Experiment", Damaged)
+  monkeypatch.setattr("igb_jax.training.main.Experiment", Damaged)
   out = tmp_path / "run"
   assert exit_code(qm9.main, small_molecules(qm9_dir, out, *options)) == 1
   shown = capsys.readouterr().err.replace("\n", " ")
@@ -151,7 +156,7 @@ def test_a_stop_names_step_task_and_checkpoint(
 def test_an_epoch_that_is_skipped_whole_ends_the_run(
   qm9_dir, tmp_path, monkeypatch, capsys
 ):
-  monkeypatch.setattr(qm9, "QM9Experiment", Damaged)
+  monkeypatch.setattr("igb_jax.training.main.Experiment", Damaged)
   monkeypatch.setattr(Damaged, "bad", range(5))
   arguments = small_molecules(qm9_dir, tmp_path / "run", "--on-nonfinite=skip")
   assert exit_code(qm9.main, arguments) == 1

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from experiments import custom, nyuv2, qm9
+from tests.experiments.running import make_experiment
 from tests.experiments.test_custom import small as small_task
 from tests.experiments.test_nyuv2 import small as small_scenes
 from tests.experiments.test_qm9 import small as small_molecules
@@ -51,13 +52,13 @@ def make(qm9_dir, tmp_path):
 
   def make_one(name: str, *more: str):
     if name == "qm9":
-      return qm9.QM9Experiment(
-        qm9.parse_config(small_molecules(qm9_dir, tmp_path / "run", *more))
+      return make_experiment(
+        qm9, qm9.parse_config(small_molecules(qm9_dir, tmp_path / "run", *more))
       )
     if name == "custom":
-      return custom.CustomExperiment(custom.parse_config(small_task(task, None, *more)))
+      return make_experiment(custom, custom.parse_config(small_task(task, None, *more)))
     config = nyuv2.parse_config(small_scenes(tmp_path / "run", *more))
-    return nyuv2.NYUv2Experiment(config)
+    return make_experiment(nyuv2, config)
 
   return make_one
 

@@ -17,8 +17,11 @@ import pytest
 from experiments import cli, custom, qm9
 from igb_jax import __main__, balancers
 from igb_jax.balancers.methods import METHODS
+from igb_jax.data.errors import PreparationError
 from igb_jax.extras import PACKAGES
+from igb_jax.training import main as training_main
 from igb_jax.training import run
+from igb_jax.training.experiment import Experiment
 from igb_jax.training.run_folder import RunFolder
 from tests.experiments.running import exit_code, read_metrics
 from tests.experiments.test_custom import TASK
@@ -228,7 +231,7 @@ def test_a_cache_that_cannot_be_written_is_told(tmp_path, capsys):
   assert "cannot write the QM9 cache" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("error", [MemoryError(), cli.PreparationError("has died")])
+@pytest.mark.parametrize("error", [MemoryError(), PreparationError("has died")])
 def test_too_little_memory_to_prepare(error, monkeypatch, capsys):
   def load(*_, **__):
     raise error
@@ -240,14 +243,14 @@ def test_too_little_memory_to_prepare(error, monkeypatch, capsys):
 
 def test_a_run_says_how_to_go_on_in_the_words_it_was_started_with(tmp_path):
   config = qm9.parse_config(["--out=my runs/a"])
-  command = run.resume_command(
+  command = training_main.resume_command(
     "igb-jax train qm9", ["--out=my runs/a"], config, tmp_path
   )
   assert command == "igb-jax train qm9 '--out=my runs/a' --resume"
   assert qm9.PROGRAM == "python -m experiments.qm9"
 
 
-class Hungry(custom.CustomExperiment):
+class Hungry(Experiment):
   """An experiment that asks for too much memory in its third epoch."""
 
   error: Exception = MemoryError()
@@ -271,7 +274,7 @@ class Hungry(custom.CustomExperiment):
 def test_too_little_memory_ends_a_run_that_can_go_on(
   error, told, task, tmp_path, monkeypatch, capsys
 ):
-  monkeypatch.setattr(custom, "CustomExperiment", Hungry)
+  monkeypatch.setattr(training_main, "Experiment", Hungry)
   monkeypatch.setattr(Hungry, "error", error)
   out = tmp_path / "run"
   arguments = ["train", "custom", *small_task(task, out, "--balancer=mgda")]
@@ -291,10 +294,10 @@ def test_too_little_memory_ends_a_run_that_can_go_on(
 
 
 def test_too_little_memory_before_the_first_step(task, monkeypatch, capsys):
-  def make(_):
+  def make(*_):
     raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory")
 
-  monkeypatch.setattr(custom, "CustomExperiment", make)
+  monkeypatch.setattr(training_main, "Experiment", make)
   given = ["train", "custom", f"--task={task}", "--seeds", "0", "1"]
   assert exit_code(cli.main, given) == 1
   shown = capsys.readouterr().err
@@ -303,10 +306,10 @@ def test_too_little_memory_before_the_first_step(task, monkeypatch, capsys):
 
 
 def test_another_error_of_a_computation_stays_one(task, monkeypatch):
-  def make(_):
+  def make(*_):
     raise jax.errors.JaxRuntimeError("INTERNAL: a mistake")
 
-  monkeypatch.setattr(custom, "CustomExperiment", make)
+  monkeypatch.setattr(training_main, "Experiment", make)
   with pytest.raises(jax.errors.JaxRuntimeError, match="a mistake"):
     cli.main(["train", "custom", f"--task={task}"])
 
@@ -360,8 +363,8 @@ from igb_jax.__main__ import main
 for module, *words in [
   ("tyro", "balancers"),
   ("orbax.checkpoint", "train", "qm9"),
-  ("jraph", "train", "qm9"),
   ("rdkit", "prepare", "qm9"),
+  ("jraph", "train", "qm9"),
   ("jinja2", "compare"),
 ]:
   before = sys.modules.pop(module, None)
@@ -395,12 +398,12 @@ for module, *words in [
   missing = [
     f"{name} is not installed, which the experiments need: pip install "
     "'igb-jax[experiments]', or pip install -e '.[experiments]' in a checkout."
-    for name in ("tyro", "tyro", "orbax", "jraph", "rdkit", "jinja2")
+    for name in ("tyro", "tyro", "orbax", "rdkit", "jraph", "jinja2")
   ]
   assert shown.stderr.splitlines() == [f"error: {line}" for line in missing]
   assert shown.stdout.splitlines() == [
     *("tyro 2", missing[0], "python -m 2"),
-    *("orbax.checkpoint 2", "jraph 2", "rdkit 2", "jinja2 2"),
+    *("orbax.checkpoint 2", "rdkit 2", "jraph 2", "jinja2 2"),
   ]
 
 
@@ -408,7 +411,7 @@ for module, *words in [
 def test_only_a_package_of_the_extra_is_told_as_missing(
   name, task, monkeypatch, capsys
 ):
-  monkeypatch.setattr(custom, "CustomExperiment", lambda _: import_module(name))
+  monkeypatch.setattr(custom, "make_problem", lambda *_: import_module(name))
   monkeypatch.setitem(sys.modules, name, None)
   given = ["train", "custom", f"--task={task}"]
   if name == "scipy.optimize":
@@ -446,7 +449,7 @@ def test_an_error_that_can_be_caught_is_in_a_module_that_can_be_named():
   for error in errors:  # which grows
     errors += error.__subclasses__()
   ours = [error for error in errors if error.__module__.startswith("igb_jax.")]
-  assert cli.PreparationError in ours
+  assert PreparationError in ours
   for error in ours:
     assert error.__name__.startswith("_") or "._" not in error.__module__
 

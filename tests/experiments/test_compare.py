@@ -18,7 +18,7 @@ import jax
 import pytest
 
 from experiments import compare
-from experiments.comparison import measure
+from experiments.comparison import measure, processes
 from experiments.comparison.plan import Contender, contender_jobs, parse_contenders
 from tests.experiments.running import exit_code
 
@@ -184,8 +184,8 @@ def test_damaged_measurements_are_named(task, tmp_path, capfd, content, message)
 def test_each_of_several_runs_has_its_share_of_the_cores(monkeypatch):
   monkeypatch.setattr(os, "sched_getaffinity", lambda _: {3, 5, 7}, raising=False)
   monkeypatch.setattr(os, "sched_setaffinity", print, raising=False)
-  assert compare._shares_of_cores(1) == [None]
-  assert compare._shares_of_cores(2) == [{3, 7}, {5}]
+  assert processes.shares_of_cores(1) == [None]
+  assert processes.shares_of_cores(2) == [{3, 7}, {5}]
 
 
 def test_runs_side_by_side_need_cores(task, tmp_path, monkeypatch, capfd):

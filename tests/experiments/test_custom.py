@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from experiments import custom
-from igb_jax.training.array_task import load_task
-from igb_jax.training.experiment import for_seed
-from tests.experiments.running import exit_code, read_metrics
+from igb_jax.training.experiment import Experiment, for_seed
+from igb_jax.training.task_file import load_task
+from tests.experiments.running import exit_code, make_experiment, read_metrics
 from tests.experiments.test_resume import untimed
 
 ROOT = Path(__file__).parents[2]
@@ -106,8 +106,8 @@ def small(task: Path, out: Path | None, *more: str) -> list[str]:
   return [f"--task={task}", *where, *fixed, *more]
 
 
-def make(task: Path, *more: str) -> custom.CustomExperiment:
-  return custom.CustomExperiment(custom.parse_config(small(task, None, *more)))
+def make(task: Path, *more: str) -> Experiment:
+  return make_experiment(custom, custom.parse_config(small(task, None, *more)))
 
 
 @pytest.mark.parametrize("balancer", ["igbv1", "igbv1+nashmtl", "stl"])
@@ -152,7 +152,7 @@ def test_metrics_are_of_the_whole_split(write_task):
   state = experiment.init_state()
   found = experiment.evaluate(state, "test").metrics
   shared, heads = (np.asarray(state.params[name]) for name in ("shared", "heads"))
-  rows = experiment.task.test
+  rows = load_task(experiment.config.task).test
   outputs = np.tanh(rows["x"] @ shared) @ heads
   errors = np.abs(outputs[:, 0] - rows["height"])
   right = outputs[:, 1:].argmax(axis=1) == rows["side"]
@@ -172,7 +172,7 @@ def test_an_epoch_takes_whole_batches_in_an_order_of_its_own(write_task):
   assert [len(batches) for batches in epochs] == [4] * 3
   np.testing.assert_array_equal(taken[0], taken[1])
   assert (taken[0] != taken[2]).any()
-  every = {tuple(row) for row in experiment.task.train["x"]}
+  every = {tuple(row) for row in load_task(experiment.config.task).train["x"]}
   for each in taken:
     assert len({tuple(row) for row in each} & every) == 64
   rest = list(experiment.epoch_batches(1, start=3))
@@ -190,9 +190,10 @@ def test_without_bases_the_untrained_network_is_the_base(write_task, tmp_path, c
   bases = []
   for seed in (0, 5):  # one network for all seeds, so that they are comparable
     experiment = make(task, f"--seed={seed}")
-    bases.append([metric.single_task for metric in experiment.metrics])
-    params = jax.jit(experiment.task.init)(jax.random.key(0))
-    values = experiment.task.measures(params, experiment.task.validation)
+    bases.append(experiment.problem.bases)
+    loaded = load_task(task)
+    params = jax.jit(loaded.init)(jax.random.key(0))
+    values = loaded.measures(params, loaded.validation)
     np.testing.assert_allclose(bases[-1], values, 1e-5)
   assert bases[0] == bases[1]
 
@@ -258,7 +259,7 @@ assert jax.device_count() == 2
 results = []
 for mesh in ("data=1", "data=2", "data=1,model=2"):
   config = custom.parse_config([*sys.argv[1:], f"--mesh={mesh}"])
-  experiment = custom.CustomExperiment(config)
+  experiment = make_experiment(custom, config)
   state = experiment.init_state()
   for epoch in range(3):
     for batch in experiment.epoch_batches(epoch):
@@ -377,7 +378,7 @@ def test_the_learning_rate_falls_where_a_negative_delta_m_stalls(write_task):
   plateau = experiment.init_state().plateau
   scales = []
   for score in (-80.0, -90.0, -90.0, -89.9995, -90.005, -95.0):
-    _, plateau = experiment.plateau.update((), plateau, value=score)
+    _, plateau = experiment.problem.plateau.update((), plateau, value=score)
     scales.append(float(plateau.scale))
   assert scales == [1, 1, 1, 0.5, 0.5, 0.5]
 

@@ -14,9 +14,11 @@ import numpy as np
 import pytest
 
 from experiments import qm9
-from igb_jax.training import devices
+from igb_jax.training import devices, processes
 from igb_jax.training.checkpoint import Checkpoints
-from igb_jax.training.devices import DeviceConfig, describe_devices, initialize
+from igb_jax.training.config import RunConfig
+from igb_jax.training.devices import describe_devices
+from igb_jax.training.processes import initialize
 from tests.experiments.running import exit_code, read_metrics
 from tests.experiments.test_qm9 import small
 from tests.virtual_devices import run_tests_on
@@ -35,16 +37,17 @@ def test_eight_devices_equal_one(marked):
 # What a process does that fails at the first step of its fourth epoch.
 FAILING = """
 from experiments import qm9
+from igb_jax.training.experiment import Experiment
 from igb_jax.data.errors import LoadingError
 
-batches_of = qm9.QM9Experiment.epoch_batches
+batches_of = Experiment.epoch_batches
 
 def epoch_batches(self, epoch, start=0):
   if epoch == 3:
     raise LoadingError("a batch is broken")
   return batches_of(self, epoch, start)
 
-qm9.QM9Experiment.epoch_batches = epoch_batches
+Experiment.epoch_batches = epoch_batches
 qm9.main()
 """
 
@@ -177,7 +180,7 @@ def test_processes_that_cannot_find_each_other(qm9_dir, tmp_path, capsys, option
 def test_the_environment_without_an_address(monkeypatch, variable):
   monkeypatch.setenv(variable, "1")
   with pytest.raises(ValueError, match=f"{variable}.* need --coordinator"):
-    initialize(DeviceConfig())
+    initialize(RunConfig())
 
 
 @pytest.mark.parametrize(
@@ -185,10 +188,10 @@ def test_the_environment_without_an_address(monkeypatch, variable):
 )
 @pytest.mark.parametrize("source", ["--coordinator", "JAX_COORDINATOR_ADDRESS"])
 def test_the_address_is_checked(monkeypatch, source, address):
-  config = DeviceConfig(coordinator=address)
+  config = RunConfig(coordinator=address)
   if source != "--coordinator":
     monkeypatch.setenv(source, address)
-    config = DeviceConfig()
+    config = RunConfig()
   with pytest.raises(ValueError, match=f"{source} must be HOST:PORT, got '{address}'"):
     initialize(config)
 
@@ -202,17 +205,15 @@ def test_the_address_is_checked(monkeypatch, source, address):
   ],
 )
 def test_the_numbers_are_checked(count, number, message):
-  config = DeviceConfig(
-    coordinator="127.0.0.1:1", num_processes=count, process_id=number
-  )
+  config = RunConfig(coordinator="127.0.0.1:1", num_processes=count, process_id=number)
   with pytest.raises(ValueError, match=message):
     initialize(config)
 
 
 def test_a_first_process_that_is_not_there(monkeypatch, capsys):
-  monkeypatch.setattr(devices, "_WAIT_SECONDS", 1.2)
+  monkeypatch.setattr(processes, "_WAIT_SECONDS", 1.2)
   address = f"127.0.0.1:{free_port()}"
-  config = DeviceConfig(coordinator=address, num_processes=2, process_id=1)
+  config = RunConfig(coordinator=address, num_processes=2, process_id=1)
   with pytest.raises(ConnectionError, match=f"no process listens at {address}"):
     initialize(config)
   assert capsys.readouterr().err == f"waiting for {address}\n"
@@ -238,9 +239,9 @@ def test_a_port_that_is_taken(qm9_dir, tmp_path):
 
 def test_a_first_process_that_stays_alone():
   code = f"""
-from igb_jax.training import devices
-devices._WAIT_SECONDS = 1
-devices.initialize(devices.DeviceConfig(
+from igb_jax.training import processes
+processes._WAIT_SECONDS = 1
+processes.initialize(processes.RunConfig(
   coordinator="127.0.0.1:{free_port()}", num_processes=2, process_id=0))
 """
   process = start(code=code)

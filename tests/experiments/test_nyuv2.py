@@ -10,8 +10,10 @@ import pytest
 from PIL import Image
 
 from experiments import nyuv2 as experiment
+from experiments import scenes
+from experiments.scene_base import SINGLE_TASK, read_base
 from igb_jax import scene_tasks
-from tests.experiments.running import exit_code, read_metrics
+from tests.experiments.running import exit_code, make_experiment, read_metrics
 
 METRICS = list(scene_tasks.METRICS)
 
@@ -71,7 +73,7 @@ def test_trains_on_rooms_and_writes_its_results(arguments, tmp_path, capsys):
     for name in METRICS:
       mean = np.mean([line["validation"][name] for line in lines])
       assert summary["test"][name] == pytest.approx(mean)
-  base = np.array(experiment.SINGLE_TASK)
+  base = np.array(SINGLE_TASK)
   sign = np.where(scene_tasks.HIGHER_IS_BETTER, -1, 1)
   values = np.array(list(summary["test"].values()))
   expected = 100 * np.mean(sign * (values - base) / base)
@@ -97,19 +99,19 @@ def test_trains_on_files_and_says_what_it_found(tmp_path, capsys):
   shown = capsys.readouterr().out.replace("\n", "")
   assert f"data: {summary['data']}" in shown
   larger = small(out, *arguments, "--resolution", "64", "64")
-  ready = experiment.NYUv2Experiment(experiment.parse_config(larger))
-  assert ready.notice is not None
-  assert "32 x 64 are resized to 64 x 64" in ready.notice
+  ready = make_experiment(experiment, experiment.parse_config(larger))
+  assert ready.problem.notice is not None
+  assert "32 x 64 are resized to 64 x 64" in ready.problem.notice
 
 
 def test_a_scene_that_cannot_be_read_ends_the_run(tmp_path, monkeypatch, capsys):
-  class Damaged(experiment.Rooms):
+  class Damaged(scenes.Rooms):
     def __getitem__(self, index):
       if index < 6:  # of the training scenes
         raise OSError(f"scene {index} is damaged")
       return super().__getitem__(index)
 
-  monkeypatch.setattr(experiment, "Rooms", Damaged)
+  monkeypatch.setattr(scenes, "Rooms", Damaged)
   out = tmp_path / "run"
   assert run(small(out, "--balancer=ew")) == 1
   shown = capsys.readouterr().err.replace("\n", " ")
@@ -130,7 +132,7 @@ def test_same_seed_same_numbers(tmp_path):
 
 def test_batch_statistics_move_in_training_and_stay_in_evaluation(tmp_path):
   config = experiment.parse_config(small(tmp_path / "run", "--balancer=ew"))
-  ready = experiment.NYUv2Experiment(config)
+  ready = make_experiment(experiment, config)
   state = ready.init_state()
   before = jax.tree.map(np.array, state.variables)
   ready.evaluate(state, "validation")
@@ -146,7 +148,7 @@ def test_batch_statistics_move_in_training_and_stay_in_evaluation(tmp_path):
 def test_mtan_trains(tmp_path):
   arguments = ["--model=mtan", "--balancer=igbv1", "--resolution", "32", "32"]
   config = experiment.parse_config(small(tmp_path / "run", *arguments))
-  ready = experiment.NYUv2Experiment(config)
+  ready = make_experiment(experiment, config)
   assert any("attention" in name for name in ready.initial_params["shared"])
   state = ready.init_state()
   before = jax.tree.map(np.array, state.params)
@@ -164,8 +166,8 @@ def test_stl_base_replaces_the_papers(tmp_path):
   base = dict.fromkeys(METRICS, 10.0)
   path = tmp_path / "base.json"
   path.write_text(json.dumps(base))
-  assert experiment.read_base([path]) == (10.0,) * 9
-  assert experiment.read_base([]) == experiment.SINGLE_TASK
+  assert read_base([path]) == (10.0,) * 9
+  assert read_base([]) == SINGLE_TASK
   for content, message in (
     (json.dumps(base | {"miou": 0, "depth_abs_err": True, "normal_30": "x"}),
      r"wrong or missing: miou, depth_abs_err, normal_30\."),
@@ -179,7 +181,7 @@ def test_stl_base_replaces_the_papers(tmp_path):
   ):  # fmt: skip
     path.write_text(content)
     with pytest.raises(ValueError, match=message):
-      experiment.read_base([path])
+      read_base([path])
 
 
 @pytest.mark.slow
@@ -192,7 +194,7 @@ def test_stl_base_is_made_of_single_task_runs(tmp_path):
     test = {name: number + index for index, name in enumerate(METRICS, 1)}
     paths[-1].write_text(json.dumps({**content, "test": test}))
   expected = (1, 2, 1 + 3, 1 + 4, *(2 + index for index in range(5, 10)))
-  assert experiment.read_base(paths) == expected
+  assert read_base(paths) == expected
 
   # a run that has this base, and is itself the base of another
   names = [str(path) for path in paths]
@@ -203,13 +205,13 @@ def test_stl_base_is_made_of_single_task_runs(tmp_path):
   assert summary["single_task_base"] == "own runs"
   assert json.loads((run_folder / "config.json").read_text())["stl_base"] == names
   own = tuple(summary["test"].values())[:2]
-  found = experiment.read_base([run_folder / "summary.json", *paths[1:]])
+  found = read_base([run_folder / "summary.json", *paths[1:]])
   assert found == pytest.approx((*own, *expected[2:]))
 
   with pytest.raises(ValueError, match="wrong or missing: normal_mean, "):
-    experiment.read_base(paths[:2])
+    read_base(paths[:2])
   with pytest.raises(ValueError, match="has depth_abs_err, depth_rel_err twice"):
-    experiment.read_base([paths[1], paths[1]])
+    read_base([paths[1], paths[1]])
 
 
 @pytest.mark.parametrize(
@@ -267,12 +269,12 @@ def test_help_explains_every_option(capsys):
 
 
 def test_the_batches_of_an_epoch_are_its_own_in_any_order(tmp_path):
-  scenes = experiment.NYUv2Experiment(experiment.parse_config(small(tmp_path / "run")))
-  first = list(scenes.epoch_batches(0))
-  next(iter(scenes.epoch_batches(1)))  # and the rest of it never
+  ready = make_experiment(experiment, experiment.parse_config(small(tmp_path / "run")))
+  first = list(ready.epoch_batches(0))
+  next(iter(ready.epoch_batches(1)))  # and the rest of it never
   for epoch, expected in ((0, first), (1, None), (0, first)):
-    found = list(scenes.epoch_batches(epoch))
-    assert len(found) == scenes.steps_per_epoch
+    found = list(ready.epoch_batches(epoch))
+    assert len(found) == ready.problem.steps_per_epoch
     if expected:
       jax.tree.map(np.testing.assert_array_equal, found, expected)
-  scenes.close()
+  ready.close()

@@ -14,11 +14,13 @@ import numpy as np
 import pytest
 
 from experiments import qm9 as experiment
+from experiments.molecules import Molecules
 from igb_jax import balancers
 from igb_jax.data import qm9
+from igb_jax.nets.mpnn import MPNN
 from igb_jax.training.checkpoint import Checkpoints
 from tests.balancers.contract import loss_traits
-from tests.experiments.running import exit_code, read_metrics
+from tests.experiments.running import exit_code, make_experiment, read_metrics
 from tests.molecules import MOLECULES
 from tests.needed_options import needed_flags
 
@@ -174,7 +176,7 @@ def test_igbv2_learns_and_acts_within_a_run(qm9_dir, tmp_path, capsys):
   assert run(arguments) == 0
   for line in read_metrics(out):
     assert sum(line["weights"].values()) == pytest.approx(11, rel=1e-4)
-  ready = experiment.QM9Experiment(experiment.parse_config(arguments))
+  ready = make_experiment(experiment, experiment.parse_config(arguments))
   with Checkpoints(out / "checkpoints") as checkpoints:
     restored = checkpoints.restore_best(ready.init_state())
   assert restored is not None
@@ -199,18 +201,20 @@ def test_same_seed_same_numbers(qm9_dir, tmp_path):
 
 def test_evaluation_equals_a_plain_loop_over_molecules(qm9_dir):
   config = experiment.parse_config(small(qm9_dir, None)[:2] + small(qm9_dir, None)[3:])
-  ready = experiment.QM9Experiment(config)
+  ready = make_experiment(experiment, config)
   evaluation = ready.evaluate(ready.init_state(), "test")
-  positions = ready.split.test
-  apply, predictions = jax.jit(ready.net.apply), []
+  molecules = Molecules(ready.config, ready.devices)
+  positions = molecules.split.test
+  net = MPNN(num_tasks=11, dim=ready.config.dim)
+  apply, predictions = jax.jit(net.apply), []
   for position in positions:
-    batch = ready._batches(np.array([position]), ready.targets)[0]
+    batch = molecules.batches(np.array([position]), molecules.targets)[0]
     output = apply({"params": ready.initial_params}, batch.graphs)
     predictions.append(np.asarray(output)[batch.mask == 1][0])
-  train = ready.data.targets[ready.split.train].astype(np.float64)
+  train = molecules.data.targets[molecules.split.train].astype(np.float64)
   mean, std = train.mean(axis=0), train.std(axis=0, ddof=1)
   values = np.array(predictions) * std + mean
-  errors = np.abs(values - ready.data.targets[positions]).mean(axis=0)
+  errors = np.abs(values - molecules.data.targets[positions]).mean(axis=0)
   errors[[2, 3, 5, 6, 7, 8, 9]] *= 1000  # eV to meV
   np.testing.assert_allclose(list(evaluation.metrics.values()), errors, 1e-4)
   assert len(positions) == 75
@@ -218,12 +222,13 @@ def test_evaluation_equals_a_plain_loop_over_molecules(qm9_dir):
 
 def test_losses_are_means_over_the_molecules_that_are_there(qm9_dir):
   config = experiment.parse_config(small(qm9_dir, None)[:2] + small(qm9_dir, None)[3:])
-  ready = experiment.QM9Experiment(config)
-  batches = ready.train_batches(0)
-  whole = ready.losses_of(ready.initial_params, batches[len(batches) - 1])
+  ready = make_experiment(experiment, config)
+  batches = Molecules(ready.config, ready.devices).train_batches(0, 0)
+  whole = ready.problem.losses_of(ready.initial_params, batches[len(batches) - 1])
   batch = batches[len(batches) - 1]
   assert 0 < batch.mask.sum() == 100 % 24
-  output = ready.net.apply({"params": ready.initial_params}, batch.graphs)
+  net = MPNN(num_tasks=11, dim=ready.config.dim)
+  output = net.apply({"params": ready.initial_params}, batch.graphs)
   errors = (np.asarray(output) - batch.targets)[batch.mask == 1]
   np.testing.assert_allclose(whole, (errors**2).mean(axis=0), 1e-5)
 

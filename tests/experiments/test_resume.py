@@ -23,7 +23,7 @@ from experiments import qm9 as experiment
 from igb_jax.training import checkpoint
 from igb_jax.training.checkpoint import Checkpoints
 from igb_jax.training.run_folder import RunFolder
-from tests.experiments.running import exit_code, read_metrics
+from tests.experiments.running import exit_code, make_experiment, read_metrics
 from tests.experiments.test_nyuv2 import small as small_scenes
 from tests.experiments.test_qm9 import run, small
 
@@ -44,7 +44,7 @@ def assert_same_run(arguments, out: Path, expected: Path) -> None:
     json.loads((path / "summary.json").read_text()) for path in (out, expected)
   ]
   assert untimed(summaries[0]) == untimed(summaries[1])
-  ready = experiment.QM9Experiment(experiment.parse_config(arguments))
+  ready = make_experiment(experiment, experiment.parse_config(arguments))
   states = []
   for path in (out, expected):
     with Checkpoints(path / "checkpoints") as checkpoints:
@@ -249,11 +249,11 @@ def test_a_full_disk_stops_the_run_which_goes_on_later(
     calls.append(folder)
     return checksums(folder)
 
-  calls, checksums = [], checkpoint._checksums
+  calls, checksums = [], checkpoint.checksums
   out, whole = tmp_path / "run", tmp_path / "whole"
   arguments = small(qm9_dir, out, "--balancer=dwa", "--epochs=4")
   with monkeypatch.context() as patch:
-    patch.setattr(checkpoint, "_checksums", fill_up)
+    patch.setattr(checkpoint, "checksums", fill_up)
     assert run(arguments) == 1
   shown = capsys.readouterr().err
   assert re.search(r"error: a checkpoint could not .* No space left on device", shown)
@@ -280,10 +280,10 @@ def test_scenes_go_on_too(tmp_path):
 def test_the_batches_of_an_epoch_start_anywhere(qm9_dir, tmp_path):
   molecules = experiment.parse_config(small(qm9_dir, tmp_path))
   scenes = nyuv2.parse_config(small_scenes(tmp_path))
-  for ready in (experiment.QM9Experiment(molecules), nyuv2.NYUv2Experiment(scenes)):
+  for ready in (make_experiment(experiment, molecules), make_experiment(nyuv2, scenes)):
     whole = list(ready.epoch_batches(1))
     rest = list(ready.epoch_batches(1, 2))
-    assert len(rest) == ready.steps_per_epoch - 2 > 0
+    assert len(rest) == ready.problem.steps_per_epoch - 2 > 0
     jax.tree.map(np.testing.assert_array_equal, rest, whole[2:])
     ready.close()
 
@@ -316,13 +316,13 @@ def test_data_with_other_epochs_are_not_gone_on_with(
 ):
   out = tmp_path / "run"
   assert run(small(qm9_dir, out, "--epochs=1")) == 0
-  make = experiment.QM9Experiment.__init__
+  make = experiment.make_problem
 
-  def with_fewer_steps(self, config):
-    make(self, config)
-    self.steps_per_epoch -= 1
+  def with_fewer_steps(config, devices):
+    problem = make(config, devices)
+    return dataclasses.replace(problem, steps_per_epoch=problem.steps_per_epoch - 1)
 
-  monkeypatch.setattr(experiment.QM9Experiment, "__init__", with_fewer_steps)
+  monkeypatch.setattr(experiment, "make_problem", with_fewer_steps)
   config = (out / "config.json").read_text()
   assert run([*small(qm9_dir, out, "--epochs=2"), "--resume"]) == 1
   assert "the data have changed: an epoch has 4 steps now" in capsys.readouterr().err

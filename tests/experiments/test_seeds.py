@@ -9,10 +9,11 @@ import pytest
 
 from experiments import nyuv2
 from experiments import qm9 as experiment
+from experiments.molecules import Molecules
 from igb_jax import balancers
-from igb_jax.training.experiment import for_seed
+from igb_jax.training.experiment import Experiment, for_seed
 from igb_jax.training.seeds import make_seeds_step
-from tests.experiments.running import exit_code, read_metrics
+from tests.experiments.running import exit_code, make_experiment, read_metrics
 from tests.experiments.test_nyuv2 import small as small_scenes
 from tests.experiments.test_qm9 import run, small
 from tests.experiments.test_resume import saved, start, untimed, wait_for
@@ -95,12 +96,12 @@ def test_seeds_of_scenes_at_once_are_the_runs_that_they_are_alone(tmp_path):
 @pytest.mark.slow
 def test_batches_of_other_shapes_are_taken_one_after_another(qm9_dir, tmp_path):
   arguments = small(qm9_dir, tmp_path, "--size-groups=3", "--batch-size=24")
-  ready = experiment.QM9Experiment(experiment.parse_config(arguments))
+  ready = make_experiment(experiment, experiment.parse_config(arguments))
   others = [ready, for_seed(ready, 1)]
   batches = [next(iter(each.epoch_batches(0))) for each in others]
-  largest = ready.groups.widest
-  ready.groups = largest
-  oversized = next(iter(ready.epoch_batches(0)))
+  molecules = Molecules(ready.config, ready.devices)
+  molecules.groups = molecules.groups.widest
+  oversized = ready.devices.put_batch(molecules.train_batches(0, 0)[0])
   assert jax.tree.map(np.shape, oversized) != jax.tree.map(np.shape, batches[0])
 
   step = make_seeds_step(ready.step)
@@ -123,7 +124,7 @@ def test_a_seed_that_fails_leaves_the_others_as_they_are(
   options = "--epochs=2", *SEEDS
   assert run(small(qm9_dir, whole, *options)) == 0
 
-  batches_of = experiment.QM9Experiment.epoch_batches
+  batches_of = Experiment.epoch_batches
 
   def spoilt(self, epoch, start=0):
     for batch in batches_of(self, epoch, start):
@@ -131,7 +132,7 @@ def test_a_seed_that_fails_leaves_the_others_as_they_are(
         batch = batch._replace(targets=batch.targets * np.float32(np.nan))
       yield batch
 
-  monkeypatch.setattr(experiment.QM9Experiment, "epoch_batches", spoilt)
+  monkeypatch.setattr(Experiment, "epoch_batches", spoilt)
   assert run(small(qm9_dir, out, *options)) == 1
   errors = capsys.readouterr().err
   assert "seed 3: training stopped at step 5" in errors

@@ -16,6 +16,7 @@ from igb_jax.training import loop
 from igb_jax.training.balancing import make_balancer
 from igb_jax.training.progress import TrainProgress
 from igb_jax.training.step import init_state, make_train_step
+from tests.experiments.running import make_experiment
 from tests.experiments.test_nyuv2 import small as small_scenes
 from tests.experiments.test_qm9 import small as small_molecules
 
@@ -31,7 +32,10 @@ def experiments(qm9_dir, tmp_path_factory):
   out = tmp_path_factory.mktemp("out") / "run"
   molecules = qm9.parse_config(small_molecules(qm9_dir, out))
   scenes = nyuv2.parse_config(small_scenes(out, "--dtype=bfloat16"))
-  both = {"qm9": qm9.QM9Experiment(molecules), "nyuv2": nyuv2.NYUv2Experiment(scenes)}
+  both = {
+    "qm9": make_experiment(qm9, molecules),
+    "nyuv2": make_experiment(nyuv2, scenes),
+  }
   return {
     name: (experiment, next(iter(experiment.epoch_batches(0))))
     for name, experiment in both.items()
@@ -43,16 +47,16 @@ def prepare(experiment, spec):
   balancer = make_balancer(
     spec,
     ["task=0"] if spec == "stl" else ["update_every=4"] if "nashmtl" in spec else [],
-    task_names=experiment.task_names,
-    steps_per_epoch=experiment.steps_per_epoch,
+    task_names=experiment.problem.task_names,
+    steps_per_epoch=experiment.problem.steps_per_epoch,
   )
   traces = []
 
   def losses_of(*args):
     traces.append(1)
-    return experiment.losses_of(*args)
+    return experiment.problem.losses_of(*args)
 
-  variables = getattr(experiment, "initial_variables", None)
+  variables = experiment.initial_variables
   step = make_train_step(
     losses_of,
     balancer,
@@ -65,7 +69,7 @@ def prepare(experiment, spec):
     variables=variables,
     balancer=balancer,
     optimizer=experiment.optimizer,
-    plateau=experiment.plateau,
+    plateau=experiment.problem.plateau,
     key=jax.random.key(0),
   )
   return step, experiment.devices.put_state(state), traces
@@ -104,7 +108,7 @@ def test_an_epoch_neither_retraces_nor_moves_anything_unasked(experiments, name,
   experiment, batch = experiments[name]
   step, state, traces = prepare(experiment, spec)
   console = Console(quiet=True)
-  progress = TrainProgress(console, 2, experiment.steps_per_epoch)
+  progress = TrainProgress(console, 2, experiment.problem.steps_per_epoch)
   state = step(state, batch)
   traced = len(traces)
   with jax.transfer_guard("disallow"):
@@ -118,8 +122,8 @@ def test_an_epoch_neither_retraces_nor_moves_anything_unasked(experiments, name,
       progress,
       lambda state, done: False,
     )
-  assert done == experiment.steps_per_epoch
+  assert done == experiment.problem.steps_per_epoch
   assert len(timing.per_step) > 0
-  assert state.step == 1 + experiment.steps_per_epoch
+  assert state.step == 1 + experiment.problem.steps_per_epoch
   assert len(traces) == traced
   assert step._cache_size() == 1  # pyright: ignore[reportFunctionMemberAccess]

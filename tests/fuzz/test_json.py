@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from experiments.nyuv2 import read_base
+from experiments.scene_base import read_base
 from igb_jax import scene_tasks
 from tests.fuzz.survey import Reader, assert_survives
 

@@ -10,12 +10,9 @@ import numpy as np
 import pytest
 
 from igb_jax.data.part import Part
-from igb_jax.training.array_task import (
-  ArrayBatches,
-  ArrayTask,
-  TaskMetric,
-  load_task,
-)
+from igb_jax.training.array_task import ArrayTask, TaskMetric
+from igb_jax.training.batches import ArrayBatches
+from igb_jax.training.task_file import load_task
 
 
 def rows(count: int) -> dict[str, np.ndarray]:

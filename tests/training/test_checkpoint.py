@@ -17,9 +17,8 @@ from igb_jax.training import checkpoint
 from igb_jax.training.checkpoint import (
   CheckpointError,
   Checkpoints,
-  Interval,
-  parse_interval,
 )
+from igb_jax.training.interval import Interval, parse_interval
 
 from . import problem
 
@@ -229,7 +228,7 @@ def test_a_failing_write_is_reported_and_the_last_checkpoint_stays(
   def fail(folder):
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-  monkeypatch.setattr(checkpoint, "_checksums", fail)
+  monkeypatch.setattr(checkpoint, "checksums", fail)
   with pytest.raises(CheckpointError, match=r"No space left on device.* intact"):
     write(tmp_path, 8)
   monkeypatch.undo()

@@ -15,7 +15,7 @@ import optax.contrib
 import pytest
 
 from igb_jax import balancers
-from igb_jax.training import loop
+from igb_jax.training import records
 from igb_jax.training.balancing import make_balancer
 from igb_jax.training.step import init_state, make_train_step
 
@@ -171,7 +171,7 @@ def test_equals_a_step_by_hand_on_stacked_gradients(spec, options):
   assert sums.present.tolist() == [13, 11, 12]
   if not options:  # else the Gramian of a step may be an earlier one's
     assert sums.gradient.pairs.tolist() == [[13, 11, 12], [11, 11, 10], [12, 10, 12]]
-  record = loop.GradientRecord.of(sums.gradient)
+  record = records.GradientRecord.of(sums.gradient)
   np.testing.assert_allclose(np.diagonal(record.cosines), 1, 1e-5)
   assert 1 <= record.condition_number < 1e6  # of the tasks that were there
 
@@ -180,13 +180,13 @@ def test_equals_a_step_by_hand_on_stacked_gradients(spec, options):
 def test_a_step_without_any_task_does_not_enter_the_means(name):
   step, state = make(f"igbv1+{name}", masked=True)
   state = step(state, BATCH)
-  once = loop.GradientRecord.of(jax.device_get(state.sums.gradient))
+  once = records.GradientRecord.of(jax.device_get(state.sums.gradient))
   for _ in range(3):
     state = step(state, np.full(3, np.nan, np.float32))
   sums = jax.device_get(state.sums)
   assert (sums.steps, sums.gradient.steps) == (4, 1)
   assert (sums.gradient.pairs == 1).all()
-  again = loop.GradientRecord.of(sums.gradient)
+  again = records.GradientRecord.of(sums.gradient)
   jax.tree.map(
     np.testing.assert_array_equal, dataclasses.asdict(again), dataclasses.asdict(once)
   )
@@ -266,7 +266,7 @@ def test_sums_what_the_balancer_saw(name):
     residuals.append(float(seen.residual))
     upper = seen.gramian.cosines[np.triu_indices(3, 1)]
     conflicts.append((upper < 0).mean())
-  record = loop.GradientRecord.of(jax.device_get(state.sums.gradient))
+  record = records.GradientRecord.of(jax.device_get(state.sums.gradient))
   np.testing.assert_allclose(record.weights, np.mean(weights, axis=0), 1e-5)
   np.testing.assert_allclose(record.cosines, np.mean(cosines, axis=0), 1e-5, 1e-6)
   assert record.residual == pytest.approx(np.mean(residuals), abs=1e-9)
@@ -281,7 +281,7 @@ def test_condition_number_is_that_of_the_gramian():
     3, -1
   )
   state = step(state, BATCH)
-  record = loop.GradientRecord.of(jax.device_get(state.sums.gradient))
+  record = records.GradientRecord.of(jax.device_get(state.sums.gradient))
   expected = np.linalg.cond(np.asarray(jacobian @ jacobian.T, np.float64))
   assert record.condition_number == pytest.approx(expected, rel=1e-3)
 

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from igb_jax.training import run
+from igb_jax.training.config import RunConfig
 from igb_jax.training.loggers import (
   LoggerError,
   Loggers,
-  LoggersConfig,
   TensorBoardLogger,
   check_loggers,
   open_loggers,
@@ -187,7 +187,7 @@ def wandb(monkeypatch):
 
 def start(folder: Path, told: list[str], **which: bool) -> Loggers:
   options = {"epochs": 3, "out": folder}
-  config: Any = LoggersConfig(**which)
+  config = RunConfig(**which)
   return open_loggers(config, folder, name="a run", options=options, report=told.append)
 
 
@@ -268,7 +268,7 @@ def test_a_run_of_wandb_that_cannot_be_kept_is_finished(tmp_path, wandb, monkeyp
 def test_nothing_is_asked_for_and_nothing_is_imported(tmp_path, monkeypatch):
   for package in ("tensorboard", "wandb"):
     monkeypatch.setitem(sys.modules, package, None)
-  config: Any = LoggersConfig()
+  config = RunConfig()
   check_loggers(config)
   loggers = start(tmp_path, [])
   loggers.write(line_of(0))
@@ -279,7 +279,7 @@ def test_nothing_is_asked_for_and_nothing_is_imported(tmp_path, monkeypatch):
 @pytest.mark.parametrize("package", ["tensorboard", "wandb"])
 def test_a_package_that_is_missing(monkeypatch, package):
   monkeypatch.setitem(sys.modules, package, None)
-  config: Any = LoggersConfig(**{package: True})
+  config = RunConfig(**{package: True})
   with pytest.raises(ValueError, match=f"--{package} needs the package") as caught:
     check_loggers(config)
   assert f"pip install 'igb-jax[{package}]'" in str(caught.value)
@@ -287,9 +287,9 @@ def test_a_package_that_is_missing(monkeypatch, package):
 
 def test_of_several_processes_the_others_start_no_logger(tmp_path):
   folder = RunFolder(tmp_path / "run", writes=False)
-  config: Any = LoggersConfig(tensorboard=True)
   nothing: Any = None
-  run._start_loggers(nothing, config, folder, nothing)
+  asking: Any = SimpleNamespace(config=RunConfig(tensorboard=True))
+  run._start_loggers(asking, folder, nothing)
   folder.append_metrics(line_of(0))
   folder.close()
   assert not [*tmp_path.iterdir()]

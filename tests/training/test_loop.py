@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from igb_jax.training import interrupt, loop
-from igb_jax.training.checkpoint import EVERY_EPOCH, Checkpoints, Interval
+from igb_jax.training import interrupt, loop, records
+from igb_jax.training.checkpoint import Checkpoints
+from igb_jax.training.interval import EVERY_EPOCH, Interval
 from igb_jax.training.progress import TrainProgress
-from igb_jax.training.step import Failure
+from igb_jax.training.sums import Failure
 
 from . import problem
 
@@ -45,7 +46,7 @@ class Run:
   def train(self, num_epochs, start=None):
     console = Console(file=self.output, width=200)
     with Checkpoints(self.folder, every=self.every, keep=self.keep) as checkpoints:
-      final, self.reached = loop.train(
+      final, reached = loop.train(
         self.state,
         step=self.step,
         batches_of_epoch=lambda epoch, start: itertools.islice(
@@ -58,9 +59,10 @@ class Run:
         checkpoints=checkpoints,
         progress=TrainProgress(console, num_epochs, 4),
         stop=self.stop,
-        on_epoch=self.records.append,
-        start=start or loop.Progress(),
+        on_epoch=lambda _, record: self.records.append(record),
+        start=[start or loop.Progress()],
       )
+      (self.reached,) = reached
       self.best = checkpoints.restore_best(self.template)
     return final
 
@@ -265,7 +267,7 @@ def test_saves_within_an_epoch_when_it_is_time(tmp_path, monkeypatch):
 
 
 def test_a_record_survives_json(tmp_path):
-  gradient = loop.GradientRecord(
+  gradient = records.GradientRecord(
     weights=np.array([0.1, 0.7], np.float32),
     cosines=np.array([[1, -0.3], [-0.3, 1]], np.float32),
     conflict_share=1 / 3,

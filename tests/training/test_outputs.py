@@ -10,9 +10,9 @@ import numpy as np
 import platformdirs
 import pytest
 
-from igb_jax.training.loop import GradientRecord
+from igb_jax.training.main import use_compilation_cache
 from igb_jax.training.plots import plot_run
-from igb_jax.training.run import use_compilation_cache
+from igb_jax.training.records import GradientRecord
 from igb_jax.training.run_folder import RunFolder, write_whole
 
 

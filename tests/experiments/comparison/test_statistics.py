@@ -6,13 +6,15 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from experiments.comparison.statistics import (
-  compare,
-  delta_m_against,
+from experiments.comparison.estimates import (
   estimate,
   holm,
   paired_difference,
   pareto_front,
+)
+from experiments.comparison.statistics import (
+  compare,
+  delta_m_against,
 )
 from tests.experiments.comparison.made_up import METRICS, fail, lose, made_up
 

@@ -1,0 +1,150 @@
+"""What a comparison is told, checked before anything is run."""
+
+import dataclasses
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from igb_jax.training.config import LOGGERS, check_at_least, option_of
+from igb_jax.training.loggers import check_loggers
+
+from .datasets import DATASETS, Dataset
+from .plan import Contender, Job, baseline_jobs, contender_jobs, parse_contenders
+from .processes import cores
+
+_OWN_OPTIONS = ("balancer", "balancer_options", "seed", "seeds", "out", "resume")
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+  """Compares balancers by repeated runs on the same data, and writes a report.
+
+  Options that are not listed here are the experiment's, such as --epochs.
+  """
+
+  dataset: Literal["qm9", "nyuv2", "rooms"] | None = None
+  """What is learnt; nyuv2 needs --data-dir."""
+  task: Path | None = None
+  """Instead of --dataset: a Python file with a data set and a net of your own, see
+  docs/custom_task.md."""
+  balancers: str = "ew,si,uw,igbv1,igbv2,nashmtl,igbv1+nashmtl"
+  """Balancers, apart by commas; hyper-parameters follow after colons, as in
+  igbv1:base_epoch=0."""
+  seeds: int = 3
+  """Number of runs of each loss balancer, with the seeds 0, 1, ..."""
+  gradient_seeds: int | None = None
+  """The same of those with a gradient balancer, whose runs take longer; by default as
+  many."""
+  baselines: bool = True
+  """Whether a single-task baseline, the base of delta_m, is run for each task."""
+  together: Literal["auto", "always", "never"] = "auto"
+  """Whether all seeds of a loss balancer are trained in one vmapped step: always where
+  memory allows, never, or where it is also faster than one after another."""
+  parallel: int = 1
+  """Number of runs at a time, for CPUs; on Linux each has its share of the cores. Small
+  steps leave cores idle, so that small runs take less time side by side. Each needs
+  as much memory as it would alone; that is not checked."""
+  out: Path | None = None
+  """Folder of the comparison."""
+  dry_run: bool = False
+  """Only print the runs, and how long they would take by a few measured steps."""
+
+
+class Comparison:
+  """Everything that one comparison needs to know."""
+
+  def __init__(self, config: Config, experiment_arguments: Sequence[str]):
+    """Checks all options; nothing is run or written.
+
+    Args:
+      config: of the comparison.
+      experiment_arguments: options of the experiment.
+
+    Raises:
+      TypeError, ValueError, OSError: an option is wrong.
+      SystemExit: an option of the experiment is wrong.
+    """
+    self.config = config
+    if (config.dataset is None) == (config.task is None):
+      raise ValueError("give one of --dataset (qm9, nyuv2, rooms) and --task FILE.")
+    self.dataset_name = config.dataset or "custom"
+    self.dataset: Dataset = DATASETS[self.dataset_name]
+    given = [] if config.task is None else [f"--task={config.task}"]
+    self.arguments = [*experiment_arguments, *given]
+    self.options = self.dataset.parse_config(self.arguments)
+    default = self.dataset.parse_config(given)
+    for name in _OWN_OPTIONS:
+      if getattr(self.options, name) != getattr(default, name):
+        raise ValueError(
+          f"the comparison itself sets {option_of(name)} of its runs; "
+          "give --balancers, --seeds and --out instead."
+        )
+    has_folder = self.dataset_name in ("nyuv2", "rooms") and self.options.data_dir
+    if self.dataset_name == "nyuv2" and not has_folder:
+      raise ValueError(
+        "--dataset nyuv2 needs --data-dir, the folder of the scenes; --dataset rooms "
+        "trains on generated ones."
+      )
+    if self.dataset_name == "rooms" and has_folder:
+      raise ValueError("--dataset rooms takes no --data-dir; --dataset nyuv2 does.")
+    check_loggers(self.options)
+    check_at_least(config, {"seeds": 1, "gradient_seeds": 1, "parallel": 1})
+    if config.parallel > len(cores()):
+      raise ValueError(
+        f"--parallel must be at most {len(cores())}, the number of cores, got "
+        f"{config.parallel}."
+      )
+    self.tasks = list(self.dataset.task_names(self.options))
+    self.contenders = parse_contenders(config.balancers, self.tasks)
+    if config.out is None and not config.dry_run:
+      raise ValueError("--out, the folder of the comparison, is missing.")
+
+  @property
+  def seeds(self) -> list[int]:
+    """Of each loss balancer."""
+    return list(range(self.config.seeds))
+
+  def seeds_of(self, contender: Contender) -> list[int]:
+    """Those of a balancer.
+
+    Args:
+      contender: the balancer.
+    """
+    fewer = self.config.gradient_seeds
+    if contender.kind == "gradient" and fewer is not None:
+      return list(range(fewer))
+    return self.seeds
+
+  @property
+  def settings(self) -> dict[str, Any]:
+    """What decides the results, for compare.json."""
+    own = dataclasses.asdict(self.config)
+    for name in ("out", "dry_run", "parallel"):
+      own.pop(name)
+    experiment = dataclasses.asdict(self.options)
+    for name in (*_OWN_OPTIONS, *LOGGERS):  # which decide nothing
+      experiment.pop(name)
+    if self.config.task is not None:
+      code = self.config.task.expanduser().read_bytes()
+      own["sha256 of the task"] = hashlib.sha256(code).hexdigest()
+    own |= {f"experiment.{name}": value for name, value in experiment.items()}
+    return own
+
+  def jobs(self, seeds_at_once: int) -> list[Job]:
+    """What is to be run, in order: what is cheap first.
+
+    Args:
+      seeds_at_once: how many seeds of a loss balancer are trained in one step.
+    """
+    jobs = baseline_jobs(self.tasks) if self.config.baselines else []
+    for kind, at_once in (("loss", seeds_at_once), ("gradient", 1)):
+      of_kind = [
+        contender_jobs(contender, self.seeds_of(contender), at_once)
+        for contender in self.contenders
+        if contender.kind == kind
+      ]
+      # every balancer with its first seeds before any with the next
+      for turn in range(max(map(len, of_kind), default=0)):
+        jobs += [each[turn] for each in of_kind if turn < len(each)]
+    return jobs

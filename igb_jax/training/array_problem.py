@@ -1,0 +1,101 @@
+"""The problem that an `ArrayTask` poses: its arrays in batches, its bases filled in."""
+
+from pathlib import Path
+
+import jax
+import numpy as np
+import optax
+
+from igb_jax.data.molecule_batches import shuffled
+from igb_jax.training.array_task import SPLITS, ArrayTask
+from igb_jax.training.batches import ArrayBatches, EpochBatches
+from igb_jax.training.config import RunConfig
+from igb_jax.training.devices import Devices
+from igb_jax.training.problem import Problem, TaskMetric
+from igb_jax.training.step import Params, Variables
+
+
+def problem_of(
+  task: ArrayTask,
+  path: Path,
+  config: RunConfig,
+  devices: Devices,
+  plateau: optax.GradientTransformationExtraArgs,
+) -> Problem:
+  """Makes a task of the user's a problem.
+
+  Args:
+    task: the task.
+    path: the file that defines it.
+    config: of the run.
+    devices: of the run.
+    plateau: what lowers the learning rate.
+
+  Raises:
+    ValueError: a batch is larger than the training split, or a metric of the untrained
+      network, which is the base where the file gives none, is not positive.
+  """
+  num_rows = [task.num_rows(split) for split in SPLITS]
+  if config.batch_size > num_rows[0]:
+    raise ValueError(
+      f"--batch-size={config.batch_size} is larger than the training split, which "
+      f"has {num_rows[0]} rows."
+    )
+  measures = jax.jit(task.measures, out_shardings=devices.whole)
+
+  def measure(params: Params, variables: Variables, split: str) -> np.ndarray:
+    del variables
+    rows = jax.device_put(getattr(task, split), devices.whole)
+    return np.asarray(jax.device_get(measures(params, rows)), np.float64)
+
+  def batches_of_epoch(seed: int, epoch: int) -> ArrayBatches:
+    order = shuffled(np.arange(num_rows[0]), seed=seed, epoch=epoch)
+    return ArrayBatches(task.train, order, config.batch_size, devices.part)
+
+  steps_per_epoch = num_rows[0] // config.batch_size
+  metrics, base, notice = tuple(task.metrics), "task file", None
+  if metrics[0].base is None:
+    base = "untrained network"
+    notice = (
+      "delta_m is the change against the untrained network, not against single-task "
+      "ones; the task file may give those as base=."
+    )
+    # the same network for all seeds, so that their delta_m are comparable
+    params = jax.device_put(jax.jit(task.init)(jax.random.key(0)), devices.whole)
+    metrics = _with_bases(metrics, measure(params, None, "validation"))
+  train, validation, test = num_rows
+  return Problem(
+    name=task.name,
+    description=(
+      f"{train} rows to train on, {validation} to validate and {test} to test, from "
+      f"{path}"
+    ),
+    task_names=task.task_names,
+    metrics=metrics,
+    base=base,
+    steps_per_epoch=steps_per_epoch,
+    batches=lambda seed: EpochBatches(
+      lambda epoch: batches_of_epoch(seed, epoch), steps_per_epoch, config.epochs
+    ),
+    init=task.init,
+    losses=task.losses,
+    measure=measure,
+    trunk=task.trunk,
+    present=task.present,
+    plateau=plateau,
+    notice=notice,
+    facts={"task": str(path), "num_rows": num_rows},
+  )
+
+
+def _with_bases(
+  metrics: tuple[TaskMetric, ...], bases: np.ndarray
+) -> tuple[TaskMetric, ...]:
+  for metric, base in zip(metrics, bases, strict=True):
+    if not 0 < base < np.inf:
+      raise ValueError(
+        f"the metric {metric.name!r} of the untrained network is {base}, to which no "
+        "change can be relative; give every metric a positive base= in the task file."
+      )
+  pairs = zip(metrics, bases.tolist(), strict=True)
+  return tuple(metric._replace(base=base) for metric, base in pairs)

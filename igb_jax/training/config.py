@@ -1,0 +1,179 @@
+"""The options of a run, each once, and how a command line gives them."""
+
+import dataclasses
+from argparse import ArgumentParser
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import tyro
+
+from igb_jax import balancers
+
+_Config = TypeVar("_Config")
+
+
+def balancer_help() -> str:
+  """The help of --balancer, which names every method."""
+  known = {
+    kind: ", ".join(name for name, value in balancers.names().items() if value == kind)
+    for kind in ("loss", "gradient")
+  }
+  return (
+    f"A loss balancer ({known['loss']}), a gradient balancer ({known['gradient']}), or "
+    "both as loss+gradient. `igb-jax balancers` describes them."
+  )
+
+
+@dataclasses.dataclass(frozen=True)
+class RunConfig:
+  """What every run can be told; an experiment adds the options of its own."""
+
+  balancer: Annotated[str, tyro.conf.arg(help=balancer_help())] = "igbv1"
+  balancer_options: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
+  """A hyper-parameter of the balancer as NAME=VALUE, where VALUE is a number, true,
+  false, a word or the name of a task, e.g. temperature=1.5, absent=remember, or
+  task=NAME for stl; may be repeated."""
+  out: Path | None = None
+  """Folder of the run's files; by default runs/ and a name made of data set, balancer,
+  seed and time."""
+  epochs: int = 10
+  """Number of passes over the training data."""
+  batch_size: int = 128
+  """Examples in a batch."""
+  learning_rate: float = 1e-3
+  """Initial learning rate of Adam."""
+  seed: int = 0
+  """Seed of the initial parameters, the order of the batches and the balancer."""
+  seeds: tuple[int, ...] = ()
+  """Train with several seeds at once, in one vmapped step, instead of `--seed`; the
+  runs go to seed0, seed1, ... in --out. For loss balancers, on one device."""
+  balance_at: Literal["parameters", "features"] = "parameters"
+  """Where a gradient balancer works: on the gradients in all shared parameters, or on
+  those in the features that the heads read, which takes K backward passes through the
+  heads alone. "ntksr" and what is combined with it always work on the features."""
+  keep_task_grads: bool = True
+  """Whether the task gradients exist together. Without them all tasks are taken through
+  the backward pass at once: less memory where parameters outweigh activations, more
+  where they do not."""
+  on_nonfinite: Literal["stop", "skip"] = "stop"
+  """What happens at a loss or gradient that is not finite: the run stops, or the step
+  is skipped, which leaves parameters and all states as they were."""
+  max_skips: int = 10
+  """Steps in a row that are skipped at most; one more stops the run."""
+  resume: bool = False
+  """Go on with the run in --out from its newest checkpoint; a new run if there is none.
+  The other options must be those of that run."""
+  checkpoint_every: str = "1epoch"
+  """Time from one checkpoint to the next: epochs (5epochs), or s, min or h (10min). An
+  epoch that is the best so far, and a run that is stopped, are saved besides."""
+  keep: int = 1
+  """Number of newest checkpoints that are kept beside that of the best epoch; two at
+  least, so that there is one if the other is damaged."""
+  devices: int | None = None
+  """Use only the first of the devices, that many; None for all, as several processes
+  must."""
+  mesh: str | None = None
+  """Sizes of the mesh's axes, such as data=4,model=2: batches are divided over `data`,
+  large parameters over `model`. By default all devices share the data."""
+  distributed: bool = False
+  """The run has several processes, which JAX finds by itself (TPU pods, Slurm, Open
+  MPI) or by the options below."""
+  coordinator: str | None = None
+  """HOST:PORT of the first process; by default $JAX_COORDINATOR_ADDRESS."""
+  num_processes: int | None = None
+  """Number of processes; by default $JAX_NUM_PROCESSES."""
+  process_id: int | None = None
+  """Number of this process, from 0; by default $JAX_PROCESS_ID."""
+  tensorboard: bool = False
+  """Also write the numbers of metrics.jsonl to tensorboard/ in the run's folder, for
+  `tensorboard --logdir`. Needs pip install 'igb-jax[tensorboard]'."""
+  wandb: bool = False
+  """Also send them to Weights & Biases, to the project $WANDB_PROJECT or igb_jax. Needs
+  pip install 'igb-jax[wandb]' and `wandb login`, or WANDB_MODE=offline."""
+
+  @property
+  def tolerated_skips(self) -> int:
+    """How many steps in a row may be skipped."""
+    return self.max_skips if self.on_nonfinite == "skip" else 0
+
+  def check(self) -> None:
+    """Checks what needs neither data nor devices.
+
+    Raises:
+      ValueError: an option is out of its range; the message names it.
+    """
+    minima = {"epochs": 1, "batch_size": 1, "seed": 0, "max_skips": 1, "keep": 1}
+    check_at_least(self, minima)
+    if not 0 < self.learning_rate < float("inf"):
+      raise ValueError(f"--learning-rate must be positive, got {self.learning_rate}.")
+
+
+# Options that a resumed run may have otherwise: they do not decide what it computes, as
+# long as its numbers are finite.
+FREE_OPTIONS = frozenset(
+  {"out", "resume", "checkpoint_every", "keep", "epochs", "workers", "cache_dir"}
+  | {"devices", "mesh", "distributed", "coordinator", "num_processes", "process_id"}
+  | {"on_nonfinite", "max_skips", "tensorboard", "wandb"}
+)
+LOGGERS = ("tensorboard", "wandb")  # each an option, a package and an extra
+
+
+def parse_config(
+  arguments: Sequence[str], presets: Mapping[str, _Config], *, prog: str
+) -> _Config:
+  """Reads a command line whose option --preset says where the other defaults are from.
+
+  Args:
+    arguments: without the program's name.
+    presets: name -> configuration, a dataclass with a field `preset`; the first one is
+      taken where the command line names none.
+    prog: what the program is called in --help.
+
+  Returns:
+    The configuration.
+
+  Raises:
+    SystemExit: an argument is wrong, or --help was asked for.
+  """
+  default = next(iter(presets))
+  parser = ArgumentParser(add_help=False, allow_abbrev=False)
+  parser.add_argument("--preset", default=default, nargs="?")
+  preset = parser.parse_known_args(arguments)[0].preset
+  # an unknown preset, or none after --preset, is refused by tyro
+  return tyro.cli(
+    type(presets[default]),
+    prog=prog,
+    args=list(arguments),
+    default=presets.get(preset, presets[default]),
+    config=(tyro.conf.AvoidSubcommands,),
+  )
+
+
+def option_of(name: str) -> str:
+  """How a field of the configuration is called on the command line.
+
+  Args:
+    name: of the field.
+
+  Example:
+    >>> option_of("batch_size")
+    '--batch-size'
+  """
+  return "--" + name.replace("_", "-")
+
+
+def check_at_least(config: Any, minima: Mapping[str, int]) -> None:
+  """Checks fields of a configuration that are numbers or None.
+
+  Args:
+    config: the configuration.
+    minima: name of a field -> the least number allowed.
+
+  Raises:
+    ValueError: a number is smaller; the message names the option.
+  """
+  for name, minimum in minima.items():
+    value = getattr(config, name)
+    if value is not None and value < minimum:
+      raise ValueError(f"{option_of(name)} must be at least {minimum}, got {value}.")

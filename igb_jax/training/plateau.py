@@ -1,0 +1,57 @@
+"""A learning rate that is lowered where the validation score no longer falls."""
+
+import dataclasses
+
+import optax
+import optax.contrib
+
+from igb_jax.training.config import RunConfig, check_at_least
+
+
+@dataclasses.dataclass(frozen=True)
+class PlateauConfig(RunConfig):
+  """A run whose learning rate follows the validation score."""
+
+  plateau_factor: float = 0.7
+  """What the learning rate is multiplied by where validation delta_m stalls."""
+  plateau_patience: int = 5
+  """Epochs without a better validation delta_m that are tolerated before that."""
+  min_learning_rate: float = 1e-5
+  """Learning rate below which it is not lowered further."""
+
+  def check(self) -> None:
+    """Checks what needs neither data nor devices.
+
+    Raises:
+      ValueError: an option is out of its range; the message names it.
+    """
+    if not 0 < self.min_learning_rate <= self.learning_rate < float("inf"):
+      raise ValueError(
+        "--learning-rate and --min-learning-rate must be positive, the first not below "
+        f"the second, got {self.learning_rate} and {self.min_learning_rate}."
+      )
+    super().check()
+    check_at_least(self, {"plateau_patience": 0})
+    if not 0 < self.plateau_factor < 1:
+      raise ValueError(
+        f"--plateau-factor must be between 0 and 1, got {self.plateau_factor}."
+      )
+
+  def plateau(
+    self, *, rtol: float = 0.0, atol: float = 0.0
+  ) -> optax.GradientTransformationExtraArgs:
+    """What lowers the learning rate.
+
+    Args:
+      rtol: relative change of the score below which it is no better.
+      atol: absolute change of that kind.
+    """
+    return optax.contrib.reduce_on_plateau(
+      factor=self.plateau_factor,
+      # optax lowers the rate at the patience-th epoch without progress, PyTorch, whose
+      # count is published, after it
+      patience=self.plateau_patience + 1,
+      rtol=rtol,
+      atol=atol,
+      min_scale=self.min_learning_rate / self.learning_rate,
+    )
