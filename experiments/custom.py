@@ -3,10 +3,10 @@
     python -m experiments.custom --task=examples/diamonds.py --balancer=igbv1
 
 docs/custom_task.md says what the file defines. Trained by Adam, whose learning rate is
-lowered where delta_m on the validation split no longer falls; the epoch with the best
-validation delta_m is tested. Every epoch shuffles the training rows and takes whole
-batches of them: the rows that are left over at its end, fewer than a batch, are used in
-other epochs.
+lowered where delta_m on the validation split no longer falls, or along a cosine; the
+epoch with the best validation delta_m is tested. Every epoch shuffles the training rows
+and takes whole batches of them: the rows that are left over at its end, fewer than a
+batch, are used in other epochs.
 """
 
 import dataclasses
@@ -17,8 +17,8 @@ import tyro
 
 from igb_jax.training.array_problem import problem_of
 from igb_jax.training.devices import Devices
+from igb_jax.training.learning_rate import LearningRateConfig
 from igb_jax.training.main import main as train
-from igb_jax.training.plateau import PlateauConfig
 from igb_jax.training.problem import Problem
 from igb_jax.training.task_file import load_task
 
@@ -26,7 +26,7 @@ PROGRAM = f"python -m {__package__}.custom"
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(PlateauConfig):
+class Config(LearningRateConfig):
   """Trains the net of a task file on its data."""
 
   task: Path = dataclasses.field(kw_only=True)
@@ -59,9 +59,7 @@ def make_problem(config: Config, devices: Devices) -> Problem:
     TypeError, ValueError: an option or the task file is wrong.
     FileNotFoundError: there is no such file.
   """
-  # absolute, since delta_m may be below zero, where a rise of rtol would do
-  plateau = config.plateau(atol=0.01)
-  return problem_of(load_task(config.task), config.task, config, devices, plateau)
+  return problem_of(load_task(config.task), config.task, config, devices)
 
 
 def main(arguments: Sequence[str] | None = None, program: str = PROGRAM) -> None:

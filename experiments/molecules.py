@@ -2,10 +2,17 @@
 
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from igb_jax.data import graphs, qm9
-from igb_jax.data.molecule_batches import MoleculeBatches, shuffled, without_labels
+from igb_jax.data.molecule_batches import (
+  MoleculeBatch,
+  MoleculeBatches,
+  shuffled,
+  without_labels,
+)
 from igb_jax.training.devices import Devices
 
 
@@ -86,3 +93,24 @@ class Molecules:
     """
     order = shuffled(self.split.train, seed=seed, epoch=epoch)
     return self.batches(order, self.train_targets)
+
+
+def present_of(batch: MoleculeBatch) -> jax.Array:
+  """Which tasks have a label in a batch of which some may be missing: bool[K]."""
+  return (jnp.asarray(batch.known) > 0).any(axis=0)
+
+
+def sums_of_errors(predictions: jax.Array, batch: MoleculeBatch) -> jax.Array:
+  """Sums over the molecules of a batch, f32[4, K], of standardised numbers.
+
+  They are of the errors by size, of their squares, and of both for a prediction of the
+  training mean, which is 0.
+
+  Args:
+    predictions: f32[B, K].
+    batch: the molecules.
+  """
+  errors = predictions - batch.targets
+  pairs = [(jnp.abs(each), each**2) for each in (errors, batch.targets)]
+  terms = jnp.stack([term for pair in pairs for term in pair])
+  return (batch.mask[:, None] * terms).sum(axis=1)

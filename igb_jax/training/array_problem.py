@@ -4,13 +4,12 @@ from pathlib import Path
 
 import jax
 import numpy as np
-import optax
 
 from igb_jax.data.molecule_batches import shuffled
 from igb_jax.training.array_task import SPLITS, ArrayTask
 from igb_jax.training.batches import ArrayBatches, EpochBatches
-from igb_jax.training.config import RunConfig
 from igb_jax.training.devices import Devices
+from igb_jax.training.learning_rate import LearningRateConfig
 from igb_jax.training.problem import Problem, TaskMetric
 from igb_jax.training.step import Params, Variables
 
@@ -18,9 +17,8 @@ from igb_jax.training.step import Params, Variables
 def problem_of(
   task: ArrayTask,
   path: Path,
-  config: RunConfig,
+  config: LearningRateConfig,
   devices: Devices,
-  plateau: optax.GradientTransformationExtraArgs,
 ) -> Problem:
   """Makes a task of the user's a problem.
 
@@ -29,7 +27,6 @@ def problem_of(
     path: the file that defines it.
     config: of the run.
     devices: of the run.
-    plateau: what lowers the learning rate.
 
   Raises:
     ValueError: a batch is larger than the training split, or a metric of the untrained
@@ -82,7 +79,9 @@ def problem_of(
     measure=measure,
     trunk=task.trunk,
     present=task.present,
-    plateau=plateau,
+    # absolute, since delta_m may be below zero, where a rise of rtol would do
+    plateau=config.plateau(atol=0.01),
+    schedule=config.along(config.epochs * steps_per_epoch),
     notice=notice,
     facts={"task": str(path), "num_rows": num_rows},
   )

@@ -40,6 +40,19 @@ class TaskMetric(NamedTuple):
   base: float | None = None
 
 
+class BesideTheMean(NamedTuple):
+  """How a test compares with predicting the mean of the training labels.
+
+  Attributes:
+    metrics: f64[M], the metrics of that prediction, in their units.
+    explained: f64[M], the share of the labels' variance that the network explains: 1 is
+      all of it, 0 or less no better than the mean.
+  """
+
+  metrics: np.ndarray
+  explained: np.ndarray
+
+
 @dataclasses.dataclass(frozen=True)
 class Problem:
   """What is learnt, from what, and how it is judged.
@@ -69,6 +82,8 @@ class Problem:
     stateful: whether the net keeps variables.
     plateau: what lowers the learning rate by the validation score, or None.
     schedule: number of steps -> current / initial learning rate, beside the plateau.
+    beside_the_mean: `(params, variables) -> BesideTheMean`, how the test compares with
+      predicting the training mean; None where that has no meaning.
     averaged_epochs: how many last epochs' validations are averaged to be the test; None
       where the epoch with the best validation is tested instead.
     notice: what a reader of the results must know, or None.
@@ -97,6 +112,7 @@ class Problem:
   stateful: bool = False
   plateau: optax.GradientTransformationExtraArgs | None = None
   schedule: optax.Schedule = CONSTANT
+  beside_the_mean: Callable[[Params, Variables], BesideTheMean] | None = None
   averaged_epochs: int | None = None
   notice: str | None = None
   facts: Mapping[str, Any] = dataclasses.field(default_factory=dict)

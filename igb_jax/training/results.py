@@ -13,7 +13,7 @@ from rich.table import Table
 
 from igb_jax.training.experiment import Experiment
 from igb_jax.training.plots import plot_run
-from igb_jax.training.problem import Problem
+from igb_jax.training.problem import BesideTheMean, Problem
 from igb_jax.training.records import (
   EpochRecord,
   Evaluation,
@@ -99,6 +99,12 @@ def write_results(
     tested = f"as the mean over the last {len(latest)} epochs"
     shown = final
 
+  beside = None
+  if problem.beside_the_mean is not None:
+    beside = problem.beside_the_mean(shown.params, shown.variables)
+    names = [metric.name for metric in problem.metrics]
+    explained = dict(zip(names, beside.explained.tolist(), strict=True))
+    facts = {**facts, "explained": explained}
   last = records[-1]
   summary = folder.write_json(
     "summary.json",
@@ -143,7 +149,7 @@ def write_results(
       title=f"{problem.name}, {config.balancer}, seed {config.seed}",
     )
     plots += problem.plot(plot_folder, shown.params, shown.variables)
-  _print_table(console, problem, test, f"{problem.name}: test {tested}")
+  _print_table(console, problem, test, beside, f"{problem.name}: test {tested}")
   if problem.notice:
     say(console, problem.notice)
   say(
@@ -197,23 +203,28 @@ def _mean(evaluations: Sequence[Evaluation]) -> Evaluation:
 
 
 def _print_table(
-  console: Console, problem: Problem, test: Evaluation, title: str
+  console: Console,
+  problem: Problem,
+  test: Evaluation,
+  beside: BesideTheMean | None,
+  title: str,
 ) -> None:
-  table = Table(title=title)
-  table.add_column("metric")
-  table.add_column("unit")
-  for name in ("test", f"single-task ({problem.base})", "change"):
+  values = [test.metrics[metric.name] for metric in problem.metrics]
+  columns = {"test": [f"{value:.4g}" for value in values]}
+  if beside is not None:
+    columns["predicting the mean"] = [f"{value:.4g}" for value in beside.metrics]
+    columns["explained"] = [f"{100 * share:.1f}%" for share in beside.explained]
+  columns[f"single-task ({problem.base})"] = [f"{base:.4g}" for base in problem.bases]
+  columns["change"] = [
+    f"{100 * (value - base) / base:+.0f}%"
+    for value, base in zip(values, problem.bases, strict=True)
+  ]
+  table = Table("metric", "unit", title=title)
+  for name in columns:
     table.add_column(name, justify="right")
-  for metric, base in zip(problem.metrics, problem.bases, strict=True):
-    value = test.metrics[metric.name]
-    change = 100 * (value - base) / base
-    table.add_row(
-      metric.name,
-      metric.unit,
-      f"{value:.4g}",
-      f"{base:.4g}",
-      f"{change:+.0f}%",
-    )
+  for metric, *cells in zip(problem.metrics, *columns.values(), strict=True):
+    table.add_row(metric.name, metric.unit, *cells)
   table.add_section()
-  table.add_row("delta_m", "%", f"{test.score:.1f}", "0", "")
+  empty = [""] * (len(columns) - 3)
+  table.add_row("delta_m", "%", f"{test.score:.1f}", *empty, "0", "")
   console.print(table)

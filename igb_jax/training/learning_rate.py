@@ -1,16 +1,22 @@
-"""A learning rate that is lowered where the validation score no longer falls."""
+"""How the learning rate falls: along a cosine, or where validation stalls."""
 
 import dataclasses
+from typing import Literal
 
 import optax
 import optax.contrib
 
 from igb_jax.training.config import RunConfig, check_at_least
+from igb_jax.training.step import CONSTANT
 
 
 @dataclasses.dataclass(frozen=True)
-class PlateauConfig(RunConfig):
-  """A run whose learning rate follows the validation score."""
+class LearningRateConfig(RunConfig):
+  """A run whose learning rate falls by a rule."""
+
+  schedule: Literal["plateau", "cosine"] = "plateau"
+  """How the learning rate falls: by --plateau-factor where validation delta_m stalls,
+  or along a cosine to 0 at the end of the last epoch."""
 
   plateau_factor: float = 0.7
   """What the learning rate is multiplied by where validation delta_m stalls."""
@@ -37,15 +43,27 @@ class PlateauConfig(RunConfig):
         f"--plateau-factor must be between 0 and 1, got {self.plateau_factor}."
       )
 
+  def along(self, num_steps: int) -> optax.Schedule:
+    """Number of steps -> current / initial learning rate, without the plateau.
+
+    Args:
+      num_steps: the number of steps of the whole run.
+    """
+    if self.schedule == "cosine":
+      return optax.cosine_decay_schedule(1.0, num_steps)
+    return CONSTANT
+
   def plateau(
     self, *, rtol: float = 0.0, atol: float = 0.0
-  ) -> optax.GradientTransformationExtraArgs:
-    """What lowers the learning rate.
+  ) -> optax.GradientTransformationExtraArgs | None:
+    """What lowers the learning rate where validation stalls; None along a cosine.
 
     Args:
       rtol: relative change of the score below which it is no better.
       atol: absolute change of that kind.
     """
+    if self.schedule == "cosine":
+      return None
     return optax.contrib.reduce_on_plateau(
       factor=self.plateau_factor,
       # optax lowers the rate at the patience-th epoch without progress, PyTorch, whose
