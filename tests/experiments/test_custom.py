@@ -254,6 +254,7 @@ import sys
 import jax
 import numpy as np
 from experiments import custom
+from tests.experiments.running import make_experiment
 
 assert jax.device_count() == 2
 results = []
