@@ -282,12 +282,17 @@ def differing_options(
   Example:
     >>> differing_options({"seed": 1, "keep": 1}, {"seed": 2, "keep": 3})
     ['seed was 1 and is 2']
+    >>> differing_options({"epochs": 8}, {"epochs": 9, "schedule": "cosine"})
+    ['schedule was "plateau" and is "cosine"', 'epochs was 8 and is 9']
   """
   now = json.loads(_to_json(now))
+  if "schedule" in now:  # which older runs do not name
+    before = {"schedule": "plateau", **before}
+  fixed = {"epochs"} if now.get("schedule") == "cosine" else set()  # the cosine's end
   return [
     f"{name} was {json.dumps(before.get(name))} and is {json.dumps(now.get(name))}"
     for name in dict.fromkeys([*before, *now])
-    if name not in free and before.get(name) != now.get(name)
+    if (name not in free or name in fixed) and before.get(name) != now.get(name)
   ]
 
 
