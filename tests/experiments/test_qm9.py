@@ -77,7 +77,9 @@ def test_trains_with_every_loss_balancer_and_writes_its_results(
   assert summary["num_steps"] == 3 * 5  # 100 molecules in batches of 24
   assert summary["device"]
   assert summary["train_seconds"] > summary["seconds_per_step"] > 0
-  assert list(summary["test"]) == summary["tasks"] == TASKS
+  assert (
+    list(summary["test"]) == summary["tasks"] == list(summary["explained"]) == TASKS
+  )
   base = np.array(experiment.SINGLE_TASK_ERRORS)
   errors = np.array(list(summary["test"].values()))
   changes = 100 * (errors - base) / base
@@ -107,6 +109,7 @@ def test_trains_with_every_loss_balancer_and_writes_its_results(
 
   shown = capsys.readouterr().out
   assert re.search(r"homo +│ meV +│", shown)
+  assert re.search(r"test ┃ predicting the mean ┃ explained ┃", shown)
   for name in ("config.json", "metrics.jsonl", "summary.json", "plots/gaps.png"):
     assert str(out / name) in shown.replace("\n", "")
 

@@ -1,0 +1,42 @@
+"""How the learning rate falls."""
+
+import numpy as np
+import optax
+import pytest
+
+from igb_jax.training.learning_rate import LearningRateConfig
+from igb_jax.training.run_folder import differing_options
+
+
+def test_a_cosine_ends_at_zero_and_needs_no_plateau():
+  config = LearningRateConfig(schedule="cosine")
+  schedule = config.along(10)
+  rates = [float(schedule(step)) for step in range(11)]
+  np.testing.assert_allclose(rates[0], 1.0)
+  np.testing.assert_allclose(rates[5], 0.5, 1e-6)
+  np.testing.assert_allclose(rates[10], 0.0, atol=1e-6)
+  assert (np.diff(rates) < 0).all()
+  assert config.plateau() is None
+
+
+def test_a_plateau_lowers_the_rate_and_nothing_else_does():
+  config = LearningRateConfig(plateau_factor=0.5, plateau_patience=0)
+  assert config.along(10)(7) == 1.0
+  plateau = config.plateau(rtol=1e-4)
+  assert plateau is not None
+  state = plateau.init({})
+  for _ in range(3):
+    _, state = plateau.update({}, state, value=1.0)
+  assert optax.tree.get(state, "scale") < 1
+
+
+@pytest.mark.parametrize(
+  ("before", "now", "count"),
+  [
+    ({"epochs": 8}, {"epochs": 9, "schedule": "plateau"}, 0),
+    ({"epochs": 8, "schedule": "cosine"}, {"epochs": 9, "schedule": "cosine"}, 1),
+    ({"epochs": 8}, {"epochs": 8, "schedule": "cosine"}, 1),
+  ],
+)
+def test_a_run_along_a_cosine_has_its_number_of_epochs(before, now, count):
+  assert len(differing_options(before, now)) == count
