@@ -110,7 +110,9 @@ def excess_mtl(
     moves = here & (memory.first > 0)
     relative = risk / jnp.where(moves, memory.first, 1.0)
     step = jnp.minimum(learning_rate * relative, _LARGEST)
-    logits = memory.log_weights + jnp.where(moves, step, 0.0)
+    # a task that is absent, or has had no gradient yet, keeps pace with the others
+    pace = jnp.sum(step, where=moves) / jnp.maximum(moves.sum(), 1)
+    logits = memory.log_weights + jnp.where(moves, step, pace)
     highest = jnp.max(logits)
     new = ExcessMemory(
       lengths=structure.unflatten(lengths),

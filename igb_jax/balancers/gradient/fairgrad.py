@@ -11,6 +11,7 @@ here the equation is solved. The weights in the state are K x.
 """
 
 import jax
+import jax.numpy as jnp
 
 from igb_jax.balancers.checks import check_positive
 from igb_jax.balancers.gradient.base import GradientBalancer
@@ -19,7 +20,7 @@ from igb_jax.balancers.gradient.stacked import TaskGrads
 from igb_jax.balancers.gradient.weighting import EVERY_STEP, weighting
 from igb_jax.balancers.methods import method
 from igb_jax.balancers.solvers import Gramian, Solution
-from igb_jax.balancers.solvers.fairness import alpha_fair
+from igb_jax.balancers.solvers.fairness import alpha_fair, unfairness
 
 
 @method(
@@ -50,7 +51,8 @@ def fairgrad(
   """Follows the alpha-fair solution of the task gradients.
 
   The weights in the state are those before clipping. Gradients whose hull contains zero
-  have no solution; their weights are large, and the residual tells.
+  have no solution; their weights are large, and the state's `violation` is of the order
+  of 1 though the residual is small. It is tested for alpha up to 5.
 
   Args:
     num_tasks: K.
@@ -61,7 +63,6 @@ def fairgrad(
     update_every: see `weighting`.
 
   Example:
-    >>> import jax.numpy as jnp
     >>> balancer = fairgrad(num_tasks=2, max_norm=None)
     >>> state = balancer.init({"x": jnp.zeros(2)})
     >>> task_grads = {"x": jnp.array([[1.0, 0.0], [0.0, 8.0]])}
@@ -75,6 +76,15 @@ def fairgrad(
     x, residual = alpha_fair(gramian, alpha, leaves=grads.shared)
     return Solution(grads.num_present * x, residual)
 
+  def violation(grads: TaskGrads, gramian: Gramian, weights: jax.Array) -> jax.Array:
+    count = jnp.maximum(grads.num_present, 1)
+    return unfairness(gramian, weights / count, alpha, leaves=grads.shared)
+
   return weighting(
-    num_tasks, rule, shared=shared, update_every=update_every, max_norm=max_norm
+    num_tasks,
+    rule,
+    shared=shared,
+    update_every=update_every,
+    max_norm=max_norm,
+    violation=violation,
   )

@@ -13,8 +13,9 @@ equation 4.
 
 Here c is taken before the correction, and beta 0.5 is LibMTL's (the paper's is 0.01).
 The published code adds 1e-8 to norms, which matters for small gradients; here nothing
-depends on the units. A target above 1 - 1e-6 counts as that: no finite correction
-reaches 1.
+depends on the units. A target above 1 - 1e-6 counts as that, and no correction is
+longer than 10 |g_i|, as it was given: where tasks that used to agree no longer do,
+corrections would multiply to 1e6 times the gradients at K = 16.
 """
 
 import jax
@@ -30,6 +31,7 @@ from igb_jax.balancers.methods import method
 from igb_jax.balancers.solvers import Gramian, Solution
 
 _LARGEST_TARGET = 1 - 1e-6
+_LARGEST_CORRECTION = 10.0
 
 
 @method(
@@ -131,6 +133,7 @@ def vaccinate(
     r = jnp.clip(rho[tasks, others], -_LARGEST_TARGET, _LARGEST_TARGET)
     meets = (others != tasks) & nonzero & nonzero[others] & (length > 0)
     correction = length * (r * jnp.sqrt((1 - c**2) / (1 - r**2)) - c)
+    correction = jnp.minimum(correction, _LARGEST_CORRECTION)
     change = jnp.where(meets & (c < r), correction, 0.0)
     follow = jnp.where(meets, jnp.float32(beta) * (c - rho[tasks, others]), 0.0)
     return parts.at[tasks, others].add(change), rho.at[tasks, others].add(follow)

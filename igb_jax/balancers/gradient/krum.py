@@ -49,7 +49,8 @@ def krum(
   """Follows the mean of the task gradients that are nearest to the others.
 
   The distances come from the Gramian: those below 1e-3 of the gradients' norms are
-  rounding. Of two with the same score the shorter gradient is taken. Where so many
+  rounding. Of two with the same score, as always with three tasks, the shorter gradient
+  is taken. A gradient that is not finite is not left out, but shows. Where so many
   tasks are absent that none would be compared, each is compared with the nearest other.
 
   Args:

@@ -1,11 +1,12 @@
-"""Learning-rate annealing: all gradients as large as that of a residual loss.
+"""Learning-rate annealing: more weight to small gradients beside that of a residual.
 
     w^_k = max_p |g_r| / mean_p |w_k g_k|,    w_k <- a w_k + (1 - a) w^_k,    w_r = 1
 
 with r the task of the residual of a differential equation; the others are boundary and
-initial conditions, data. Reference: Wang, Teng and Perdikaris, "Understanding and
-Mitigating Gradient Pathologies in Physics-Informed Neural Networks", SISC 2021,
-Algorithm 1, where a is 1 - alpha.
+initial conditions, data. Since w^ divides by w_k, a constant gradient ends at w_k =
+sqrt(max |g_r| / mean |g_k|), which balances it half-way. Reference: Wang, Teng and
+Perdikaris, "Understanding and Mitigating Gradient Pathologies in Physics-Informed
+Neural Networks", SISC 2021, Algorithm 1, where a is 1 - alpha.
 """
 
 import jax
@@ -47,7 +48,7 @@ def learning_rate_annealing(
   shared: Shared = None,
   update_every: int = EVERY_STEP,
 ) -> GradientBalancer:
-  """Follows a weighted sum in which no gradient is small beside that of the residual.
+  """Follows a weighted sum with more weight to gradients below that of the residual.
 
   Where the gradient of the residual or of a task is zero, the weight stays as it is.
   `memory` is w, f32[K].

@@ -58,7 +58,8 @@ def modo(
 
   `update` takes an extra argument for a second batch: `task_grads_2`, stacked like the
   first, or `cross_gramian`, f32[K, K], the inner products <g_i, h_j> of the first
-  batch's gradients with the second's. What is summed is `task_grads`; for the form that
+  batch's gradients with the second's, which alone is for gradients in features
+  (`trunk=`). What is summed is `task_grads`; for the form that
   sums the mean of two batches, pass that and `cross_gramian`. `memory` is w, f32[K].
 
   Args:

@@ -65,5 +65,6 @@ def moving_weights(
     shared=shared,
     update_every=update_every,
     gramian_only=gramian_only,
+    holds_absent=True,
     memory=lambda *_: jnp.ones(num_tasks, jnp.float32),
   )

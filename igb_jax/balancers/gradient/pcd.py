@@ -9,6 +9,7 @@ fulfils all constraints the result is g_0. Reference: PCD, TMLR 2026, in the for
 TorchJD, which adds 1e-8 to v; here nothing depends on the units.
 """
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -71,10 +72,10 @@ def pcd(
 ) -> GradientBalancer:
   """Follows the primary task as far as every other task makes progress too.
 
-  For a main task with auxiliary ones: the result conflicts with no auxiliary task, but
-  may conflict with the primary one where an auxiliary gradient opposes it. It is zero
-  where the gradient of the primary task is, or the task absent. `memory` is a
-  `PCDMemory`, which counts the updates whose constraints had no solution.
+  For a main task with auxiliary ones: the result conflicts with no auxiliary task where
+  that is possible, but may conflict with the primary one where an auxiliary gradient
+  opposes it. It is zero where the gradient of the primary task is, or the task absent.
+  `memory` is a `PCDMemory`, which counts the updates whose constraints had no solution.
 
   Args:
     num_tasks: K.
@@ -173,12 +174,12 @@ def _nearest(
   q = jnp.where(others, asked - gramian.product(start), 0.0)
   z, support = nonnegative(of_others, q, q > 0)
 
-  def slack_of(y: jax.Array) -> jax.Array:
-    products = Combination.of(y, gramian, grads.shared).products
+  def slack_of(y: jax.Array, leaves: list[Any] | None) -> jax.Array:
+    products = Combination.of(y, gramian, leaves).products
     return jnp.where(others, products - asked, 0.0)
 
-  def improve(y: jax.Array) -> tuple[Solution, jax.Array]:
-    slack = slack_of(y)
+  def improve(y: jax.Array, leaves: list[Any] | None) -> tuple[Solution, jax.Array]:
+    slack = slack_of(y, leaves)
     terms = dot(jnp.abs(gramian.cosines), y) + asked
     relative = slack / jnp.where(terms > 0, terms, 1.0)
     share = jnp.where(others, y, 0.0) / jnp.maximum(
@@ -188,8 +189,10 @@ def _nearest(
     z = jnp.where(others, y - solve(of_others.cosines, slack, support), 0.0)
     return Solution(y, residual), start + jnp.maximum(z, 0.0)
 
-  y, residual = refine(start + z, improve)
+  on_gramian = functools.partial(improve, leaves=None)
+  y = refine(start + z, on_gramian, num_points=12).weights
+  y, residual = refine(y, functools.partial(improve, leaves=grads.shared))
   # without a solution z is as large as the ridge on the diagonal lets it be
   tolerance = 1e-3 * asked + _EPS * jnp.sum(start + z)
-  feasible = jnp.all(slack_of(y) >= -tolerance)
+  feasible = jnp.all(slack_of(y, grads.shared) >= -tolerance)
   return y, jnp.where(feasible, residual, 0.0), feasible

@@ -23,7 +23,7 @@ from igb_jax.balancers.gradient.stacked import TaskGrads
 from igb_jax.balancers.gradient.weighting import EVERY_STEP, weighting
 from igb_jax.balancers.methods import method
 from igb_jax.balancers.solvers import Gramian, Solution
-from igb_jax.balancers.solvers.fairness import alpha_fair
+from igb_jax.balancers.solvers.fairness import alpha_fair, unfairness
 
 
 @method(
@@ -85,8 +85,7 @@ def pivrg(
     raise ValueError(f"bound must be above 1, got {bound}.")
   min_temperature = check_positive("min_temperature", min_temperature)
 
-  def rule(grads: TaskGrads, gramian: Gramian, scores: Any = None) -> Solution:
-    here = jnp.ones(num_tasks, bool) if grads.present is None else grads.present
+  def log_weights(here: jax.Array, scores: Any) -> jax.Array:
     s = jnp.zeros(num_tasks) if scores is None else jnp.asarray(scores, jnp.float32)
     if s.shape != (num_tasks,):
       raise ValueError(f"scores must have the shape ({num_tasks},), got {s.shape}.")
@@ -94,9 +93,22 @@ def pivrg(
     span = most - jnp.min(s, where=here, initial=jnp.inf)
     temperature = jnp.maximum(span / jnp.log(bound), min_temperature)
     weights = softmax_weights(s / temperature, here)
-    log_weights = jnp.where(here, jnp.log(jnp.where(here, weights, 1.0)), 0.0)
-    x, residual = alpha_fair(gramian, 2.0, log_weights, grads.shared)
+    return jnp.where(here, jnp.log(jnp.where(here, weights, 1.0)), 0.0)
+
+  def present(grads: TaskGrads) -> jax.Array:
+    return jnp.ones(num_tasks, bool) if grads.present is None else grads.present
+
+  def rule(grads: TaskGrads, gramian: Gramian, scores: Any = None) -> Solution:
+    here = present(grads)
+    x, residual = alpha_fair(gramian, 2.0, log_weights(here, scores), grads.shared)
     return Solution(jnp.maximum(here.sum(), 1) * x, residual)
+
+  def violation(
+    grads: TaskGrads, gramian: Gramian, weights: jax.Array, scores: Any = None
+  ) -> jax.Array:
+    here = present(grads)
+    x = weights / jnp.maximum(here.sum(), 1)
+    return unfairness(gramian, x, 2.0, log_weights(here, scores), grads.shared)
 
   return weighting(
     num_tasks,
@@ -104,5 +116,6 @@ def pivrg(
     shared=shared,
     update_every=update_every,
     max_norm=max_norm,
+    violation=violation,
     extra=("scores",),
   )

@@ -64,13 +64,14 @@ def sdmgrad(
 
   With `steps`, `update` takes an extra argument for a second batch: `task_grads_2`,
   stacked like the first, or `cross_gramian`, f32[K, K], the inner products <g_i, h_j>
-  of two batches. `task_grads`, which is summed, may then be a third. `memory` is w,
-  f32[K]; None without `steps`.
+  of two batches, which alone is for gradients in features (`trunk=`). `task_grads`,
+  which is summed, may then be a third. `memory` is w, f32[K]; None without `steps`.
 
   Args:
     num_tasks: K.
     regularisation: lambda, 0 or more; 0 is MGDA.
-    learning_rate: the learning rate of the published loop; 5 in LibMTL.
+    learning_rate: the learning rate of the published loop, so only with `steps`; 5 in
+      LibMTL.
     steps: the number of steps of the published loop, 20 there; None for the exact
       solution.
     shared: see `weighting`; other leaves get the sum with the same weights.

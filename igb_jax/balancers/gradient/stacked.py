@@ -136,7 +136,7 @@ class Stacked(NamedTuple):
 
 
 def buffers(num_tasks: int, params: Any, is_shared: list[bool]) -> Any:
-  """Zeros f32[K, ...] for each parameter that is shared, and None for the others.
+  """Zeros f32[K, ...] for each parameter that is shared and has a gradient, else None.
 
   Args:
     num_tasks: K.
@@ -146,7 +146,8 @@ def buffers(num_tasks: int, params: Any, is_shared: list[bool]) -> Any:
   flags = iter(is_shared)
 
   def of_leaf(leaf: jax.Array) -> jax.Array | None:
-    return jnp.zeros((num_tasks, *leaf.shape), jnp.float32) if next(flags) else None
+    keeps = next(flags) and hasattr(leaf, "dtype") and is_inexact(leaf)
+    return jnp.zeros((num_tasks, *leaf.shape), jnp.float32) if keeps else None
 
   return jax.tree.map(of_leaf, params)
 

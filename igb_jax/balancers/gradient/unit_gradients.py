@@ -24,8 +24,7 @@ from igb_jax.balancers.gradient.shared import Shared
 from igb_jax.balancers.gradient.stacked import TaskGrads
 from igb_jax.balancers.gradient.weighting import EVERY_STEP, LARGEST_WEIGHT, weighting
 from igb_jax.balancers.methods import method
-from igb_jax.balancers.solvers import Gramian, Solution
-from igb_jax.balancers.solvers.linear import dot
+from igb_jax.balancers.solvers import Combination, Gramian, Solution
 
 
 @method(
@@ -77,7 +76,6 @@ def unit_gradients(
     factor = check_positive("length", length)
 
   def rule(grads: TaskGrads, gramian: Gramian) -> Solution:
-    del grads
     inverse, most = inverse_norms(gramian)
     nonzero = gramian.nonzero.astype(jnp.float32)
     if length == "max":
@@ -86,9 +84,8 @@ def unit_gradients(
       relative = gramian.norms / most
       return Solution(inverse * jnp.sqrt(jnp.sum(relative**2)))
     if length == "unit":
-      square = dot(nonzero, gramian.product(nonzero))
-      square = jnp.where(square > 0, square, 1.0)
-      return Solution(_bounded(inverse / most * jax.lax.rsqrt(square)))
+      norm = Combination.of(nonzero, gramian, grads.shared).norm
+      return Solution(_bounded(inverse / most / jnp.where(norm > 0, norm, 1.0)))
     return Solution(_bounded(inverse / most * factor))
 
   return weighting(num_tasks, rule, shared=shared, update_every=update_every)

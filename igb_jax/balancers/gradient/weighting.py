@@ -47,6 +47,7 @@ def weighting(
   violation: Callable[..., jax.Array] | None = None,
   memory: Any = None,
   keeps_grads: bool = False,
+  holds_absent: bool = False,
   extra: Sequence[str] = (),
 ) -> GradientBalancer:
   """Makes a gradient balancer of a rule.
@@ -79,11 +80,14 @@ def weighting(
       bound.
     draws: whether the rule draws random numbers; it gets `key`, a PRNG key.
     violation: `violation(grads, gramian, weights) -> f32[]`, by how much the weights
-      miss what was asked of them; for an equation that may have no solution.
+      miss what was asked of them; for an equation that may have no solution. It also
+      gets by keyword what `extra` announces.
     memory: what the rule remembers, as it is before the first update: a pytree of
       arrays, or `memory(params, is_shared)` that returns one. The rule gets it as
       `memory` and returns a pair `(Solution, memory)`.
     keeps_grads: whether that has numbers for every shared parameter.
+    holds_absent: whether a task that is absent at an update of the weights has the
+      weight that the rule gave it at the steps after that, instead of 0.
     extra: names of extra arguments of `update` that the rule needs; those that were not
       passed are None.
 
@@ -139,11 +143,14 @@ def weighting(
     weights, residual = (jnp.asarray(part, jnp.float32) for part in solution)
     missed = jnp.zeros((), jnp.float32)
     if violation is not None:
-      missed = violation(grads, gramian, weights)
+      announced = {name: given.get(name) for name in extra}
+      missed = violation(grads, gramian, weights, **announced)
     held = steps_left = None
     if state.held is not None:
       present = grads.present
-      held = weights if present is None else jnp.where(present, weights, 0.0)
+      held = weights
+      if present is not None and not holds_absent:
+        held = jnp.where(present, weights, 0.0)
       steps_left = jnp.full((), update_every - 1, jnp.int32)
     return GradientState(
       weights, gramian, residual, missed, key, held, steps_left, kept
@@ -171,7 +178,7 @@ def weighting(
       else:
         solution, inner = rule(grads, gramian, memory=inner, **given)
       weights, own = around(solution.weights, grads, own)
-      return Solution(weights, solution.residual), (inner, own)
+      return solution._replace(weights=weights), (inner, own)
 
     def remembered(params: Any, is_shared: Any) -> Any:
       if callable(memory):
@@ -190,6 +197,7 @@ def weighting(
       violation=violation,
       memory=remembered,
       keeps_grads=keeps_grads,
+      holds_absent=holds_absent,
       extra=extra,
     )
 

@@ -56,7 +56,8 @@ def alpha_fair(
 
   Returns:
     Positive weights. The residual is the largest |(G x)_k - (w_k / x_k)^(1/alpha)| over
-    tasks, relative to the sum of their terms.
+    tasks, relative to the sum of their terms. It is small also where the equation has
+    no solution; `unfairness` is not.
 
   Example:
     >>> gramian = Gramian.of([jnp.array([[1.0, 0.0], [0.0, 8.0]])])
@@ -139,3 +140,38 @@ def alpha_fair(
   fits = jnp.isfinite(weights) & (jnp.abs(logs) < LARGEST_LOG)
   limited = jnp.exp(jnp.clip(logs, -LARGEST_LOG, LARGEST_LOG))
   return solution._replace(weights=jnp.where(fits, weights, limited))
+
+
+def unfairness(
+  gramian: Gramian,
+  x: jax.Array,
+  alpha: jax.typing.ArrayLike,
+  log_weights: jax.Array | None = None,
+  leaves: list[Any] | None = None,
+) -> jax.Array:
+  """The largest |(G x)_k / (w_k / x_k)^(1/alpha) - 1| over gradients that are not zero.
+
+  Args:
+    gramian: see `alpha_fair`.
+    x: f32[K], the weights.
+    alpha: see there.
+    log_weights: see there.
+    leaves: see there.
+
+  Returns:
+    f32[], of the order of 1 where the equation has no solution.
+
+  Example:
+    >>> gramian = Gramian.of([jnp.array([[1.0, 0.0], [0.0, 8.0]])])
+    >>> print(unfairness(gramian, jnp.array([1.0, 0.0625]), 2.0))
+    0.0
+  """
+  log_x = jnp.log(jnp.where(x > 0, x, 1.0))
+  logs = log_x + jnp.log(gramian.divisors)
+  largest = jnp.max(logs)
+  y = jnp.where(gramian.nonzero, jnp.exp(logs - largest), 0.0)
+  products = Combination.of(y, gramian, leaves).products
+  log_aims = -log_x if log_weights is None else log_weights - log_x
+  log_scale = largest + jnp.log(gramian.divisors) - log_aims / alpha
+  ratio = products * jnp.exp(jnp.minimum(log_scale, LARGEST_LOG))
+  return jnp.max(jnp.abs(ratio - 1), where=gramian.nonzero, initial=0.0)

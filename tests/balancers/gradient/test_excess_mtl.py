@@ -1,8 +1,10 @@
 """ExcessMTL against LibMTL's, and against its formula for small gradients."""
 
+import jax
 import numpy as np
 import pytest
 
+from igb_jax import balancers
 from tests.balancers.gradient.published import (
   KINDS,
   TASK_COUNTS,
@@ -39,3 +41,18 @@ def test_matches_published_code(num_tasks):
   for index in range(len(KINDS)):
     expected = formula(jacobians[index])
     np.testing.assert_allclose(states.weights[index], expected, 1e-5)
+
+
+def test_a_task_that_comes_late_keeps_pace_with_the_others():
+  balancer = balancers.excess_mtl(3, learning_rate=1.0)
+  grads = jax.random.normal(jax.random.key(0), (3, 20))
+
+  def step(state, present):
+    _, state = balancer.update(grads, state, present=present)
+    return state, state.weights
+
+  present = np.ones((300, 3), bool)
+  present[:200, 2] = False
+  _, weights = jax.lax.scan(step, balancer.init(grads[0]), present)
+  assert not weights[:200, 2].any()
+  assert weights[200, 2] > 0.1

@@ -59,3 +59,18 @@ def test_cosines_of_tasks_that_always_agree_end_below_one():
   state, results = jax.lax.scan(step, start, length=60)
   np.testing.assert_allclose(results, 6.0, 1e-3)
   assert (state.memory <= 1).all()
+
+
+def test_what_no_longer_agrees_is_not_multiplied():
+  """Corrections of 16 tasks that used to be parallel would multiply to 700^15."""
+  parallel = jnp.ones((16, 40)) + 1e-3 * jax.random.normal(jax.random.key(0), (16, 40))
+  balancer = balancers.gradvac(16)
+  update = jax.jit(balancer.update)
+  state = balancer.init(parallel[0])
+  for _ in range(40):
+    _, state = update(parallel, state)
+  grads = jax.random.normal(jax.random.key(1), (16, 40))
+  before = state.memory
+  result, state = update(grads, state)
+  assert jnp.linalg.norm(result) < 160 * jnp.linalg.norm(grads, axis=1).sum()
+  assert (state.memory != before).any()

@@ -133,3 +133,35 @@ def test_without_memory_db_mtl_is_the_sum_of_unit_gradients():
 def test_numbers_are_checked(make, message):
   with pytest.raises(ValueError, match=message):
     make()
+
+
+@pytest.mark.parametrize("name", ["fairgrad", "pivrg"])
+def test_the_violation_says_that_there_is_no_solution(name):
+  angles = 2 * np.pi * np.arange(5) / 5  # gradients whose hull contains zero
+  grads = jnp.asarray(np.stack([np.cos(angles), np.sin(angles)], axis=1), jnp.float32)
+  balancer = balancers.create(name, num_tasks=5).gradient
+  assert balancer is not None
+  update = jax.jit(balancer.update)
+  _, state = update(grads, balancer.init(grads[0]))
+  assert state.violation > 0.1
+  _, state = update(grads + jnp.array([2.0, 0.0]), state)
+  assert state.violation < 1e-4
+
+
+def test_parameters_that_are_integers_need_no_buffers():
+  params = {"w": jnp.zeros(4), "count": jnp.zeros((), jnp.int32)}
+  grads = {"w": jnp.ones((2, 4)), "count": None}
+  for name in ("dbmtl", "excess", "moco", "mgda"):
+    balancer = balancers.create(name, num_tasks=2).gradient
+    assert balancer is not None
+    result, _ = balancer.update(grads, balancer.init(params))
+    assert result["count"] is None
+    assert result["w"].shape == (4,)
+
+
+def test_unit_gradients_that_nearly_cancel_give_a_unit_vector():
+  g = np.random.default_rng(0).normal(size=(2, 50))
+  grads = jnp.asarray(np.stack([g[0], -g[0] + 1e-3 * g[1]]), jnp.float32)
+  balancer = balancers.unit_gradients(2, length="unit")
+  result, _ = balancer.update(grads, balancer.init(grads[0]))
+  np.testing.assert_allclose(jnp.linalg.norm(result), 1.0, 1e-2)

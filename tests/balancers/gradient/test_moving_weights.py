@@ -87,3 +87,14 @@ def test_a_zero_gradient_keeps_its_weight(name):
 def test_the_index_of_the_residual_is_checked():
   with pytest.raises(ValueError, match="residual must be below num_tasks = 2, got 5"):
     balancers.learning_rate_annealing(2, residual=5)
+
+
+def test_a_task_that_is_absent_at_an_update_keeps_its_weight_for_the_steps_after_it():
+  balancer = balancers.gradient_norm_balance(2)  # which updates every 1,000 steps
+  grads = jnp.array([[1.0, 0.0], [0.0, 4.0]])
+  state = balancer.init(grads[0])
+  result, state = balancer.update(grads, state, present=jnp.array([True, False]))
+  assert state.weights.tolist() == [1.0, 0.0]
+  result, state = balancer.update(grads, state)
+  assert state.weights.tolist() == [1.0, 1.0]
+  assert result.tolist() == [1.0, 4.0]
