@@ -362,7 +362,8 @@ def test_presets_can_be_overridden():
   assert (paper.epochs, paper.batch_size, paper.train_size) == (300, 120, None)
   assert (paper.validation_size, paper.test_size) == (10_000, 10_000)
   assert (paper.plateau_factor, paper.plateau_patience) == (0.7, 5)
-  assert paper.min_learning_rate == 1e-5
+  assert (paper.learning_rate, paper.min_learning_rate) == (1e-3, 1e-5)
+  assert paper.schedule == "plateau"
   changed = experiment.parse_config(["--epochs", "7", "--preset", "paper"])
   assert changed == dataclasses.replace(paper, epochs=7)
   assert experiment.parse_config([]) == experiment.PRESETS["quick"]
