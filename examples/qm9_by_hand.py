@@ -64,7 +64,7 @@ def load(
   molecules: int | None = None,
   validation_size: int = 2_000,
   test_size: int = 2_000,
-  batch_size: int = 40,
+  batch_size: int = 20,
   num_groups: int = 5,
 ) -> Data:
   """Loads, splits and standardises the molecules.
@@ -107,7 +107,7 @@ def train(
     data: the molecules.
     epochs: passes over the training molecules.
     balancer_name: any of `igb_jax.balancers.names()`, or two as loss+gradient.
-    schedule: number of steps -> learning rate; by default a cosine from 1e-3 to 0.
+    schedule: number of steps -> learning rate; by default a cosine from 2e-3 to 0.
     dim: width of the network's node state.
     seed: of the initial parameters, the order of the batches and the balancer.
     out: where the parameters of the best epoch are saved; None for nowhere.
@@ -116,7 +116,7 @@ def train(
     The task losses f32[K] of every step.
   """
   steps_per_epoch = len(list(data.batches(data.split.train)))
-  schedule = schedule or optax.cosine_decay_schedule(1e-3, epochs * steps_per_epoch)
+  schedule = schedule or optax.cosine_decay_schedule(2e-3, epochs * steps_per_epoch)
   net = MPNN(num_tasks=NUM_TASKS, dim=dim)
   params_key, balancer_key = jax.random.split(jax.random.key(seed))
   example = next(data.batches(data.split.train))

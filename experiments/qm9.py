@@ -67,13 +67,11 @@ class Config(LearningRateConfig):
   split_seed: int = 0
   """Seed of the split; apart from `seed`, so that runs are comparable."""
   missing_labels: float = 0.0
-  """Share of the training molecules' labels that is left out at random, as a function
-  of the split's seed."""
+  """Share of the training molecules' labels that is left out, by the split's seed."""
   dim: int = 64
   """Width of the network's node state."""
   size_groups: int = 5
-  """Groups of like size in which a batch is padded; more waste less work, and take
-  longer to compile."""
+  """Groups of like size in which a batch is padded; more waste less work."""
   source: Literal["qm9pack", "tfds"] = "qm9pack"
   """Where the molecules come from: the package qm9pack, or the TFDS catalogue's qm9
   for those who have it."""

@@ -247,7 +247,7 @@ def test_what_is_shared_is_checked_at_init(name):
 def test_num_tasks_is_checked(name):
   for value, error in {0: ValueError, 2.0: TypeError}.items():
     with pytest.raises(error, match=f"num_tasks must be .*, got {value}"):
-      make_gradient(name, value)
+      balancers.create(name, num_tasks=value, steps_per_epoch=2)  # pyright: ignore[reportArgumentType]
 
 
 @pytest.mark.parametrize("name", GRADIENT)

@@ -32,7 +32,8 @@ def small(qm9_dir, out, *more: str) -> list[str]:
   return [
     f"--data-dir={qm9_dir}", f"--molecules={MOLECULES}", f"--out={out}",
     "--train-size=100", "--validation-size=50", "--test-size=75", "--batch-size=24",
-    "--dim=8", "--size-groups=1", "--epochs=3", "--learning-rate=0.01", *more,
+    "--dim=8", "--size-groups=1", "--epochs=3", "--learning-rate=0.01",
+    "--schedule=plateau", *more,
   ]  # fmt: skip
 
 
@@ -109,7 +110,7 @@ def test_trains_with_every_loss_balancer_and_writes_its_results(
 
   shown = capsys.readouterr().out
   assert re.search(r"homo +│ meV +│", shown)
-  assert re.search(r"test ┃ predicting the mean ┃ explained ┃", shown)
+  assert re.search(r"predicting.* explained ", shown)
   for name in ("config.json", "metrics.jsonl", "summary.json", "plots/gaps.png"):
     assert str(out / name) in shown.replace("\n", "")
 

@@ -175,7 +175,7 @@ def test_resume_starts_a_run_where_there_is_none(qm9_dir, tmp_path, capsys):
 
 def test_more_epochs_a_damaged_checkpoint_and_other_options(qm9_dir, tmp_path, capsys):
   out, whole = tmp_path / "run", tmp_path / "whole"
-  arguments = small(qm9_dir, out, "--balancer=dwa", "--schedule=plateau")
+  arguments = small(qm9_dir, out, "--balancer=dwa")
   assert run([*arguments, "--epochs=2"]) == 0
   before = (out / "metrics.jsonl").read_text()
 
@@ -200,7 +200,7 @@ def test_more_epochs_a_damaged_checkpoint_and_other_options(qm9_dir, tmp_path, c
   shown = capsys.readouterr().out
   assert re.search("checkpoint 10 is damaged and left out: state/.* changed", shown)
   assert "goes on after epoch 1 and 0 steps of the next" in shown
-  assert run(small(qm9_dir, whole, "--balancer=dwa", "--schedule=plateau")) == 0
+  assert run(small(qm9_dir, whole, "--balancer=dwa")) == 0
   assert_same_run(arguments, out, whole)
   assert run([*arguments, "--resume"]) == 0  # which only tests again
   assert_same_run(arguments, out, whole)

@@ -86,7 +86,7 @@ def pivrg(
   min_temperature = check_positive("min_temperature", min_temperature)
 
   def log_weights(here: jax.Array, scores: Any) -> jax.Array:
-    s = jnp.zeros(num_tasks) if scores is None else jnp.asarray(scores, jnp.float32)
+    s = jnp.asarray([0.0] * num_tasks if scores is None else scores, jnp.float32)
     if s.shape != (num_tasks,):
       raise ValueError(f"scores must have the shape ({num_tasks},), got {s.shape}.")
     most = jnp.max(s, where=here, initial=-jnp.inf)

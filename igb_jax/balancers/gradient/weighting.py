@@ -144,7 +144,7 @@ def weighting(
     missed = jnp.zeros((), jnp.float32)
     if violation is not None:
       announced = {name: given.get(name) for name in extra}
-      missed = violation(grads, gramian, weights, **announced)
+      missed = jnp.float32(violation(grads, gramian, weights, **announced))
     held = steps_left = None
     if state.held is not None:
       present = grads.present
