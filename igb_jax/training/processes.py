@@ -52,7 +52,10 @@ def initialize(config: RunConfig) -> None:
   if address:
     source = "--coordinator" if config.coordinator else "JAX_COORDINATOR_ADDRESS"
     _check_numbers(count, number)
-    _wait_for(*_host_and_port(address, source), count, number)
+    host, port = _host_and_port(address, source)
+    _wait_for(host, port, count, number)
+    if number == 0:
+      _check_free(port)
   # it would take SIGTERM, and tell nobody but orbax
   jax.config.update("jax_enable_preemption_service", False)
   try:
@@ -66,11 +69,6 @@ def initialize(config: RunConfig) -> None:
       "--num-processes and --process-id."
     ) from error
   except RuntimeError as error:
-    if "RPC server" in str(error):
-      raise ConnectionError(
-        f"the first process cannot listen at port {str(address).rpartition(':')[2]}. "
-        "Take another port for --coordinator, or end what uses this one."
-      ) from error
     raise ConnectionError(
       f"the processes of the run cannot meet at {address or 'the first one'}: "
       f"{_first_line(error)}. Take a port that is free on the first process's host, "
@@ -129,6 +127,17 @@ def _wait_for(host: str, port: int, count: int | None, number: int | None) -> No
       _tell(f"waiting for {host}:{port}")
       told = True
     time.sleep(_RETRY_SECONDS)
+
+
+def _check_free(port: int) -> None:
+  """Where a port is taken, JAX raises an error at best and crashes at worst."""
+  try:
+    socket.create_server(("", port)).close()
+  except OSError as error:
+    raise ConnectionError(
+      f"the first process cannot listen at port {port}: {error.strerror}. Take another "
+      "port for --coordinator, or end what uses this one."
+    ) from error
 
 
 @contextlib.contextmanager

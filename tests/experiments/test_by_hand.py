@@ -16,7 +16,9 @@ from tests.molecules import MOLECULES
 BY_HAND = Path(__file__).parents[2] / "examples" / "qm9_by_hand.py"
 
 
-@pytest.mark.parametrize("balancer", ["igbv1", "igbv1+nashmtl"])
+@pytest.mark.parametrize(
+  "balancer", ["igbv1", pytest.param("igbv1+nashmtl", marks=pytest.mark.slow)]
+)
 def test_twenty_steps_have_the_same_losses(balancer, qm9_dir, tmp_path, capsys):
   by_hand = runpy.run_path(str(BY_HAND))
   data = by_hand["load"](
