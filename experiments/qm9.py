@@ -52,7 +52,7 @@ class Config(LearningRateConfig):
   rates that it searches the largest."""
   schedule: Literal["plateau", "cosine"] = "cosine"
   """How the learning rate falls: where validation stalls, or along a cosine to 0."""
-  epochs: int = 8
+  epochs: int = 7
   """Number of passes over the training molecules."""
   batch_size: int = 20
   """Molecules in a batch."""
