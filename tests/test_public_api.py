@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import typing
 from typing import Any
 
 import hypothesis
@@ -70,6 +71,15 @@ def hyperparameters() -> list[tuple[str, str, Any]]:
   ]
 
 
+def words_of(name: str, parameter: str) -> set[Any]:
+  """The words that the signature allows for a hyper-parameter."""
+  constructor = METHODS[name].constructor
+  hint = typing.get_type_hints(getattr(constructor, "func", constructor))[parameter]
+  choices = hint, *typing.get_args(hint)
+  literals = [each for each in choices if typing.get_origin(each) is typing.Literal]
+  return {word for each in literals for word in typing.get_args(each)}
+
+
 @pytest.mark.parametrize(("name", "parameter", "default"), hyperparameters())
 def test_hyperparameters_are_taken_or_refused(name, parameter, default):
   @FAST
@@ -89,6 +99,8 @@ def test_hyperparameters_are_taken_or_refused(name, parameter, default):
       assert isinstance(value, bool)
     elif parameter == "hidden_sizes":
       assert all(size >= 1 for size in value)
+    elif isinstance(value, str):
+      assert value in words_of(name, parameter)
     else:
       assert is_number
       assert np.isfinite(value)
