@@ -81,9 +81,8 @@ class Experiment(Generic[Config]):
     self._judged = judged_metrics(problem.metrics, config, problem.task_names)
     self._init = jax.jit(problem.init)
     self.set_seed(config.seed)
-    jax.eval_shape(
-      self._new_state
-    )  # whether the parameters are divided as the balancer needs them
+    # whether the parameters are divided as the balancer needs them
+    jax.eval_shape(self._new_state)
 
   def set_seed(self, seed: int) -> None:
     """Sets what depends on the seed anew: initial parameters, order of the batches.

@@ -19,7 +19,8 @@ class LearningRateConfig(RunConfig):
   or along a cosine to 0 at the end of the last epoch."""
 
   plateau_factor: float = 0.7
-  """What the learning rate is multiplied by where validation delta_m stalls."""
+  """What the learning rate is multiplied by where validation delta_m stalls; without
+  effect along a cosine, as are the next two."""
   plateau_patience: int = 5
   """Epochs without a better validation delta_m that are tolerated before that."""
   min_learning_rate: float = 1e-5

@@ -239,10 +239,8 @@ def _resume(
   state, content = restored
   start = progress_from_json(content)
   epochs, steps = max(len(each.records) for each in start), start[0].steps
-  steps_per_epoch, num_epochs = (
-    experiment.problem.steps_per_epoch,
-    experiment.config.epochs,
-  )
+  steps_per_epoch = experiment.problem.steps_per_epoch
+  num_epochs = experiment.config.epochs
   reached = epochs * steps_per_epoch + steps
   if reached != checkpoints.newest:
     raise CheckpointError(

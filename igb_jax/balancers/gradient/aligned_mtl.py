@@ -75,9 +75,7 @@ def aligned_mtl(
 
   def rule(grads: TaskGrads, gramian: Gramian) -> Solution:
     count = jnp.maximum(grads.num_present, 1)
-    longest = gramian.norms.max()
-    lengths = gramian.norms / jnp.where(longest > 0, longest, 1.0)
-    values, vectors = jnp.linalg.eigh(lengths[:, None] * gramian.cosines * lengths)
+    values, vectors = jnp.linalg.eigh(gramian.relative)
     kept = values > num_tasks * _EPS * values[-1]
     divisors = jnp.where(kept, values, 1.0)
     rank = kept.sum()
@@ -88,9 +86,9 @@ def aligned_mtl(
       middle = smallest + jnp.maximum(rank - 1, 0) // 2
       s = values[middle if scale == "median" else jnp.minimum(smallest, num_tasks - 1)]
     factors = jnp.where(kept, jnp.sqrt(jnp.maximum(s, 0.0) / divisors), 0.0)
-    aim = jnp.ones(num_tasks) if grads.present is None else grads.present.astype(float)
+    aim = grads.here.astype(jnp.float32)
     aligned = dot(vectors * factors, dot(vectors.T, aim))
-    return Solution(jnp.where(longest > 0, aligned, 1.0) / count)
+    return Solution(jnp.where(gramian.nonzero.any(), aligned, 1.0) / count)
 
   return weighting(
     num_tasks, rule, shared=shared, update_every=update_every, heads="summed"

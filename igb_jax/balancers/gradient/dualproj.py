@@ -7,7 +7,7 @@ Reference: Lopez-Paz and Ranzato, "Gradient Episodic Memory for Continual Learni
 NIPS 2017, section 3, as TorchJD has it for tasks. TorchJD adds 1e-4 to the diagonal of
 a Gramian of trace 1, so that its result conflicts with small gradients, and is the mean
 where all are small; ours depends on no units. Where two gradients are opposed to within
-1e-3 of their size, float32 leaves the result off by some per cent.
+1e-3 of their size, float32 does not leave enough of them for an exact result.
 """
 
 import jax.numpy as jnp

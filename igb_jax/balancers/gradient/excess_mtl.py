@@ -100,7 +100,7 @@ def excess_mtl(
     grads: TaskGrads, gramian: Gramian, *, memory: ExcessMemory
   ) -> tuple[Solution, ExcessMemory]:
     del gramian
-    here = jnp.ones(num_tasks, bool) if grads.present is None else grads.present
+    here = grads.here
     old, structure = jax.tree.flatten(memory.lengths)
     lengths, risk = [], jnp.zeros(num_tasks, jnp.float32)
     for length, leaf in zip(old, grads.all, strict=True):

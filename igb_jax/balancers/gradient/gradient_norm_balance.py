@@ -75,14 +75,13 @@ def gradient_norm_balance(
     grads: TaskGrads, gramian: Gramian, weights: jax.Array
   ) -> tuple[jax.Array, jax.Array]:
     del weights
-    longest = gramian.norms.max()
-    lengths = gramian.norms / jnp.where(longest > 0, longest, 1.0)
+    lengths = gramian.lengths
     total, count = lengths.sum(), jnp.maximum(grads.num_present, 1)
     divisors = jnp.where(gramian.nonzero, lengths, _SMALLEST * total / count)
     # what is lost in the rounding of the longest is longer than nothing
     divisors = jnp.maximum(divisors, jnp.finfo(jnp.float32).tiny)
     aim = total if reduce == "sum" else total / count
-    return aim / divisors, jnp.full(num_tasks, longest > 0)
+    return aim / divisors, jnp.full(num_tasks, gramian.nonzero.any())
 
   return moving_weights(
     num_tasks,

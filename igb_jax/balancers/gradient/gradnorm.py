@@ -128,7 +128,7 @@ def gradnorm(
     if losses is None:
       raise ValueError("gradnorm needs losses=, f32[K], the losses of the step.")
     constant = constant_float32(check_losses(losses, num_tasks))
-    here = jnp.ones(num_tasks, bool) if grads.present is None else grads.present
+    here = grads.here
     valid = is_valid(constant, grads.present)
     first = memory.step < steps_per_epoch
     base, count = update_mean(

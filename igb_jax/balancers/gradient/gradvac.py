@@ -15,7 +15,7 @@ Here c is taken before the correction, and beta 0.5 is LibMTL's (the paper's is 
 The published code adds 1e-8 to norms, which matters for small gradients; here nothing
 depends on the units. A target above 1 - 1e-6 counts as that, and no correction is
 longer than 10 |g_i|, as it was given: where tasks that used to agree no longer do,
-corrections would multiply to 1e6 times the gradients at K = 16.
+corrections would multiply from task to task.
 """
 
 import jax

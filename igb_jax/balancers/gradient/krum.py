@@ -85,7 +85,7 @@ def krum(
     )
 
   def rule(grads: TaskGrads, gramian: Gramian) -> Solution:
-    here = jnp.ones(num_tasks, bool) if grads.present is None else grads.present
+    here = grads.here
     count = here.sum()
     pairs = here[:, None] & here & ~jnp.eye(num_tasks, dtype=bool)
     nearest_first = jnp.sort(jnp.where(pairs, _distances(gramian), jnp.inf), axis=1)

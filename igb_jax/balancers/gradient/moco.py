@@ -103,11 +103,11 @@ def moco(
 
   def combine(grads: TaskGrads, state: GradientState, **extra: Any) -> Combined:
     del extra
-    before, present = state.memory, grads.present
+    before = state.memory
     decay = jax.lax.rsqrt((before.step + 1).astype(jnp.float32))
     means, kept = follow(before.means, grads, beta * decay)
     gramian = means.gramian()
-    here = jnp.ones(num_tasks, bool) if present is None else present
+    here = grads.here
     w, total = shares(before.weights, here)
     w = descend(w, 2 * step_size * decay * times(gramian, w), here)
 

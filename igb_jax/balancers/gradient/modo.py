@@ -91,7 +91,7 @@ def modo(
     task_grads_2: Any = None,
     cross_gramian: Any = None,
   ) -> tuple[Solution, jax.Array]:
-    here = jnp.ones(num_tasks, bool) if grads.present is None else grads.present
+    here = grads.here
     products = cross_products(grads, shared, task_grads_2, cross_gramian)
     w, total = shares(memory, here)
     slope = times(gramian, w) if products is None else dot(products, w)

@@ -109,7 +109,7 @@ def pcd(
   def rule(
     grads: TaskGrads, gramian: Gramian, *, memory: PCDMemory
   ) -> tuple[Solution, PCDMemory]:
-    here = jnp.ones(num_tasks, bool) if grads.present is None else grads.present
+    here = grads.here
     scales, memory = _follow(memory, gramian.norms, here)
     lengths = gramian.norms / scales
     y, residual, feasible = _nearest(grads, gramian, lengths, tau, primary)

@@ -95,18 +95,15 @@ def pivrg(
     weights = softmax_weights(s / temperature, here)
     return jnp.where(here, jnp.log(jnp.where(here, weights, 1.0)), 0.0)
 
-  def present(grads: TaskGrads) -> jax.Array:
-    return jnp.ones(num_tasks, bool) if grads.present is None else grads.present
-
   def rule(grads: TaskGrads, gramian: Gramian, scores: Any = None) -> Solution:
-    here = present(grads)
+    here = grads.here
     x, residual = alpha_fair(gramian, 2.0, log_weights(here, scores), grads.shared)
     return Solution(jnp.maximum(here.sum(), 1) * x, residual)
 
   def violation(
     grads: TaskGrads, gramian: Gramian, weights: jax.Array, scores: Any = None
   ) -> jax.Array:
-    here = present(grads)
+    here = grads.here
     x = weights / jnp.maximum(here.sum(), 1)
     return unfairness(gramian, x, 2.0, log_weights(here, scores), grads.shared)
 

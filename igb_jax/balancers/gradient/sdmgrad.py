@@ -106,7 +106,7 @@ def sdmgrad(
         "the exact solution is that of one batch; with task_grads_2 or cross_gramian "
         "make the balancer with steps=20, the published loop."
       )
-    here = jnp.ones(num_tasks, bool) if grads.present is None else grads.present
+    here = grads.here
     if isinstance(lam, float) and lam == 0:
       drawn = gramian
     else:
@@ -122,17 +122,13 @@ def sdmgrad(
     task_grads_2: Any,
     cross_gramian: Any,
   ) -> tuple[Solution, jax.Array]:
-    here = jnp.ones(num_tasks, bool) if grads.present is None else grads.present
+    here = grads.here
     count = jnp.maximum(here.sum(), 1)
     products = cross_products(grads, shared, task_grads_2, cross_gramian)
-    if products is None:
-      mean = jnp.sum(gramian.norms) / count
-      lengths = gramian.norms / jnp.where(mean > 0, mean, 1.0)
-      products = lengths[:, None] * gramian.cosines * lengths
-    else:
-      mean = jnp.sum(jnp.sqrt(jnp.maximum(jnp.diagonal(products), 0.0))) / count
-      divisor = jnp.where(mean > 0, mean, 1.0)
-      products = products / divisor / divisor
+    products = gramian.relative if products is None else products
+    mean = jnp.sum(jnp.sqrt(jnp.maximum(jnp.diagonal(products), 0.0))) / count
+    divisor = jnp.where(mean > 0, mean, 1.0)
+    products = products / divisor / divisor
     pull = lam * jnp.sum(products, axis=1) / count
     start, total = shares(memory, here)
 
@@ -165,9 +161,7 @@ def _drawn_to_the_mean(gramian: Gramian, lam: Any, here: jax.Array) -> Gramian:
     lam: lambda, f32[].
     here: bool[K], the tasks that are present; the others are zero.
   """
-  longest = gramian.norms.max()
-  lengths = gramian.norms / jnp.where(longest > 0, longest, 1.0)
-  products = lengths[:, None] * gramian.cosines * lengths
+  products = gramian.relative
   added = lam * jnp.sum(products, axis=1) / jnp.maximum(here.sum(), 1)
   square = lam * jnp.sum(added) / jnp.maximum(here.sum(), 1)
   products += added[:, None] + added + square

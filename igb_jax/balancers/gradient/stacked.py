@@ -33,6 +33,13 @@ class TaskGrads(NamedTuple):
     return len(self.all[0] if self.known is None else self.known.norms)
 
   @property
+  def here(self) -> jax.Array:
+    """bool[K]: which tasks are present."""
+    if self.present is not None:
+      return self.present
+    return jnp.ones(self.num_present, bool)
+
+  @property
   def shared(self) -> list[jax.Array] | None:
     """The leaves, if there are any, with zeros for tasks that are absent."""
     return None if self.leaves is None else self.all

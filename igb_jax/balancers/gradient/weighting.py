@@ -131,7 +131,8 @@ def weighting(
 
   def weigh(grads: TaskGrads, state: GradientState, **given: Any) -> GradientState:
     gramian = grads.gramian()
-    inputs = {name: given.get(name) for name in extra}
+    announced = {name: given.get(name) for name in extra}
+    inputs: dict[str, Any] = dict(announced)
     key = state.key
     if key is not None:
       key, inputs["key"] = split_key_data(key)
@@ -143,7 +144,6 @@ def weighting(
     weights, residual = (jnp.asarray(part, jnp.float32) for part in solution)
     missed = jnp.zeros((), jnp.float32)
     if violation is not None:
-      announced = {name: given.get(name) for name in extra}
       missed = jnp.float32(violation(grads, gramian, weights, **announced))
     held = steps_left = None
     if state.held is not None:

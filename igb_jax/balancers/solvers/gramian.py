@@ -57,6 +57,18 @@ class Gramian(NamedTuple):
     replacement = jnp.where(nonzero.any(), smallest, 1.0)
     return jnp.where(nonzero, self.norms, replacement)
 
+  @property
+  def lengths(self) -> jax.Array:
+    """f32[K]: the norms, relative to the largest; zeros if all are."""
+    largest = self.norms.max()
+    return self.norms / jnp.where(largest > 0, largest, 1.0)
+
+  @property
+  def relative(self) -> jax.Array:
+    """f32[K, K]: G in units of the largest squared norm."""
+    lengths = self.lengths
+    return lengths[:, None] * self.cosines * lengths
+
   @classmethod
   def zeros(cls, num_tasks: int) -> "Gramian":
     """The Gramian of K zero gradients.

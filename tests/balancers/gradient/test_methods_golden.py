@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from igb_jax import balancers
+from tests.balancers.contract import make_gradient
 from tests.balancers.gradient.published import (
   KINDS,
   TASK_COUNTS,
@@ -139,8 +140,7 @@ def test_numbers_are_checked(make, message):
 def test_the_violation_says_that_there_is_no_solution(name):
   angles = 2 * np.pi * np.arange(5) / 5  # gradients whose hull contains zero
   grads = jnp.asarray(np.stack([np.cos(angles), np.sin(angles)], axis=1), jnp.float32)
-  balancer = balancers.create(name, num_tasks=5).gradient
-  assert balancer is not None
+  balancer = make_gradient(name, 5)
   update = jax.jit(balancer.update)
   _, state = update(grads, balancer.init(grads[0]))
   assert state.violation > 0.1
@@ -152,8 +152,7 @@ def test_parameters_that_are_integers_need_no_buffers():
   params = {"w": jnp.zeros(4), "count": jnp.zeros((), jnp.int32)}
   grads = {"w": jnp.ones((2, 4)), "count": None}
   for name in ("dbmtl", "excess", "moco", "mgda"):
-    balancer = balancers.create(name, num_tasks=2).gradient
-    assert balancer is not None
+    balancer = make_gradient(name, 2)
     result, _ = balancer.update(grads, balancer.init(params))
     assert result["count"] is None
     assert result["w"].shape == (4,)

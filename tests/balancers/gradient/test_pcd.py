@@ -1,6 +1,5 @@
 """PCD against TorchJD's, and what it promises."""
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -12,6 +11,7 @@ from tests.balancers.gradient.published import (
   balanced,
   golden,
 )
+from tests.balancers.jacobians import solve_many
 
 
 @pytest.mark.parametrize("num_tasks", TASK_COUNTS)
@@ -29,12 +29,7 @@ def test_matches_published_code(key, tau, num_tasks):
 def test_every_other_task_makes_the_progress_that_is_asked_for(num_tasks):
   generator = np.random.default_rng(num_tasks)
   jacobians = generator.normal(size=(1000, num_tasks, 3 * num_tasks))
-  balancer = balancers.pcd(num_tasks, primary=1)
-
-  def call(jacobian):
-    return balancer.update(jacobian, balancer.init(jacobian[0]))
-
-  results, states = jax.jit(jax.vmap(call))(jacobians.astype(np.float32))
+  _, results, states = solve_many("pcd", jacobians, primary=1)
   norms = np.linalg.norm(jacobians, axis=-1)
   results = np.asarray(results, np.float64)
   np.testing.assert_allclose(np.linalg.norm(results, axis=-1), norms[:, 1], 1e-5)

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 from igb_jax import balancers
+from tests.balancers.contract import make_gradient
 from tests.balancers.gradient.published import KINDS, TASK_COUNTS, assert_near, golden
+from tests.balancers.jacobians import solve_many
 
 NO_CHAOS = {"scaled", "common", "conflict"}  # of the published loop in float32
 
@@ -51,13 +53,10 @@ def test_the_loop_of_sdmgrad_matches_published_code(torchjd, three, num_tasks):
 @pytest.mark.parametrize("regularisation", [0.0, 0.3])
 def test_the_exact_solution_of_sdmgrad_is_optimal(regularisation, num_tasks):
   """No vertex of the simplex lowers the objective, in float64."""
-  jacobians = golden("methods.npz", "J", num_tasks).astype(np.float64)
-  balancer = balancers.sdmgrad(num_tasks, regularisation=regularisation)
-
-  def call(jacobian):
-    return balancer.update(jacobian, balancer.init(jacobian[0]))
-
-  results, states = jax.jit(jax.vmap(jax.vmap(call)))(jacobians.astype(np.float32))
+  jacobians = np.concatenate(golden("methods.npz", "J", num_tasks))
+  jacobians, results, states = solve_many(
+    "sdmgrad", jacobians, regularisation=regularisation
+  )
   d = np.asarray(results, np.float64) * (1 + regularisation)
   mean = regularisation * jacobians.mean(axis=-2, keepdims=True)
   products = np.einsum("...kp,...p->...k", jacobians + mean, d)
@@ -67,8 +66,8 @@ def test_the_exact_solution_of_sdmgrad_is_optimal(regularisation, num_tasks):
   assert (states.residual < 1e-5).all()
   if regularisation == 0:
     mgda = balancers.mgda(num_tasks)
-    shortest, _ = mgda.update(jacobians[0, 0], mgda.init(jacobians[0, 0, 0]))
-    np.testing.assert_allclose(results[0, 0], shortest / num_tasks, 1e-3, 1e-5)
+    shortest, _ = mgda.update(jacobians[0], mgda.init(jacobians[0, 0]))
+    np.testing.assert_allclose(results[0], shortest / num_tasks, 1e-3, 1e-5)
 
 
 @pytest.mark.parametrize("num_tasks", TASK_COUNTS)
@@ -89,8 +88,7 @@ def test_a_second_batch_is_its_inner_products_with_the_first(name):
   )
   options = {"steps": 20, "learning_rate": 0.01} if name == "sdmgrad" else {}
   shared = {"trunk": True, "head": False}
-  balancer = balancers.create(name, num_tasks=3, shared=shared, **options).gradient
-  assert balancer is not None
+  balancer = make_gradient(name, 3, shared=shared, **options)
   params = jax.tree.map(lambda leaf: leaf[0], first)
   state = balancer.init(params)
   present = np.array([True, True, False])
