@@ -1,0 +1,1 @@
+"""The parts of `python -m experiments.league`: runs, files, statistics and report."""
