@@ -45,8 +45,8 @@ def hints(
     )
   if (losses <= 0).any():
     found.append(
-      "balancers that take the logarithm of the losses "
-      f"({_methods(LossTraits, lambda its: its.takes_log)}) need positive losses."
+      "balancers that take logarithms, roots or ratios of the losses "
+      f"({_methods(LossTraits, lambda its: its.needs_positive)}) need positive ones."
     )
   if (norms == 0).any():
     found.append(

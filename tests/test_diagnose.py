@@ -339,7 +339,7 @@ def test_hints_name_methods_by_their_traits(monkeypatch):
     ("gradient", "avoids_conflict"),
     ("gradient", "solves"),
     ("gradient", "scale_invariant"),
-    ("loss", "takes_log"),
+    ("loss", "needs_positive"),
   ]
   named = [methods_in(hint)[:5] for hint in text_of(losses, rows).hints]
   for kind, trait in traits:

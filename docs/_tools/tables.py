@@ -59,10 +59,14 @@ def traits(method: Method) -> str:
 
   Example:
     >>> traits(METHODS["igbv1"])
-    'scale-invariant, logarithm, joint'
+    'scale-invariant, positive losses, logarithm, joint'
   """
   known = method.traits
-  words = {"scale-invariant": known.scale_invariant, "random": known.draws}
+  words = {
+    "scale-invariant": known.scale_invariant,
+    "random": known.draws,
+    "positive losses": known.needs_positive,
+  }
   if isinstance(known, LossTraits):
     words["logarithm"] = known.takes_log
     words["joint"] = known.ties_tasks

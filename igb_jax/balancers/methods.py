@@ -23,6 +23,8 @@ class LossTraits(NamedTuple):
     backward_passes: how many a step takes: "1", or "heads" for one more pass a task
       through the heads alone.
     draws: whether it draws random numbers, so that `init` needs a key.
+    needs_positive: whether it takes logarithms, roots or ratios of the losses, which must
+      be positive for that.
     equivariant: whether permuted tasks get permuted weights.
     scale_invariant: whether the direction of the summed gradient stays as it is where
       one loss is multiplied by a constant from the first step on.
@@ -37,6 +39,7 @@ class LossTraits(NamedTuple):
   forward_passes: int
   backward_passes: Literal["1", "heads"]
   draws: bool
+  needs_positive: bool
   equivariant: bool
   scale_invariant: bool
   takes_log: bool
@@ -54,6 +57,7 @@ class GradientTraits(NamedTuple):
     forward_passes: how many a step takes, of the whole net.
     backward_passes: how many a step takes: "K", one a task.
     draws: whether it draws random numbers.
+    needs_positive: whether the losses must be positive, of which it takes ratios.
     equivariant: whether permuted tasks give the same result.
     degree: p, where c times all task gradients give c^p times the result; None where
       the length of the result depends on c in another way.
@@ -70,6 +74,7 @@ class GradientTraits(NamedTuple):
   forward_passes: int
   backward_passes: Literal["K"]
   draws: bool
+  needs_positive: bool
   equivariant: bool
   degree: float | None
   scale_invariant: bool

@@ -28,6 +28,7 @@ from tests.balancers.losses import (
   random_losses,
   run_at_once,
   runs_of,
+  trains_one_task,
 )
 
 NUM_TASKS, NUM_RUNS = 3, 8
@@ -125,6 +126,14 @@ def test_a_mask_of_all_tasks_and_vmap_change_nothing(name):
   run, plain = masked_runs(name)["all"], runs_of(name, NUM_TASKS)[PLAIN]
   assert_close(run.weighted, plain.weighted, 1e-4, 1e-5)
   assert_close(run.states, plain.states, 1e-4, 1e-5)
+
+
+@pytest.mark.parametrize("name", having("loss", needs_positive=False))
+def test_a_loss_that_is_negative_throughout_counts_like_any(name):
+  losses = PLAIN_LOSSES * np.float32([1, 1, -1])
+  run = run_all(name, {"negative": (losses, 0, ALL)})["negative"]
+  assert_finite((run.weighted, run.slopes))
+  assert run.slopes[:, OTHERS].any(axis=0).all() or trains_one_task(name)
 
 
 # ---------------------------------------------------------------------- bad numbers

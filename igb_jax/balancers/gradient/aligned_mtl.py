@@ -36,6 +36,7 @@ _EPS = float(jnp.finfo(jnp.float32).eps)
   forward_passes=1,
   backward_passes="K",
   draws=False,
+  needs_positive=False,
   equivariant=True,
   degree=1,
   scale_invariant=False,

@@ -37,6 +37,7 @@ from igb_jax.balancers.solvers import Gramian, Mean, Solution, trust_region
   forward_passes=1,
   backward_passes="K",
   draws=False,
+  needs_positive=False,
   equivariant=True,
   degree=1,
   scale_invariant=False,

@@ -49,6 +49,7 @@ class DBMTLMemory(NamedTuple):
   forward_passes=1,
   backward_passes="K",
   draws=False,
+  needs_positive=False,
   equivariant=True,
   degree=1,
   scale_invariant=True,

@@ -28,6 +28,7 @@ from igb_jax.balancers.solvers.dual_cone import project
   forward_passes=1,
   backward_passes="K",
   draws=False,
+  needs_positive=False,
   equivariant=True,
   degree=1,
   scale_invariant=False,

@@ -50,6 +50,7 @@ class ExcessMemory(NamedTuple):
   forward_passes=1,
   backward_passes="K",
   draws=False,
+  needs_positive=False,
   equivariant=True,
   degree=1,
   scale_invariant=False,

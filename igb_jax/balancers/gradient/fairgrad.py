@@ -30,6 +30,7 @@ from igb_jax.balancers.solvers.fairness import alpha_fair, unfairness
   forward_passes=1,
   backward_passes="K",
   draws=False,
+  needs_positive=False,
   equivariant=True,
   degree=None,
   scale_invariant=False,

@@ -40,6 +40,7 @@ from igb_jax.balancers.solvers.products import sum_of_terms
   forward_passes=1,
   backward_passes="K",
   draws=True,
+  needs_positive=False,
   equivariant=True,
   degree=1,
   scale_invariant=False,

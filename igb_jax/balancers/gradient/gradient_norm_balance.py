@@ -32,6 +32,7 @@ _EVERY_THOUSAND_STEPS = cast(int, jnp.dtype("int64").type(1000))
   forward_passes=1,
   backward_passes="K",
   draws=False,
+  needs_positive=False,
   equivariant=True,
   degree=1,
   scale_invariant=False,

@@ -62,6 +62,7 @@ class GradNormMemory(NamedTuple):
   forward_passes=1,
   backward_passes="K",
   draws=False,
+  needs_positive=True,
   equivariant=True,
   degree=1,
   scale_invariant=False,

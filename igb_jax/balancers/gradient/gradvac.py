@@ -41,6 +41,7 @@ _LARGEST_CORRECTION = 10.0
   forward_passes=1,
   backward_passes="K",
   draws=True,
+  needs_positive=False,
   equivariant=False,
   degree=1,
   scale_invariant=False,

@@ -46,6 +46,7 @@ _ROUNDING = 5e-6  # of differences of projections, relative to sum_k |y_k|
   forward_passes=1,
   backward_passes="K",
   draws=False,
+  needs_positive=False,
   equivariant=True,
   degree=1,
   scale_invariant=True,

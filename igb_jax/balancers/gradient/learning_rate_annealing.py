@@ -30,6 +30,7 @@ from igb_jax.balancers.solvers.products import for_each_task
   forward_passes=1,
   backward_passes="K",
   draws=False,
+  needs_positive=False,
   equivariant=False,
   degree=1,
   scale_invariant=False,

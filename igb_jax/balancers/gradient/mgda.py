@@ -27,6 +27,7 @@ from igb_jax.balancers.solvers import Gramian, Solution, min_norm
   forward_passes=1,
   backward_passes="K",
   draws=False,
+  needs_positive=False,
   equivariant=True,
   degree=1,
   scale_invariant=False,

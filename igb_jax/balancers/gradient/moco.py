@@ -55,6 +55,7 @@ class MoCoMemory(NamedTuple):
   forward_passes=1,
   backward_passes="K",
   draws=False,
+  needs_positive=False,
   equivariant=True,
   degree=None,
   scale_invariant=False,

@@ -36,6 +36,7 @@ from igb_jax.balancers.solvers.simplex import descend, shares, times
   forward_passes=1,
   backward_passes="K",
   draws=False,
+  needs_positive=False,
   equivariant=True,
   degree=None,
   scale_invariant=False,

@@ -30,6 +30,7 @@ from igb_jax.balancers.solvers import Combination, Gramian, nash
   forward_passes=1,
   backward_passes="K",
   draws=False,
+  needs_positive=False,
   equivariant=True,
   degree=0,
   scale_invariant=True,

@@ -30,6 +30,7 @@ from igb_jax.balancers.solvers import Gramian, Solution
   forward_passes=1,
   backward_passes="K",
   draws=False,
+  needs_positive=False,
   equivariant=True,
   degree=None,
   scale_invariant=True,

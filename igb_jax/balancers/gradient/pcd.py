@@ -52,6 +52,7 @@ class PCDMemory(NamedTuple):
   forward_passes=1,
   backward_passes="K",
   draws=False,
+  needs_positive=False,
   equivariant=False,
   degree=1,
   scale_invariant=True,

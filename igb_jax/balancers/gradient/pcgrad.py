@@ -27,6 +27,7 @@ from igb_jax.balancers.solvers import Gramian, Solution
   forward_passes=1,
   backward_passes="K",
   draws=True,
+  needs_positive=False,
   equivariant=False,
   degree=1,
   scale_invariant=False,

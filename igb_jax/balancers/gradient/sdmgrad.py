@@ -41,6 +41,7 @@ _MOMENTUM = 0.5
   forward_passes=1,
   backward_passes="K",
   draws=False,
+  needs_positive=False,
   equivariant=True,
   degree=1,
   scale_invariant=False,

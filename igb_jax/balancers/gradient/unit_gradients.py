@@ -34,6 +34,7 @@ from igb_jax.balancers.solvers import Combination, Gramian, Solution
   forward_passes=1,
   backward_passes="K",
   draws=False,
+  needs_positive=False,
   equivariant=True,
   degree=1,
   scale_invariant=True,

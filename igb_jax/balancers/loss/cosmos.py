@@ -40,6 +40,7 @@ class CosmosState(NamedTuple):
   forward_passes=1,
   backward_passes="1",
   draws=False,
+  needs_positive=False,
   equivariant=True,
   scale_invariant=False,
   takes_log=False,

@@ -33,6 +33,7 @@ class EqualState(NamedTuple):
   forward_passes=1,
   backward_passes="1",
   draws=False,
+  needs_positive=False,
   equivariant=True,
   scale_invariant=False,
   takes_log=False,

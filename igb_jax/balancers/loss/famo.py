@@ -58,6 +58,7 @@ class FAMOState(NamedTuple):
   forward_passes=2,
   backward_passes="1",
   draws=False,
+  needs_positive=True,
   equivariant=True,
   scale_invariant=True,
   takes_log=False,

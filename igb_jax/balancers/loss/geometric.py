@@ -41,6 +41,7 @@ class GeometricState(NamedTuple):
   forward_passes=1,
   backward_passes="1",
   draws=False,
+  needs_positive=True,
   equivariant=True,
   scale_invariant=True,
   takes_log=False,

@@ -102,6 +102,7 @@ class IGBv2State(NamedTuple):
   forward_passes=1,
   backward_passes="1",
   draws=True,
+  needs_positive=True,
   equivariant=False,
   scale_invariant=False,
   takes_log=True,

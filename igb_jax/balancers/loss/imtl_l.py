@@ -51,6 +51,7 @@ class IMTLLState(NamedTuple):
   forward_passes=1,
   backward_passes="1",
   draws=False,
+  needs_positive=True,
   equivariant=True,
   scale_invariant=False,
   takes_log=False,

@@ -65,6 +65,7 @@ class LDCState(NamedTuple):
   forward_passes=1,
   backward_passes="1",
   draws=True,
+  needs_positive=True,
   equivariant=False,
   scale_invariant=True,
   takes_log=True,

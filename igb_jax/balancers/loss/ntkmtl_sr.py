@@ -45,6 +45,7 @@ class NTKMTLSRState(NamedTuple):
   forward_passes=1,
   backward_passes="heads",
   draws=False,
+  needs_positive=False,
   equivariant=True,
   scale_invariant=True,
   takes_log=False,

@@ -54,6 +54,7 @@ class ReLoBRaLoState(NamedTuple):
   forward_passes=1,
   backward_passes="1",
   draws=True,
+  needs_positive=True,
   equivariant=True,
   scale_invariant=False,
   takes_log=False,

@@ -37,6 +37,7 @@ class ScaleInvariantState(NamedTuple):
   forward_passes=1,
   backward_passes="1",
   draws=False,
+  needs_positive=True,
   equivariant=True,
   scale_invariant=True,
   takes_log=True,

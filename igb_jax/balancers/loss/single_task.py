@@ -32,6 +32,7 @@ class SingleTaskState(NamedTuple):
   forward_passes=1,
   backward_passes="1",
   draws=False,
+  needs_positive=False,
   equivariant=False,
   scale_invariant=True,
   takes_log=False,

@@ -55,6 +55,7 @@ class SLAWState(NamedTuple):
   forward_passes=1,
   backward_passes="1",
   draws=False,
+  needs_positive=True,
   equivariant=True,
   scale_invariant=True,
   takes_log=False,

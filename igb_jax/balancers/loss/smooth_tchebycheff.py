@@ -54,6 +54,7 @@ class SmoothTchebycheffState(NamedTuple):
   forward_passes=1,
   backward_passes="1",
   draws=False,
+  needs_positive=True,
   equivariant=True,
   scale_invariant=True,
   takes_log=True,

@@ -42,6 +42,7 @@ class SmoothTchebycheffRawState(NamedTuple):
   forward_passes=1,
   backward_passes="1",
   draws=False,
+  needs_positive=False,
   equivariant=True,
   scale_invariant=False,
   takes_log=False,

@@ -41,6 +41,7 @@ class SoftAdaptState(NamedTuple):
   forward_passes=1,
   backward_passes="1",
   draws=False,
+  needs_positive=False,
   equivariant=True,
   scale_invariant=False,
   takes_log=False,
