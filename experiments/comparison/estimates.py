@@ -3,12 +3,14 @@
 import dataclasses
 import itertools
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from typing import TypeVar
 
 import numpy as np
 from scipy import stats
 
 CONFIDENCE = 0.95
+_Name = TypeVar("_Name", bound=Hashable)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,7 +106,7 @@ def pareto_front(points: Mapping[str, tuple[float, float]]) -> list[str]:
   return sorted(front, key=lambda name: points[name])
 
 
-def holm(p_values: Mapping[str, float]) -> dict[str, float]:
+def holm(p_values: Mapping[_Name, float]) -> dict[_Name, float]:
   """P-values corrected for how many there are.
 
   Args:

@@ -13,13 +13,13 @@ def to_markdown(content: Mapping[str, Any]) -> str:
   Args:
     content: what both pages say.
   """
-  parts = [f"# {_escaped(content['title'])}", _escaped(content["progress"]) + "."]
+  parts = [f"# {escaped(content['title'])}", escaped(content["progress"]) + "."]
   if content["notice"]:
-    parts.append(f"**{_escaped(content['notice'])}**")
-  parts.append(_bullets(f"{name}: {text}" for name, text in content["facts"]))
-  parts += map(_escaped, content["conclusions"])
+    parts.append(f"**{escaped(content['notice'])}**")
+  parts.append(bullets(f"{name}: {text}" for name, text in content["facts"]))
+  parts += map(escaped, content["conclusions"])
   table, published = content["table"], content["published"]
-  parts += [f"## {table.title}", _markdown_table(table)]
+  parts += [f"## {table.title}", markdown_table(table)]
   parts.append(
     "Mean ± half-width of the 95% interval over seeds; ↓ lower is better, ↑ higher is "
     "better; bold: the best of the column. The plots are in report.html."
@@ -28,27 +28,27 @@ def to_markdown(content: Mapping[str, Any]) -> str:
     parts.append(
       "† Another protocol, and delta_m against the paper's own single-task networks; "
       "not comparable number by number: "
-      f"{_escaped(published['protocol'])}. Source: {_escaped(published['source'])}."
+      f"{escaped(published['protocol'])}. Source: {escaped(published['source'])}."
     )
   if content["records"].rows:
-    parts += [f"## {content['records'].title}", _markdown_table(content["records"])]
+    parts += [f"## {content['records'].title}", markdown_table(content["records"])]
     parts.append(
       "Each in its own protocol, against its own single-task networks: "
       + " ".join(
-        f"{_escaped(each['name'])}: {_escaped(each['protocol'])} "
-        f"({_escaped(each['source'])})."
+        f"{escaped(each['name'])}: {escaped(each['protocol'])} "
+        f"({escaped(each['source'])})."
         for each in published["records"]
       )
     )
   if content["differences"].rows:
     differences = content["differences"]
-    parts += [f"## {_escaped(differences.title)}", _markdown_table(differences)]
+    parts += [f"## {escaped(differences.title)}", markdown_table(differences)]
   if content["failed"]:
     parts.append("## Failed runs")
     for name, lines in content["failed"]:
       # indented text is shown as it is, whatever it holds
       quoted = "".join(f"    {line}\n" for line in lines.splitlines())
-      parts += [f"{_escaped(name)}:", quoted.rstrip("\n") or "    (no output)"]
+      parts += [f"{escaped(name)}:", quoted.rstrip("\n") or "    (no output)"]
   for title, name in (
     ("Missing runs", "missing"),
     ("Curves that could not be read", "problems"),
@@ -56,24 +56,34 @@ def to_markdown(content: Mapping[str, Any]) -> str:
     ("Notes", "notes"),
   ):
     if content[name]:
-      parts += [f"## {title}", _bullets(content[name])]
+      parts += [f"## {title}", bullets(content[name])]
   return "\n\n".join(parts) + "\n"
 
 
-def _bullets(lines: Iterable[str]) -> str:
-  return "\n".join(f"* {_escaped(line)}" for line in lines)
+def bullets(lines: Iterable[str]) -> str:
+  """A list.
+
+  Args:
+    lines: plain text.
+  """
+  return "\n".join(f"* {escaped(line)}" for line in lines)
 
 
-def _markdown_table(table: Table) -> str:
+def markdown_table(table: Table) -> str:
+  """A table.
+
+  Args:
+    table: the table.
+  """
   lines = [["balancer", *(_heading(column) for column in table.columns)]]
   lines.append(["---", *["---:"] * len(table.columns)])
   for row in [table.fixed, *table.rows] if table.fixed else table.rows:
-    lines.append([_escaped(row.name), *map(_markdown_cell, row.cells)])
+    lines.append([escaped(row.name), *map(_markdown_cell, row.cells)])
     if row.paper:
       lines.append(
         [
           "*paper †, other protocol*",
-          *(f"*{_escaped(cell.text)}*" for cell in row.paper),
+          *(f"*{escaped(cell.text)}*" for cell in row.paper),
         ]
       )
   return "\n".join(f"| {' | '.join(line)} |" for line in lines)
@@ -81,13 +91,17 @@ def _markdown_table(table: Table) -> str:
 
 def _heading(column: Column) -> str:
   hint = f" ({column.hint})" if column.hint else ""
-  return _escaped(column.title + hint) + column.arrow
+  return escaped(column.title + hint) + column.arrow
 
 
 def _markdown_cell(cell: Cell) -> str:
-  return f"**{_escaped(cell.text)}**" if cell.is_best else _escaped(cell.text)
+  return f"**{escaped(cell.text)}**" if cell.is_best else escaped(cell.text)
 
 
-def _escaped(text: str) -> str:
-  """One line of Markdown in which nothing is markup."""
+def escaped(text: str) -> str:
+  """One line of Markdown in which nothing is markup.
+
+  Args:
+    text: plain text.
+  """
   return re.sub(r"([\\`*<>\[\]|#]|\b_|_\b)", r"\\\1", " ".join(text.split()))

@@ -48,31 +48,32 @@ def losses_of(t: jax.Array, scale: float = SCALE) -> jax.Array:
 
 
 def front() -> np.ndarray:
-  """f32[201, 2]: points of the Pareto set, minima of weighted sums below t2 = 0."""
-  share = np.linspace(0, 1, 201)[:, None]
-  t1, t2 = 7 * (2 * share - 1), np.linspace(-12, -4, 2001)
+  """f32[2001, 2]: points of the Pareto set, minima of weighted sums below t2 = 0."""
+  share = np.linspace(0, 1, 2001)[:, None]
+  t1, t2 = 7 * (2 * share - 1), np.linspace(-9, -7, 401)
   lowest = share * (7 - t1) ** 2 + (1 - share) * (7 + t1) ** 2
   values = np.tanh(-t2 / 2) * ((lowest + 0.1 * (t2 + 8) ** 2) / 10 - 20)
   return np.stack([t1[:, 0], t2[values.argmin(axis=1)]], axis=1).astype(np.float32)
 
 
 def make_task() -> ArrayTask:
-  """The plane; its rows are empty, since the losses are functions of the point alone."""
+  """The plane; its rows are empty, since the losses depend on the point alone."""
   nearest = jnp.asarray(front())
 
-  def init(key: jax.Array) -> jax.Array:
+  def init(key: jax.Array) -> dict[str, Any]:
     which, shift = jax.random.split(key)
     start = jnp.asarray(STARTS)[jax.random.randint(which, (), 0, len(STARTS))]
-    return start + 0.5 * jax.random.normal(shift, (2,))
+    return {"shared": start + 0.5 * jax.random.normal(shift, (2,)), "heads": {}}
 
-  def losses(params: jax.Array, batch: Any) -> jax.Array:
+  def losses(params: dict[str, Any], batch: Any) -> jax.Array:
     del batch
-    return losses_of(params)
+    return losses_of(params["shared"])
 
-  def measures(params: jax.Array, split: Any) -> jax.Array:
+  def measures(params: dict[str, Any], split: Any) -> jax.Array:
     del split
-    distance = jnp.sqrt(jnp.min(jnp.sum((nearest - params) ** 2, axis=1)))
-    return jnp.concatenate([distance[None], losses_of(params)])
+    point = params["shared"]
+    distance = jnp.sqrt(jnp.min(jnp.sum((nearest - point) ** 2, axis=1)))
+    return jnp.concatenate([distance[None], losses_of(point)])
 
   rows = np.zeros((100, 0), np.float32)
   return ArrayTask(

@@ -80,12 +80,14 @@ def make_runner(
   if balancer.loss is None:
     balancer = balancer._replace(loss=balancers.equal(num_tasks))
 
-  def run(rows: dict[str, Any], lane: Lane) -> tuple[jax.Array, jax.Array]:
+  def run(
+    rows: dict[str, Any], learning_rate: jax.Array, seed: jax.Array, which: jax.Array
+  ) -> tuple[jax.Array, jax.Array]:
     def losses(params: Params, *rest: Any) -> jax.Array:
       values = task.losses(params, *rest)
-      return values * jax.nn.one_hot(lane.task, num_tasks) if single else values
+      return values * jax.nn.one_hot(which, num_tasks) if single else values
 
-    optimizer = optax.adam(lane.learning_rate)
+    optimizer = optax.adam(learning_rate)
     step = make_train_step(
       losses,
       balancer,
@@ -94,7 +96,7 @@ def make_runner(
       present_of=task.present,
       schedule=schedule,
     )
-    keys = jax.random.split(jax.random.key(lane.seed), 3)
+    keys = jax.random.split(jax.random.key(seed), 3)
     state = init_state(
       task.init(keys[0]), balancer=balancer, optimizer=optimizer, key=keys[1]
     )
@@ -118,21 +120,25 @@ def make_runner(
     return validation, test
 
   @jax.jit
-  def run_all(rows: dict[str, Any], lanes: Lane) -> tuple[jax.Array, jax.Array]:
+  def run_all(rows: dict[str, Any], *lanes: jax.Array) -> tuple[jax.Array, jax.Array]:
     if training.at_once:
-      return jax.vmap(run, in_axes=(None, 0))(rows, lanes)
-    return jax.lax.map(lambda lane: run(rows, lane), lanes)
+      return jax.vmap(run, in_axes=(None, 0, 0, 0))(rows, *lanes)
+    return jax.lax.map(lambda lane: run(rows, *lane), lanes)
 
   rows = jax.device_put(
     {split: getattr(task, split) for split in ("train", "validation", "test")}
   )
 
   def train(lanes: Sequence[Lane]) -> Outcome:
-    columns = Lane(*(np.asarray(column) for column in zip(*lanes, strict=True)))
-    stacked = columns._replace(learning_rate=columns.learning_rate.astype(np.float32))
-    compiled = run_all.lower(rows, stacked).compile()
+    rates, seeds, tasks = zip(*lanes, strict=True)
+    arguments = (
+      np.array(rates, np.float32),
+      np.array(seeds, np.int32),
+      np.array(tasks, np.int32),
+    )
+    compiled = run_all.lower(rows, *arguments).compile()
     start = time.perf_counter()
-    validation, test = jax.block_until_ready(compiled(rows, stacked))
+    validation, test = jax.block_until_ready(compiled(rows, *arguments))
     seconds = time.perf_counter() - start
     return Outcome(
       np.asarray(validation, np.float64), np.asarray(test, np.float64), seconds

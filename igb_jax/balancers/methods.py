@@ -23,8 +23,8 @@ class LossTraits(NamedTuple):
     backward_passes: how many a step takes: "1", or "heads" for one more pass a task
       through the heads alone.
     draws: whether it draws random numbers, so that `init` needs a key.
-    needs_positive: whether it takes logarithms, roots or ratios of the losses, which must
-      be positive for that.
+    needs_positive: whether it takes logarithms, roots or ratios of the losses, which
+      must be positive for that.
     equivariant: whether permuted tasks get permuted weights.
     scale_invariant: whether the direction of the summed gradient stays as it is where
       one loss is multiplied by a constant from the first step on.

@@ -1,0 +1,220 @@
+"""Which balancer, over many problems, with intervals.
+
+    python -m experiments.league --out results/league --parallel 2
+
+Plays every method on every problem: its learning rate is chosen on validation among
+three, then ten fresh seeds are tested, with the same initial parameters and the same
+order of batches for all methods. Writes league.html, league.md, league.csv and
+league.json. Started again with the same --out, it goes on with what is missing.
+"""
+
+import dataclasses
+import json
+import shlex
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NoReturn
+
+import jax
+import tyro
+from rich.console import Console
+
+from igb_jax.training.results import say
+from igb_jax.training.run import (
+  EXIT_BAD_INPUT,
+  EXIT_FAILED,
+  EXIT_INTERRUPTED,
+  EXIT_TERMINATED,
+)
+from igb_jax.training.run_folder import differing_options, read_object, write_whole
+
+from .comparison.measure import check_parallel
+from .comparison.processes import Stopped, stop_on_sigterm
+from .comparison.running import duration
+from .problems import NAMES
+from .standings.plan import cells_of, check_names, everyone
+from .standings.report import write_report
+from .standings.running import errors, estimates, missing, play_missing
+
+PROGRAM = f"python -m {__package__}.league"
+_QUICK_PROBLEMS = ("toy", "helmholtz", "digits")
+_QUICK_METHODS = ("ew", "igbv1", "mgda")
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+  """Plays balancers on many small problems, and reports what can be told apart."""
+
+  problems: tuple[str, ...] | None = None
+  """Names of the problems; all by default."""
+  methods: tuple[str, ...] | None = None
+  """Names of the methods; all by default, with some combinations. Hyper-parameters
+  follow after colons, as in igbv1:base_epoch=0; "ew*2" is trained twice as long."""
+  seeds: int | None = None
+  """Number of fresh seeds by which a method is judged; 10 by default."""
+  validation_seeds: int | None = None
+  """Number of other seeds by which its learning rate is chosen; 3 by default."""
+  quick: bool = False
+  """A taste in minutes: three problems, three methods and two seeds, unless other
+  options name others."""
+  parallel: int = 1
+  """Number of workers, each of which has its share of the cores."""
+  out: Path = Path("runs/league")
+  """Folder of the league."""
+  dry_run: bool = False
+  """Only say what would be played, and about how long it would take."""
+
+  @property
+  def settings(self) -> dict[str, Any]:
+    """What the numbers of a folder depend on."""
+    quick = self.quick
+    return {
+      "problems": [*(self.problems or (_QUICK_PROBLEMS if quick else NAMES))],
+      "methods": [*(self.methods or (_QUICK_METHODS if quick else everyone()))],
+      "seeds": self.seeds or (2 if quick else 10),
+      "validation_seeds": self.validation_seeds or (1 if quick else 3),
+    }
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+  """Plays the league that the command line describes, and exits.
+
+  0 if anything was played, 1 if nothing was, 2 when an option was wrong, 130 after
+  Ctrl-C, 143 after SIGTERM.
+
+  Args:
+    arguments: of the command line; None for those of this process.
+  """
+  arguments = sys.argv[1:] if arguments is None else arguments
+  # the workers have the accelerator to themselves
+  jax.config.update("jax_platforms", "cpu")
+  config = tyro.cli(Config, prog=PROGRAM, args=list(arguments))
+  console, failing = Console(), Console(stderr=True)
+  try:
+    check(config)
+    if config.dry_run:
+      dry_run(config, console)
+      sys.exit(0)
+    out = config.out.expanduser()
+    begin(config, out, f"{PROGRAM} {shlex.join(arguments)}")
+    sys.exit(play(config, out, console))
+  except (ValueError, TypeError) as error:
+    say(failing, f"error: {error}")
+    sys.exit(EXIT_BAD_INPUT)
+  except OSError as error:
+    say(failing, f"error: {error}")
+    sys.exit(EXIT_FAILED)
+
+
+def check(config: Config) -> None:
+  """Checks all options.
+
+  Args:
+    config: of the command line.
+
+  Raises:
+    TypeError, ValueError: one is wrong; the message names it.
+  """
+  settings = config.settings
+  for name in ("seeds", "validation_seeds", "parallel"):
+    value = getattr(config, name)
+    if value is not None and value < 1:
+      raise ValueError(f"--{name.replace('_', '-')} must be at least 1, got {value}.")
+  unknown = [name for name in settings["problems"] if name not in NAMES]
+  if unknown:
+    raise ValueError(f"--problems names {unknown[0]!r}; there are {', '.join(NAMES)}.")
+  check_names(settings["problems"], settings["methods"])
+  check_parallel(config.parallel, "cpu")
+
+
+def begin(config: Config, out: Path, command: str) -> None:
+  """Makes the folder of a league, or checks that its numbers are comparable.
+
+  Args:
+    config: of the command line.
+    out: the folder.
+    command: that was given, kept for the report.
+
+  Raises:
+    ValueError: the folder was played with other seeds, or league.json is damaged.
+    OSError: it cannot be written.
+  """
+  path = out / "league.json"
+  content = {"started": datetime.now(UTC).isoformat(timespec="seconds")}
+  if path.exists():
+    content = read_object(path)
+    before = content.get("settings")
+    if not isinstance(before, dict):
+      raise ValueError(f"{path} is damaged: it has no settings.")
+    # problems and methods may join and leave: every cell has a file
+    differences = differing_options(
+      before, config.settings, free=("problems", "methods")
+    )
+    if differences:
+      raise ValueError(
+        f"the league in {out} has other settings: {'; '.join(differences)}. Give it "
+        "the same, or choose another --out."
+      )
+  out.mkdir(parents=True, exist_ok=True)
+  content |= {"command": command, "settings": config.settings}
+  write_whole(path, json.dumps(content, indent=2))
+
+
+def play(config: Config, out: Path, console: Console) -> int:
+  """Plays what is missing and writes the report.
+
+  Args:
+    config: of the command line.
+    out: the folder, from `begin`.
+    console: where progress is shown.
+
+  Returns:
+    The exit code.
+  """
+  cells = cells_of(config.settings["problems"], config.settings["methods"])
+  code = None
+  try:
+    with stop_on_sigterm():
+      play_missing(cells, out, config.parallel, console)
+  except KeyboardInterrupt:
+    code = EXIT_INTERRUPTED
+  except Stopped:
+    code = EXIT_TERMINATED
+  left, failed = missing(cells, out), errors(cells, out)
+  say(console, f"{len(cells) - len(left)} of {len(cells)} cells are played.")
+  for cell, line in failed.items():
+    say(console, f"failed: {cell.method} on {cell.problem}: {line}")
+  if len(left) < len(cells):
+    say(console, "files:")
+    for path in write_report(out):
+      say(console, f"  {path}")
+  if code is not None:
+    say(console, "stopped; the same command goes on with what is missing.")
+    return code
+  return 0 if len(left) < len(cells) else EXIT_FAILED
+
+
+def dry_run(config: Config, console: Console) -> None:
+  """Prints what would be played, and an estimate of the time.
+
+  Args:
+    config: of the command line.
+    console: where to.
+  """
+  settings = config.settings
+  seconds = estimates(
+    settings["problems"],
+    settings["methods"],
+    settings["seeds"],
+    settings["validation_seeds"],
+  )
+  for problem, each in seconds.items():
+    say(console, f"{problem}: {len(settings['methods'])} methods, {duration(each)}")
+  total = sum(seconds.values()) / config.parallel
+  say(console, f"about {duration(total)} in all with --parallel={config.parallel}.")
+
+
+if __name__ == "__main__":
+  main()

@@ -1,0 +1,212 @@
+"""One method on one problem: learning rate by validation, then fresh seeds; one file.
+
+    OUT/cells/<problem>/<method>.json
+
+A file that is there is complete, so that the league can be stopped at any moment.
+"""
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from igb_jax.metrics import delta_m
+from igb_jax.training.array_task import ArrayTask
+from igb_jax.training.run_folder import read_object, write_whole
+
+from ..problems import load
+from ..problems.base import Training
+from .plan import SINGLE, Cell, make, parse, unfit
+from .training import Lane, make_runner
+
+_FIRST_VALIDATION_SEED = 1000  # far from those of the test
+
+
+def score(
+  metrics: np.ndarray, facts: Mapping[str, Any], base: np.typing.ArrayLike
+) -> np.ndarray:
+  """By which a run is judged; lower is better.
+
+  Args:
+    metrics: f64[..., M], of runs.
+    facts: judged_by, metrics and higher_is_better of the problem.
+    base: f64[M], to which delta_m is relative.
+
+  Returns:
+    f64[...], delta_m in per cent, the mean of all metrics or the one that decides; NaN
+    for a run that failed.
+
+  Example:
+    >>> facts = {"judged_by": "delta_m", "metrics": ["a"], "higher_is_better": [False]}
+    >>> score(np.array([[3.0], [2.0]]), facts, [2.0]).tolist()
+    [50.0, 0.0]
+  """
+  metrics = np.asarray(metrics, np.float64)
+  if facts["judged_by"] == "mean":
+    return metrics.mean(axis=-1)
+  if facts["judged_by"] != "delta_m":
+    return metrics[..., facts["metrics"].index(facts["judged_by"])]
+  rows = metrics.reshape(-1, metrics.shape[-1])
+  scores = [
+    delta_m(row, base, facts["higher_is_better"])
+    if np.isfinite(row).all()
+    else math.nan
+    for row in rows
+  ]
+  return np.reshape(scores, metrics.shape[:-1])
+
+
+def play(cell: Cell, num_seeds: int, num_validation_seeds: int) -> dict[str, Any]:
+  """Trains a method on a problem.
+
+  Args:
+    cell: which.
+    num_seeds: of the test.
+    num_validation_seeds: of each learning rate.
+
+  Returns:
+    What its file holds: the facts of the problem, and "unfit" with the reason; or
+    "learning_rates" [K' of the chosen ones, one a task for single tasks], "validation"
+    [rates, seeds, M], "test" [seeds, M] with None for runs that failed, "num_steps" and
+    "seconds_per_step" of one run.
+  """
+  task, training = load(cell.problem)
+  entrant = parse(cell.method)
+  metrics = task.metrics
+  facts = {
+    "problem": cell.problem,
+    "method": cell.method,
+    "num_tasks": len(task.task_names),
+    "metrics": [metric.name for metric in metrics],
+    "units": [metric.unit for metric in metrics],
+    "higher_is_better": [metric.higher_is_better for metric in metrics],
+    "judged_by": training.judged_by,
+    "trivial": [*training.trivial],
+    "kind": entrant.kind,
+  }
+  if reason := unfit(entrant, task, training):
+    return facts | {"unfit": reason}
+  seeds = [*range(num_seeds)]
+  validation_seeds = [_FIRST_VALIDATION_SEED + i for i in range(num_validation_seeds)]
+  arguments = facts, training, seeds, validation_seeds
+  if entrant.spec == SINGLE:
+    return facts | _play_single(task, *arguments)
+  balancer = make(entrant, task.task_names, training.steps_per_epoch(task))
+  run = make_runner(task, training, balancer, length=entrant.length)
+  every = list(range(len(metrics)))
+  chosen, validation, test, seconds = _choose_and_test(run, every, 0, *arguments)
+  num_steps = entrant.length * training.epochs * training.steps_per_epoch(task)
+  return facts | {
+    "learning_rates": [chosen],
+    "validation": _plain(validation),
+    "test": _plain(test),
+    "num_steps": num_steps,
+    "seconds_per_step": seconds / num_steps,
+  }
+
+
+def _play_single(
+  task: ArrayTask,
+  facts: dict[str, Any],
+  training: Training,
+  seeds: list[int],
+  validation_seeds: list[int],
+) -> dict[str, Any]:
+  """Nets of one task each; every metric is that of its task's net."""
+  run = make_runner(task, training, None)
+  chosen, total = [], 0.0
+  shape = len(training.learning_rates), len(validation_seeds), len(task.metrics)
+  validation, test = np.empty(shape), np.empty((len(seeds), len(task.metrics)))
+  for index, name in enumerate(task.task_names):
+    own = [place for place, metric in enumerate(task.metrics) if metric.task == name]
+    rate, *found, seconds = _choose_and_test(
+      run, own, index, facts, training, seeds, validation_seeds
+    )
+    chosen.append(rate)
+    validation[..., own], test[:, own] = (each[..., own] for each in found)
+    total += seconds
+  num_steps = training.epochs * training.steps_per_epoch(task)
+  return {
+    "learning_rates": chosen,
+    "validation": _plain(validation),
+    "test": _plain(test),
+    "num_steps": num_steps,
+    "seconds_per_step": total / num_steps / len(task.task_names),
+  }
+
+
+def _choose_and_test(
+  run: Any,
+  judged: list[int],
+  task: int,
+  facts: dict[str, Any],
+  training: Training,
+  seeds: list[int],
+  validation_seeds: list[int],
+) -> tuple[float, np.ndarray, np.ndarray, float]:
+  """The rate that validates best, f64[rates, seeds, M], f64[seeds, M], and seconds.
+
+  Args:
+    run: from `make_runner`.
+    judged: places of the metrics by which the rate is chosen.
+    task: which is trained, in a runner of single tasks.
+    facts: of the problem.
+    training: how.
+    seeds: of the test.
+    validation_seeds: of the choice.
+  """
+  rates = training.learning_rates
+  lanes = [Lane(rate, seed, task) for rate in rates for seed in validation_seeds]
+  width = max(len(lanes), len(seeds))  # one width, so that it is compiled once
+  found = run(_filled(lanes, width)).validation[: len(lanes)]
+  validation = found.reshape(len(rates), len(validation_seeds), -1)
+  # the trivial solution is the base: single tasks need not have been trained yet
+  part = {name: [facts[name][place] for place in judged] for name in _BY_METRIC}
+  scores = score(validation[..., judged], facts | part, part["trivial"]).mean(axis=1)
+  chosen = rates[int(np.argmin(np.where(np.isfinite(scores), scores, np.inf)))]
+  tested = run(_filled([Lane(chosen, seed, task) for seed in seeds], width))
+  return chosen, validation, tested.test[: len(seeds)], tested.seconds / width
+
+
+_BY_METRIC = ("metrics", "higher_is_better", "trivial")
+
+
+def _filled(lanes: list[Lane], width: int) -> list[Lane]:
+  return lanes + lanes[-1:] * (width - len(lanes))
+
+
+def _plain(values: np.ndarray) -> Any:
+  """Nested lists with None for what is not finite."""
+  if values.ndim:
+    return [_plain(value) for value in values]
+  return float(values) if np.isfinite(values) else None
+
+
+def write(cell: Cell, out: Path, content: dict[str, Any]) -> None:
+  """Writes the file of a cell, whole or not at all.
+
+  Args:
+    cell: which.
+    out: the folder of the league.
+    content: from `play`.
+  """
+  path = cell.path(out)
+  path.parent.mkdir(parents=True, exist_ok=True)
+  write_whole(path, json.dumps(content, allow_nan=False) + "\n")
+
+
+def read(cell: Cell, out: Path) -> dict[str, Any] | None:
+  """What `write` wrote; None if there is nothing.
+
+  Args:
+    cell: which.
+    out: the folder of the league.
+
+  Raises:
+    ValueError: the file is damaged.
+  """
+  path = cell.path(out)
+  return read_object(path) if path.exists() else None

@@ -1,0 +1,194 @@
+"""Who plays: methods with their options, and which of them fit which problem.
+
+A method is named as for `balancers.create`, with hyper-parameters after colons and how
+many times as long as others it is trained after a star: "igbv1+nashmtl:update_every=2",
+"ew*2".
+"""
+
+import dataclasses
+import urllib.parse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from igb_jax import balancers
+from igb_jax.balancers.methods import METHODS
+from igb_jax.balancers.registry import names_of
+from igb_jax.training.array_task import ArrayTask
+from igb_jax.training.balancing import make_balancer
+
+from ..problems.base import Training
+
+# What single-task nets reach, to which delta_m is relative.
+SINGLE = "stl"
+# For the question what ew reaches in the time that a gradient method takes.
+LONGER = ("ew*2", "ew*4")
+COMBINED = (
+  "igbv1+cagrad",
+  "igbv1+imtlg",
+  "igbv1+nashmtl",
+  "si+cagrad",
+  "si+dbmtl",
+  "si+mgda",
+  "si+nashmtl",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Entrant:
+  """A method as it takes part.
+
+  Attributes:
+    text: as it was named.
+    spec: as for `balancers.create`.
+    options: its hyper-parameters, each NAME=VALUE.
+    length: how many times as long as others it is trained.
+  """
+
+  text: str
+  spec: str
+  options: tuple[str, ...] = ()
+  length: int = 1
+
+  @property
+  def names(self) -> list[str]:
+    """Its loss and gradient balancers."""
+    return names_of(self.spec)
+
+  @property
+  def kind(self) -> str:
+    """One of "loss", "gradient" and "both"."""
+    kinds = {METHODS[name].kind for name in self.names}
+    return "both" if len(kinds) > 1 else kinds.pop()
+
+
+def parse(text: str) -> Entrant:
+  """Reads the name of an entrant.
+
+  Args:
+    text: the name, as this module says.
+
+  Raises:
+    ValueError: it is no such name.
+
+  Example:
+    >>> parse("igbv1+nashmtl:update_every=2").options, parse("ew*2").length
+    (('update_every=2',), 2)
+  """
+  spec, *options = text.split(":")
+  spec, star, length = spec.partition("*")
+  if star and not (length.isdecimal() and int(length) > 1):
+    raise ValueError(f"after the star of {text!r} there must be a number above 1.")
+  unknown = [name for name in names_of(spec) if name not in METHODS]
+  if unknown:
+    raise ValueError(
+      f"unknown balancer {unknown[0]!r}; there are {', '.join(METHODS)}."
+    )
+  return Entrant(text, spec, tuple(options), int(length or 1))
+
+
+class Cell(NamedTuple):
+  """A method on a problem.
+
+  Attributes:
+    problem: its name.
+    method: as `parse` reads it.
+  """
+
+  problem: str
+  method: str
+
+  def path(self, out: Path) -> Path:
+    """Its file.
+
+    Args:
+      out: the folder of the league.
+    """
+    name = urllib.parse.quote(self.method, safe="+=*")
+    return out / "cells" / self.problem / f"{name}.json"
+
+
+def cells_of(problems: Sequence[str], methods: Sequence[str]) -> list[Cell]:
+  """What is to be played, problem by problem, single tasks first.
+
+  Args:
+    problems: their names.
+    methods: of the entrants.
+  """
+  entrants = (SINGLE, *methods)
+  return [Cell(problem, method) for problem in problems for method in entrants]
+
+
+def everyone() -> list[str]:
+  """All methods, some combinations, and ew trained for longer."""
+  return [*(name for name in METHODS if name != SINGLE), *COMBINED, *LONGER]
+
+
+def unfit(entrant: Entrant, task: ArrayTask, training: Training) -> str | None:
+  """Why a method cannot take part in a problem, or None if it can.
+
+  Args:
+    entrant: the method.
+    task: what is learnt.
+    training: how.
+
+  Example:
+    >>> from experiments.problems import load
+    >>> unfit(parse("si"), *load("toy"))
+    'needs positive losses'
+  """
+  traits = [METHODS[name].traits for name in entrant.names]
+  if any(each.needs_positive for each in traits) and not training.positive:
+    return "needs positive losses"
+  if any("rep_norms" in each.needs for each in traits) and task.trunk is None:
+    return "needs features that all tasks share"
+  fewest = max(getattr(each, "fewest_tasks", 1) for each in traits)
+  if fewest > len(task.task_names):
+    return f"needs {fewest} tasks"
+  if entrant.spec == SINGLE and training.judged_by != "delta_m":
+    return "judges problems with delta_m alone"
+  return None
+
+
+def make(
+  entrant: Entrant, task_names: Sequence[str], steps_per_epoch: int
+) -> balancers.Balancer:
+  """The balancer, with the published defaults.
+
+  Args:
+    entrant: the method.
+    task_names: of the K tasks.
+    steps_per_epoch: of the run.
+
+  Raises:
+    TypeError, ValueError: an option is wrong.
+  """
+  ones = f"preference={[1] * len(task_names)}"
+  without_default = {"cosmos": ones, "pbi": ones, "stchraw": "mu=1"}
+  needed = [without_default[name] for name in entrant.names if name in without_default]
+  return make_balancer(
+    entrant.spec,
+    [*needed, *entrant.options],
+    task_names=task_names,
+    steps_per_epoch=steps_per_epoch,
+  )
+
+
+def check_names(problems: Sequence[str], methods: Sequence[str]) -> None:
+  """Checks what the command line names, but for the problems' own names.
+
+  Args:
+    problems: names of problems.
+    methods: names of entrants.
+
+  Raises:
+    TypeError, ValueError: one is there twice, is unknown, or has a bad option.
+  """
+  for option, names in (("--problems", problems), ("--methods", methods)):
+    if not names or len({*names}) < len(names):
+      raise ValueError(f"{option} needs names, each once, got {', '.join(names)!r}.")
+  for name in methods:
+    entrant = parse(name)
+    if SINGLE in entrant.names:
+      raise ValueError("--methods must not name stl: single tasks are trained anyway.")
+    make(entrant, ["a", "b", "c"], 1)  # three tasks, which suffice every method

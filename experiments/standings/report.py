@@ -1,0 +1,196 @@
+"""The report of the league: league.html, league.md, league.csv, and its numbers.
+
+    python -m experiments.standings.report OUT
+
+writes the report of OUT anew from its cells. The numbers go to standings.json.
+"""
+
+import csv
+import dataclasses
+import io
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+
+from igb_jax.training.run_folder import read_object, write_whole
+
+from .. import comparison
+from ..comparison.markdown import bullets, escaped, markdown_table
+from ..comparison.tables import Table
+from . import figures, tables, words
+from .cells import read
+from .plan import SINGLE, cells_of
+from .statistics import Standings, standings
+
+
+def write_report(out: Path) -> list[Path]:
+  """Writes the report; every file is complete, or as it was.
+
+  Args:
+    out: the folder of the league; cells may be missing.
+
+  Returns:
+    The files.
+
+  Raises:
+    ValueError: a file of the league is damaged.
+    OSError: a file cannot be written.
+  """
+  league = read_object(out / "league.json")
+  settings = league["settings"]
+  planned = cells_of(settings["problems"], settings["methods"])
+  cells = [found for cell in planned if (found := read(cell, out)) is not None]
+  found = standings(cells)
+  kinds = {cell["method"]: cell["kind"] for cell in cells}
+  content = _content(league, cells, found, kinds, len(planned))
+  texts = {
+    "standings.json": json.dumps(_plain(found), indent=1) + "\n",
+    "league.csv": _to_csv(cells, found),
+    "league.md": _to_markdown(content),
+    "league.html": _to_html(content | _figures(found, kinds)),
+  }
+  for name, text in texts.items():
+    write_whole(out / name, text)
+  return [out / name for name in texts]
+
+
+def _content(
+  league: Mapping[str, Any],
+  cells: Sequence[Mapping[str, Any]],
+  found: Standings,
+  kinds: dict[str, str],
+  planned: int,
+) -> dict[str, Any]:
+  settings = league["settings"]
+  unfit = [
+    f"{cell['method']} on {cell['problem']}: {cell['unfit']}"
+    for cell in cells
+    if "unfit" in cell and cell["method"] != SINGLE
+  ]
+  seeds, others = settings["seeds"], settings["validation_seeds"]
+  return {
+    "title": "The league of task balancers",
+    "progress": f"{len(cells)} of {planned} cells (a method on a problem) are played",
+    "is_complete": len(cells) == planned,
+    "notice": None,
+    "facts": [
+      (
+        "Protocol",
+        f"the learning rate of each method is chosen among three with {others} seeds "
+        f"on validation, then {seeds} other seeds are tested; a cosine to 0",
+      ),
+      ("Command", league["command"]),
+      ("Started", league["started"]),
+      *((name.capitalize(), text) for name, text in league.get("machine", {}).items()),
+    ],
+    "conclusions": words.conclusions(found, kinds),
+    "table": tables.overall(found, kinds),
+    "problems": [tables.of_problem(cells, found, name) for name in found.scores],
+    "unfit": unfit,
+    "limits": words.limits(found),
+  }
+
+
+def _figures(found: Standings, kinds: dict[str, str]) -> dict[str, Any]:
+  if not found.order:
+    return {"places_figure": None, "heat_map": None, "cost_figure": None}
+  return {
+    "places_figure": figures.places_figure(found, kinds),
+    "heat_map": figures.heat_map(found),
+    "cost_figure": figures.cost_figure(found, kinds),
+  }
+
+
+def _to_csv(cells: Sequence[Mapping[str, Any]], found: Standings) -> str:
+  file = io.StringIO()
+  columns = ["problem", "method", "kind", "seed", "learning_rate", "score"]
+  columns += ["seconds_per_step", "metrics"]
+  writer = csv.DictWriter(file, columns, lineterminator="\n")
+  writer.writeheader()
+  for cell in cells:
+    if "unfit" in cell:
+      continue
+    scores = found.scores.get(cell["problem"], {}).get(cell["method"])
+    for seed, metrics in enumerate(cell["test"]):
+      writer.writerow(
+        {name: cell[name] for name in ("problem", "method", "kind")}
+        | {
+          "seed": seed,
+          "learning_rate": " ".join(map(str, cell["learning_rates"])),
+          "score": None if scores is None else scores[seed],
+          "seconds_per_step": cell["seconds_per_step"],
+          "metrics": " ".join(map(str, metrics)),
+        }
+      )
+  return file.getvalue()
+
+
+def _to_markdown(content: Mapping[str, Any]) -> str:
+  parts = [f"# {content['title']}", f"{content['progress']}."]
+  parts.append(bullets(f"{name}: {text}" for name, text in content["facts"]))
+  parts += map(escaped, content["conclusions"])
+
+  def add(table: Table, note: str) -> None:
+    parts.extend([f"## {escaped(table.title)}", markdown_table(table), note])
+
+  add(content["table"], tables.OVERALL_NOTE)
+  for table in content["problems"]:
+    add(table, tables.PROBLEM_NOTE)
+  for title, name in (("Did not take part", "unfit"), ("Limits", "limits")):
+    if content[name]:
+      parts += [f"## {title}", bullets(content[name])]
+  return "\n\n".join(parts) + "\n"
+
+
+def _to_html(content: dict[str, Any]) -> str:
+  folders = [Path(__file__).parent, *map(Path, comparison.__path__)]
+  environment = jinja2.Environment(
+    loader=jinja2.FileSystemLoader(folders),
+    autoescape=True,
+    undefined=jinja2.StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+  )
+  template = environment.get_template("league.html.jinja")
+  notes = {"overall_note": tables.OVERALL_NOTE, "problem_note": tables.PROBLEM_NOTE}
+  return template.render(content | notes)
+
+
+def _plain(found: Standings) -> Any:
+  """What JSON can hold: arrays are lists, NaN is null, and pairs are sentences."""
+
+  def plain(value: Any) -> Any:
+    if isinstance(value, np.ndarray):
+      return [float(each) if np.isfinite(each) else None for each in value]
+    if isinstance(value, dict):
+      return {
+        " | ".join(key) if isinstance(key, tuple) else key: plain(each)
+        for key, each in value.items()
+      }
+    return value
+
+  return plain(dataclasses.asdict(found))
+
+
+def main() -> None:
+  """Writes the report of the folder that the command line names.
+
+  Raises:
+    SystemExit: there is no folder of a league.
+  """
+  if len(sys.argv) != 2:
+    sys.exit(f"usage: python -m {__package__}.report OUT")
+  try:
+    for path in write_report(Path(sys.argv[1])):
+      print(path)
+  except (OSError, ValueError) as error:
+    sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+  main()

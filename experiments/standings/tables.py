@@ -1,0 +1,156 @@
+"""The tables of the league."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ..comparison.estimates import Estimate, estimate
+from ..comparison.tables import Cell, Column, Row, Table
+from ..comparison.words import number
+from .figures import mean_times
+from .statistics import Against, Interval, Standings
+
+OVERALL_NOTE = (
+  "A place is 0 for the best of all methods on a problem and a seed, and 100 for the "
+  "last; the mean is over problems, its interval from a bootstrap of problems and "
+  "seeds. Wins and losses are problems with a corrected p-value below 0.05; at equal "
+  "time ew is trained for two or four times the steps where a step takes so long."
+)
+PROBLEM_NOTE = (
+  "Mean ± half-width of the 95% interval over seeds that did not fail; wins, ties and "
+  "losses stand above, problem by problem. Failed: runs that were not finite + runs no "
+  "better than the trivial solution."
+)
+
+
+def overall(standings: Standings, kinds: Mapping[str, str]) -> Table:
+  """All methods, by their mean place.
+
+  Args:
+    standings: of the league.
+    kinds: method -> its kind.
+  """
+  columns = [
+    Column("mean place", higher_is_better=False),
+    Column("interval"),
+    Column("problems"),
+    Column("balances"),
+    Column("time", "in steps of ew", False),
+    Column("against ew", "wins, ties, losses"),
+    Column("against si", "wins, ties, losses"),
+    Column("against ew", "at equal time"),
+    Column("failed", "runs"),
+  ]
+  times = mean_times(standings)
+  rows = []
+  for name in standings.order:
+    place = standings.place[name]
+    failed = sum(
+      sum(standings.failures(problem, name))
+      for problem, scores in standings.scores.items()
+      if name in scores
+    )
+    rows.append(
+      Row(
+        name,
+        [
+          Cell(f"{place.mean:.0f}", place.mean, name == standings.order[0]),
+          _interval_cell(place),
+          Cell(f"{place.problems}", place.problems),
+          Cell({"both": "losses, gradients"}.get(kinds[name], kinds[name])),
+          Cell(f"{times[name]:.2f}", times[name]) if name in times else Cell(),
+          _against_cell(standings.against(name, "ew")),
+          _against_cell(standings.against(name, "si")),
+          _against_cell(standings.against(name, "ew", equal_time=True)),
+          Cell(f"{failed}" if failed else "", failed),
+        ],
+      )
+    )
+  return Table("All methods", columns, rows, sorted_by=0)
+
+
+def of_problem(
+  cells: Sequence[Mapping[str, Any]], standings: Standings, problem: str
+) -> Table:
+  """The methods on a problem, by their mean score.
+
+  Args:
+    cells: all of the league.
+    standings: of the league.
+    problem: which.
+  """
+  here = {
+    cell["method"]: cell
+    for cell in cells
+    if cell["problem"] == problem and "unfit" not in cell
+  }
+  facts = next(iter(here.values()))
+  judged_by, metrics = facts["judged_by"], facts["metrics"]
+  shown = metrics if len(metrics) <= 6 else []  # forty columns tell nobody anything
+  own = {"delta_m": ("delta_m", "%"), "mean": (f"mean of {len(metrics)}", "")}
+  columns = []
+  if judged_by in own:
+    columns.append(Column(*own[judged_by], higher_is_better=False))
+  columns += [
+    Column(name, unit, higher)
+    for name, unit, higher in zip(
+      metrics, facts["units"], facts["higher_is_better"], strict=True
+    )
+    if name in shown
+  ]
+  columns += [
+    Column("learning rate"),
+    Column("time", "in steps of ew", False),
+    Column("failed", "runs"),
+  ]
+  scores = {
+    name: _over_finite(values) for name, values in standings.scores[problem].items()
+  }
+  order = sorted(
+    here, key=lambda name: each.mean if (each := scores.get(name)) else np.inf
+  )
+  rows = []
+  for name in order:
+    cell = here[name]
+    tests = np.array(cell["test"], np.float64)
+    values = [_over_finite(column) for column in tests.T]
+    cells_of_row = [_estimate_cell(scores.get(name))] if judged_by in own else []
+    cells_of_row += [
+      _estimate_cell(value)
+      for metric, value in zip(metrics, values, strict=True)
+      if metric in shown
+    ]
+    time = standings.time_of_ew.get(problem, {}).get(name)
+    failed = standings.failures(problem, name) if name in scores else (0, 0)
+    cells_of_row += [
+      Cell(" ".join(f"{rate:g}" for rate in dict.fromkeys(cell["learning_rates"]))),
+      Cell() if time is None else Cell(f"{time:.2f}", time),
+      Cell("+".join(map(str, failed)) if any(failed) else "", sum(failed)),
+    ]
+    rows.append(Row(name, cells_of_row))
+  return Table(f"{problem}, {facts['num_tasks']} tasks", columns, rows, sorted_by=0)
+
+
+def _over_finite(values: np.ndarray) -> Estimate | None:
+  finite = values[np.isfinite(values)]
+  return estimate(finite) if len(finite) else None
+
+
+def _estimate_cell(value: Estimate | None) -> Cell:
+  if value is None:
+    return Cell()
+  width = f" ± {number(value.half_width)}" if value.half_width is not None else ""
+  return Cell(number(value.mean) + width, value.mean)
+
+
+def _interval_cell(value: Interval) -> Cell:
+  return Cell(f"{value.low:.0f} to {value.high:.0f}", value.low)
+
+
+def _against_cell(against: Against | None) -> Cell:
+  if against is None:
+    return Cell()
+  return Cell(
+    f"{against.wins}, {against.ties}, {against.losses}", against.wins - against.losses
+  )
