@@ -1,6 +1,6 @@
 """The paths of every method on the two-parameter problem that this literature draws.
 
-    python examples/toy.py --out toy.png
+    python -m examples.toy --out toy.png
 
 Every method starts from five points (dots) and should end (stars) on the Pareto set,
 the grey line. Methods that need positive losses are not drawn, but named.
@@ -10,8 +10,8 @@ NeurIPS 2021, figure 1; with the first loss times 0.1 it is figure 1 of Navon et
 """
 
 import dataclasses
-import functools
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,21 +20,16 @@ import numpy as np
 import optax
 import tyro
 
-from igb_jax import balancers, value_and_balanced_grad
+from experiments.problems.toy import (
+  STARTS,
+  TRAINING,
+  front,
+  losses_of,
+  make_task,
+)
+from experiments.standings.plan import SINGLE, make, parse, unfit
+from igb_jax import value_and_balanced_grad
 from igb_jax.balancers.methods import METHODS
-
-STARTS = np.array([(-8.5, 7.5), (0, 0), (9, 9), (-7.5, -0.5), (9, -1)], np.float32)
-# options that a method cannot be made without
-OPTIONS = {
-  "cosmos": {"preference": (1.0, 1.0)},
-  "pbi": {"preference": (1.0, 1.0)},
-  "stchraw": {"mu": 1.0},
-}
-# ratios of losses or roots of their product, which must be positive as for a logarithm
-RATIOS = [
-  "dwa", "famo", "gls", "go4align", "gradnorm", "imtll", "relobralo", "slaw", "uw",
-  "uwso",
-]  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,56 +46,34 @@ class Options:
   """Names of the methods; all that fit by default."""
 
 
-def losses_of(t: jax.Array, scale: float = 1.0) -> jax.Array:
-  """The two losses at the parameters [2]."""
-  t1, t2 = t
-  f1 = jnp.abs(0.5 * (-t1 - 7) - jnp.tanh(-t2))
-  f2 = jnp.abs(0.5 * (-t1 + 3) - jnp.tanh(-t2) + 2)
-  f1, f2 = (jnp.log(jnp.maximum(f, 5e-6)) + 6 for f in (f1, f2))
-  valley = 0.1 * (-t2 - 8) ** 2
-  g1, g2 = (((-t1 + side) ** 2 + valley) / 10 - 20 for side in (7, -7))
-  c1, c2 = jnp.maximum(jnp.tanh(t2 / 2), 0), jnp.maximum(jnp.tanh(-t2 / 2), 0)
-  return jnp.stack([scale * (c1 * f1 + c2 * g1), c1 * f2 + c2 * g2])
-
-
-def front() -> np.ndarray:
-  """Points of the Pareto set, f[N, 2]: the minima of weighted sums below t2 = 0."""
-  share = np.linspace(0, 1, 201)[:, None]
-  t1, t2 = 7 * (2 * share - 1), np.linspace(-12, -4, 2001)
-  lowest = share * (7 - t1) ** 2 + (1 - share) * (7 + t1) ** 2
-  values = np.tanh(-t2 / 2) * ((lowest + 0.1 * (t2 + 8) ** 2) / 10 - 20)
-  return np.stack([t1[:, 0], t2[values.argmin(axis=1)]], axis=1)
-
-
 def fits(name: str) -> bool:
   """Whether a method can follow two losses that may be negative."""
-  traits = METHODS[name].traits
-  takes_log = getattr(traits, "takes_log", False)
-  other = takes_log or name in RATIOS or name == "stl" or "rep_norms" in traits.needs
-  return not other and getattr(traits, "fewest_tasks", 1) <= 2
+  return name != SINGLE and unfit(parse(name), make_task(), TRAINING) is None
 
 
 def paths(name: str, options: Options) -> np.ndarray:
   """Parameters on the way from each start, f[5, 101, 2]."""
-  balancer = balancers.create(
-    name, num_tasks=2, steps_per_epoch=1000, **OPTIONS.get(name, {})
-  )
-  losses = functools.partial(losses_of, scale=options.scale)
+  balancer = make(parse(name), ("first", "second"), steps_per_epoch=1000)
+
+  def losses(params):
+    return losses_of(params["shared"], options.scale)
+
   balanced = value_and_balanced_grad(losses, balancer)
   adam = optax.adam(1e-3)
 
-  def step(carry, _):
-    t, state, opt_state = carry
-    _, grads, state = balanced(t, state=state)
+  def step(carry: Any, _: None) -> Any:
+    params, state, opt_state = carry
+    _, grads, state = balanced(params, state=state)
     updates, opt_state = adam.update(grads, opt_state)
-    return (t + jnp.asarray(updates), state, opt_state), None
+    return (optax.apply_updates(params, updates), state, opt_state), None
 
-  def some_steps(carry, _):
+  def some_steps(carry: Any, _: None) -> Any:
     carry, _ = jax.lax.scan(step, carry, length=options.steps // 100)
-    return carry, carry[0]
+    return carry, carry[0]["shared"]
 
   def run(start, key):
-    carry = start, balancer.init(start, key), adam.init(start)
+    params = {"shared": start, "heads": {}}
+    carry: Any = params, balancer.init(params, key), adam.init(params)
     return jnp.concatenate(
       [start[None], jax.lax.scan(some_steps, carry, length=100)[1]]
     )

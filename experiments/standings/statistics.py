@@ -263,7 +263,7 @@ def _signed_rank(differences: np.ndarray) -> tuple[float, float]:
   largest = 2 * finite.max(initial=1.0)
   bounded = np.clip(differences, -largest, largest)
   ranks = stats.rankdata(np.abs(bounded))
-  _, p_value = stats.wilcoxon(bounded, zero_method="zsplit")
+  p_value: Any = stats.wilcoxon(bounded, zero_method="zsplit")[1]
   return float(p_value), float(np.sign((np.sign(bounded) * ranks).sum()))
 
 
