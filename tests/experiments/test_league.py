@@ -1,0 +1,377 @@
+"""The league: who takes part, what a cell holds, what the standings say, and a run."""
+
+import csv
+import json
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+from experiments import league
+from experiments.problems import NAMES, load
+from experiments.problems.base import Training
+from experiments.standings import cells as cells_module
+from experiments.standings.cells import play, score
+from experiments.standings.plan import (
+  Cell,
+  cells_of,
+  check_names,
+  everyone,
+  make,
+  parse,
+  unfit,
+)
+from experiments.standings.report import write_report
+from experiments.standings.statistics import interval, standings
+from experiments.standings.training import Lane, make_runner
+from igb_jax import balancers
+from igb_jax.balancers.methods import METHODS
+from igb_jax.training.array_task import ArrayTask, TaskMetric
+
+SEEDS = 10
+
+
+def lines() -> ArrayTask:
+  """Two tasks that share a slope: one fit cannot serve both."""
+  x = np.random.default_rng(0).normal(size=(64, 1)).astype(np.float32)
+  rows = {"x": x, "y": np.concatenate([2 * x, -x], axis=1) + 0.5}
+
+  def init(key):
+    return {
+      "shared": {"w": 0.1 * jax.random.normal(key, ())},
+      "heads": np.zeros(2, np.float32),
+    }
+
+  def errors(params, rows):
+    predictions = rows["x"] * params["shared"]["w"] + params["heads"]
+    return ((predictions - rows["y"]) ** 2).mean(axis=0)
+
+  return ArrayTask(
+    name="lines",
+    task_names=("a", "b"),
+    metrics=(TaskMetric("error a", "", "a"), TaskMetric("error b", "", "b")),
+    train=rows,
+    validation=rows,
+    test=rows,
+    init=init,
+    losses=errors,
+    measures=errors,
+  )
+
+
+TRAINING = Training(
+  epochs=20,
+  batch_size=16,
+  learning_rates=(1e-3, 3e-2, 1e-1),
+  judged_by="delta_m",
+  trivial=(4.0, 1.0),
+)
+
+
+@pytest.fixture
+def with_lines(monkeypatch):
+  monkeypatch.setattr(cells_module, "load", lambda name: (lines(), TRAINING))
+
+
+# ------------------------------------------------------------------- who takes part
+
+
+def test_every_method_takes_part_and_can_be_made():
+  assert {*METHODS} - {"stl"} <= {*everyone()}
+  for name in everyone():
+    make(parse(name), ("a", "b", "c"), 5)
+
+
+@pytest.mark.parametrize(
+  ("text", "message"),
+  [
+    ("nobody", "unknown balancer 'nobody'"),
+    ("ew*1", "a number above 1"),
+    ("stl", "single tasks are trained anyway"),
+    ("igbv1:colour=3", "colour"),
+  ],
+)
+def test_bad_names_are_refused(text, message):
+  with pytest.raises((TypeError, ValueError), match=message):
+    check_names(["toy"], [text])
+
+
+def test_a_method_that_does_not_fit_says_why():
+  toy = load("toy")
+  reasons = {name: unfit(parse(name), *toy) for name in METHODS}
+  assert reasons["si"] == reasons["gradnorm"] == "needs positive losses"
+  assert reasons["krum"] == "needs 3 tasks"
+  assert reasons["ntksr"] == "needs features that all tasks share"
+  assert reasons["ew"] is reasons["mgda"] is None
+
+
+@pytest.mark.parametrize(
+  ("change", "message"),
+  [
+    ({"judged_by": "beauty"}, "beauty"),
+    ({"trivial": (1.0,)}, "each of the 2 metrics"),
+    ({"batch_size": 65}, "between 1 and the 64"),
+  ],
+)
+def test_training_that_does_not_fit_is_refused(change, message):
+  with pytest.raises(ValueError, match=message):
+    Training(**vars(TRAINING) | change).check(lines())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_problem_fits_its_training(name):
+  task, training = load(name)
+  training.check(task)
+  assert sorted(training.learning_rates) == [*training.learning_rates]
+
+
+# --------------------------------------------------------------------------- a cell
+
+
+def test_lanes_do_not_depend_on_each_other():
+  run = make_runner(lines(), TRAINING, balancers.create("ew", num_tasks=2))
+  lanes = [Lane(rate, seed) for rate in (1e-2, 1e-1) for seed in (0, 1)]
+  together, alone = run(lanes), run(lanes[2:3])
+  np.testing.assert_allclose(together.test[2], alone.test[0], 1e-5)
+  assert len({*together.test[:, 0]}) == 4
+  one_after_another = Training(**vars(TRAINING) | {"at_once": False})
+  run = make_runner(lines(), one_after_another, balancers.create("ew", num_tasks=2))
+  np.testing.assert_allclose(run(lanes).test, together.test, 1e-5)
+
+
+def test_a_single_task_is_what_stl_trains():
+  of_task = make_runner(lines(), TRAINING, None)([Lane(3e-2, 4, 1)])
+  stl = balancers.create("stl", num_tasks=2, task=1)
+  np.testing.assert_allclose(
+    of_task.test, make_runner(lines(), TRAINING, stl)([Lane(3e-2, 4)]).test, 1e-5
+  )
+
+
+def test_a_longer_training_has_a_schedule_of_its_own():
+  ew = balancers.create("ew", num_tasks=2)
+  longer = make_runner(lines(), TRAINING, ew, length=2)([Lane(3e-2, 0)])
+  twice = Training(**vars(TRAINING) | {"epochs": 40})
+  expected = make_runner(lines(), twice, ew)([Lane(3e-2, 0)])
+  np.testing.assert_array_equal(longer.test, expected.test)
+
+
+def test_a_cell_takes_the_rate_that_validates_best(with_lines):
+  found = play(Cell("lines", "ew"), num_seeds=2, num_validation_seeds=2)
+  validation = np.array(found["validation"])
+  assert validation.shape == (3, 2, 2)
+  scores = score(validation, found, TRAINING.trivial).mean(axis=1)
+  assert found["learning_rates"] == [TRAINING.learning_rates[scores.argmin()]]
+  assert np.array(found["test"]).shape == (2, 2)
+  assert found["num_steps"] == 80
+  assert found["seconds_per_step"] > 0
+
+
+def test_single_tasks_are_judged_each_by_its_own_net(with_lines):
+  found = play(Cell("lines", "stl"), num_seeds=2, num_validation_seeds=1)
+  assert len(found["learning_rates"]) == 2
+  # each alone has nothing to share the slope with
+  assert (np.array(found["test"]) < 0.1).all()
+  both = play(Cell("lines", "ew"), num_seeds=2, num_validation_seeds=1)
+  assert (np.array(both["test"]).sum(axis=1) > 1).all()
+
+
+def test_a_run_that_is_not_finite_is_none(monkeypatch):
+  def losses(params, rows):
+    return lines().losses(params, rows) / np.float32(0)
+
+  task = ArrayTask(**vars(lines()) | {"losses": losses})
+  monkeypatch.setattr(cells_module, "load", lambda name: (task, TRAINING))
+  found = play(Cell("lines", "ew"), num_seeds=1, num_validation_seeds=1)
+  assert found["test"] == [[None, None]]
+  json.dumps(found, allow_nan=False)
+
+
+# ------------------------------------------------------------------- the standings
+
+
+def cell(problem, method, test, **others):
+  facts = {
+    "problem": problem,
+    "method": method,
+    "num_tasks": 2,
+    "metrics": ["x"],
+    "units": ["%"],
+    "higher_is_better": [False],
+    "judged_by": "delta_m",
+    "trivial": [10.0],
+    "kind": parse(method).kind,
+    "learning_rates": [1e-3],
+    "test": [[value] for value in test],
+    "num_steps": 1,
+    "seconds_per_step": 1.0,
+  }
+  return facts | others
+
+
+def some_cells():
+  noise = np.random.default_rng(0).normal(size=(3, SEEDS)) / 10
+  better, plain, worse = noise + np.array([[1.0], [2.0], [3.0]])
+  found = []
+  for problem in ("first", "second", "third"):
+    found += [
+      cell(problem, "stl", plain),
+      cell(problem, "ew", plain, seconds_per_step=0.5),
+      cell(problem, "ew*2", better),
+      cell(problem, "mgda", better, seconds_per_step=1.1),
+      cell(problem, "si", [*worse[:-2], None, 11.0]),
+    ]
+  unfit = {"problem": "third", "method": "uw", "unfit": "needs positive losses"}
+  return [*found, unfit | {"kind": "loss"}]
+
+
+def test_the_standings_rank_compare_and_count():
+  found = standings(some_cells())
+  assert found.order == ["mgda", "ew", "si"]
+  assert [found.place[name].mean for name in found.order] == [0, 50, 100]
+  assert found.failures("first", "si") == (1, 1)
+  assert found.failures("first", "ew") == (0, 0)
+  np.testing.assert_allclose(
+    found.scores["first"]["ew"].mean(), 0, atol=1e-9
+  )  # against itself
+  assert found.time_of_ew["first"]["mgda"] == 2.2
+  assert all(p < 1e-4 for p in found.p_values.values())
+  assert not found.cliques
+  difference = found.difference("mgda", "ew")
+  assert difference is not None
+  assert (difference.mean, difference.low, difference.high) == (-50, -50, -50)
+
+
+def test_wins_are_counted_at_equal_steps_and_at_equal_time():
+  found = standings(some_cells())
+  against = found.against("mgda", "ew")
+  assert (against.wins, against.ties, against.losses) == (3, 0, 0)
+  # ew with twice the steps has the same numbers
+  against = found.against("mgda", "ew", equal_time=True)
+  assert (against.wins, against.ties, against.losses) == (0, 3, 0)
+  assert found.against("si", "ew").losses == 3
+  assert found.against("si", "uw") is None
+
+
+def test_methods_that_differ_by_noise_make_a_clique():
+  random = np.random.default_rng(1)
+  names = ["stl", "ew", "si", "uw"]
+  cells = [
+    cell(problem, name, 1 + random.random(SEEDS)) for problem in "abc" for name in names
+  ]
+  found = standings(cells)
+  assert found.cliques == [(0, 2)]
+  low, high = found.place["ew"].low, found.place["ew"].high
+  assert low < found.place["ew"].mean < high
+
+
+def test_without_single_tasks_there_is_no_delta_m_yet():
+  assert not standings([cell("first", "ew", [1.0, 2.0])]).scores
+
+
+def test_the_interval_covers_what_it_should():
+  random = np.random.default_rng(0)
+  hits = 0
+  for _ in range(100):
+    effects = random.normal(size=12)
+    blocks = [effect + random.normal(size=10) for effect in effects]
+    found = interval(blocks)
+    hits += found.low < 0 < found.high
+  assert hits >= 85
+
+
+# ------------------------------------------------------------------------ a league
+
+
+def started(tmp_path, monkeypatch, *options):
+  """The exit code of a league, and what it wrote."""
+  monkeypatch.setattr(sys, "argv", ["league", *options])
+  with pytest.raises(SystemExit) as ended:
+    league.main([*options, f"--out={tmp_path}"])
+  return ended.value.code
+
+
+def rows_of(out):
+  return [*csv.DictReader((out / "league.csv").read_text().splitlines())]
+
+
+SMALL = ("--problems", "toy", "--methods", "ew", "mgda", "si", "--seeds=2")
+
+
+def test_a_league_is_played_reported_and_gone_on_with(tmp_path, monkeypatch, capfd):
+  options = (*SMALL, "--validation-seeds=1", "--parallel=2")
+  assert started(tmp_path, monkeypatch, *options) == 0
+  planned = cells_of(["toy"], ["ew", "mgda", "si"])
+  times = {each: each.path(tmp_path).stat().st_mtime_ns for each in planned}
+  page = (tmp_path / "league.html").read_text()
+  for word in ("mgda", "needs positive losses", "Mean places", "Problem by problem"):
+    assert word in page
+  rows = rows_of(tmp_path)
+  assert [(row["method"], row["seed"]) for row in rows] == [
+    ("ew", "0"),
+    ("ew", "1"),
+    ("mgda", "0"),
+    ("mgda", "1"),
+  ]
+  assert json.loads((tmp_path / "standings.json").read_text())["order"]
+  assert "mgda" in (tmp_path / "league.md").read_text()
+  # what is there is kept, what is missing is played, and the report is the same
+  planned[1].path(tmp_path).unlink()
+  assert started(tmp_path, monkeypatch, *options) == 0
+  after = {each: each.path(tmp_path).stat().st_mtime_ns for each in planned}
+  assert [each for each in planned if after[each] != times[each]] == [planned[1]]
+  again = rows_of(tmp_path)
+  assert [row["metrics"] for row in again] == [row["metrics"] for row in rows]
+  # other seeds do not go together
+  capfd.readouterr()
+  assert started(tmp_path, monkeypatch, *SMALL, "--validation-seeds=2") == 2
+  assert "validation" in capfd.readouterr().err
+
+
+def test_a_report_is_written_of_whatever_is_played(tmp_path):
+  (tmp_path / "league.json").write_text(
+    json.dumps(
+      {
+        "command": "league",
+        "started": "today",
+        "settings": {
+          "problems": ["first", "second", "third", "fourth"],
+          "methods": ["ew", "ew*2", "mgda", "si", "uw"],
+          "seeds": SEEDS,
+          "validation_seeds": 1,
+        },
+      }
+    )
+  )
+  for each in some_cells():
+    cells_module.write(Cell(each["problem"], each["method"]), tmp_path, each)
+  for path in write_report(tmp_path):
+    assert path.stat().st_size > 0
+  text = (tmp_path / "league.md").read_text()
+  assert "16 of 24 cells" in text
+  assert "uw on third: needs positive losses" in text
+  assert "Runs on first that were not finite: si (1)" in text
+
+
+@pytest.mark.parametrize(
+  ("options", "message"),
+  [
+    (("--problems", "moon"), "moon"),
+    (("--methods", "ew", "ew"), "each once"),
+    (("--seeds=0",), "--seeds must be at least 1"),
+  ],
+)
+def test_wrong_options_are_refused_before_anything_is_written(
+  tmp_path, monkeypatch, capsys, options, message
+):
+  assert started(tmp_path, monkeypatch, *options) == 2
+  assert message in capsys.readouterr().err
+  assert not [*tmp_path.iterdir()]
+
+
+def test_a_dry_run_writes_nothing_and_names_the_time(tmp_path, monkeypatch, capsys):
+  assert started(tmp_path, monkeypatch, *SMALL, "--dry-run") == 0
+  out = capsys.readouterr().out
+  assert "toy: 3 methods" in out
+  assert "in all with --parallel=1" in out
+  assert not [*tmp_path.iterdir()]
