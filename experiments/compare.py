@@ -62,7 +62,7 @@ def main(arguments: Sequence[str] | None = None, program: str = PROGRAM) -> NoRe
   Ctrl-C, 143 after SIGTERM.
 
   Args:
-    arguments: of the command line; None for those of this process.
+    arguments: the arguments of the command line; None for those of this process.
     program: what was started, as a command line has it.
   """
   arguments = sys.argv[1:] if arguments is None else arguments
@@ -113,7 +113,7 @@ def begin(comparison: Comparison, out: Path, command: str) -> None:
   Args:
     comparison: the comparison.
     out: the folder.
-    command: that was given, kept for the report.
+    command: the command that was given, kept for the report.
 
   Raises:
     FileExistsError: it is no folder, or holds something else.
@@ -202,7 +202,7 @@ def dry_run(comparison: Comparison, console: Console) -> None:
 
   Args:
     comparison: the comparison.
-    console: where to.
+    console: where it is printed.
 
   Raises:
     ComparisonError: the steps could not be measured.

@@ -52,8 +52,8 @@ def make_problem(config: Config, devices: Devices) -> Problem:
   """What the task file defines.
 
   Args:
-    config: of the run.
-    devices: of the run.
+    config: the configuration of the run.
+    devices: the devices of the run.
 
   Raises:
     TypeError, ValueError: an option or the task file is wrong.
@@ -66,7 +66,7 @@ def main(arguments: Sequence[str] | None = None, program: str = PROGRAM) -> None
   """Runs the experiment that the command line describes, and exits.
 
   Args:
-    arguments: of the command line; None for those of this process.
+    arguments: the arguments of the command line; None for those of this process.
     program: what was started, as a command line has it.
   """
   train(make_problem, parse_config, arguments, program)

@@ -85,7 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
   Ctrl-C, 143 after SIGTERM.
 
   Args:
-    arguments: of the command line; None for those of this process.
+    arguments: the arguments of the command line; None for those of this process.
   """
   arguments = sys.argv[1:] if arguments is None else arguments
   # the workers have the accelerator to themselves
@@ -112,7 +112,7 @@ def check(config: Config) -> None:
   """Checks all options.
 
   Args:
-    config: of the command line.
+    config: the configuration of the command line.
 
   Raises:
     TypeError, ValueError: one is wrong; the message names it.
@@ -133,9 +133,9 @@ def begin(config: Config, out: Path, command: str) -> None:
   """Makes the folder of a league, or checks that its numbers are comparable.
 
   Args:
-    config: of the command line.
+    config: the configuration of the command line.
     out: the folder.
-    command: that was given, kept for the report.
+    command: the command that was given, kept for the report.
 
   Raises:
     ValueError: the folder was played with other seeds, or league.json is damaged.
@@ -166,7 +166,7 @@ def play(config: Config, out: Path, console: Console) -> int:
   """Plays what is missing and writes the report.
 
   Args:
-    config: of the command line.
+    config: the configuration of the command line.
     out: the folder, from `begin`.
     console: where progress is shown.
 
@@ -200,8 +200,8 @@ def dry_run(config: Config, console: Console) -> None:
   """Prints what would be played, and an estimate of the time.
 
   Args:
-    config: of the command line.
-    console: where to.
+    config: the configuration of the command line.
+    console: where it is printed.
   """
   settings = config.settings
   seconds = estimates(

@@ -33,8 +33,8 @@ class Molecules:
     """Loads, splits and standardises them.
 
     Args:
-      config: of the run, with the options of `experiments.qm9`.
-      devices: of the run.
+      config: the configuration of the run, with the options of `experiments.qm9`.
+      devices: the devices of the run.
 
     Raises:
       ValueError: a size does not fit, or a target does not vary.
@@ -88,7 +88,7 @@ class Molecules:
     """The batches of an epoch, a function of the seed and the epoch.
 
     Args:
-      seed: of the run.
+      seed: the seed of the run.
       epoch: its number, from 0.
     """
     order = shuffled(self.split.train, seed=seed, epoch=epoch)

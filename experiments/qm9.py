@@ -210,7 +210,7 @@ def main(arguments: Sequence[str] | None = None, program: str = PROGRAM) -> None
   """Runs the experiment that the command line describes, and exits.
 
   Args:
-    arguments: of the command line; None for those of this process.
+    arguments: the arguments of the command line; None for those of this process.
     program: what was started, as a command line has it.
   """
   train(make_problem, parse_config, arguments, program)

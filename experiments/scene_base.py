@@ -82,7 +82,7 @@ def metrics_with_base(paths: Sequence[Path]) -> tuple[TaskMetric, ...]:
   """The metrics of the scenes, with the base of delta_m.
 
   Args:
-    paths: as for `read_base`.
+    paths: see `read_base`.
   """
   task_of = {
     metric: task

@@ -13,7 +13,7 @@ class Source:
   """The scenes of a run.
 
   Attributes:
-    name: of the data set.
+    name: the name of the data set.
     description: what they are and where they come from.
     scenes: all of them.
     split: which of them are for training, validation and testing.
@@ -31,7 +31,7 @@ def load_scenes(config: Any) -> Source:
   """NYUv2 from its folder, or generated rooms where none is given.
 
   Args:
-    config: of the run, with the options of `experiments.nyuv2`.
+    config: the configuration of the run, with the options of `experiments.nyuv2`.
 
   Raises:
     ValueError: an option or a file is wrong.

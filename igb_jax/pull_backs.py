@@ -20,8 +20,8 @@ class Call(NamedTuple):
   """One call of a function of losses.
 
   Attributes:
-    args: by position.
-    kwargs: by keyword.
+    args: the arguments by position.
+    kwargs: the arguments by keyword.
     numbers: which of `args` to differentiate.
     has_aux: whether the function returns a pair `(losses, aux)`.
   """

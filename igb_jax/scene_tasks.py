@@ -74,7 +74,7 @@ def present(scenes: Any) -> jax.Array:
   """Which tasks have a known pixel in a batch.
 
   Args:
-    scenes: as for `losses`.
+    scenes: see `losses`.
 
   Returns:
     bool[3], in the order of `TASKS`.
@@ -178,8 +178,8 @@ class SceneMetrics(NamedTuple):
     """Takes in a batch.
 
     Args:
-      prediction: as for `losses`.
-      scenes: as for `losses`.
+      prediction: see `losses`.
+      scenes: see `losses`.
       mask: bool[B], which scenes of the batch are there.
     """
     there = mask[:, None, None]

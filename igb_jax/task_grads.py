@@ -225,7 +225,7 @@ def pull_back_each(
     pull_back: cotangent float[K] -> gradient, or a part of it.
     losses: float[K], whose pull-back it is.
     batch_size: tasks at a time, 1 to K; a larger number counts as K.
-    unroll: as in `value_and_task_grads`.
+    unroll: see `value_and_task_grads`.
 
   Returns:
     What `pull_back` returns, each leaf with a leading axis K.

@@ -28,7 +28,7 @@ def collect(
   Args:
     comparison: the comparison.
     out: its folder.
-    measured: from `experiments.comparison.measure`.
+    measured: what `experiments.comparison.measure` wrote.
     jobs: all of them.
     failures: folder of a run -> the last lines it wrote.
   """

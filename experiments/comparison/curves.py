@@ -19,10 +19,10 @@ def read_curves(
   """Reads the metrics.jsonl of all finished runs.
 
   Args:
-    folder: of the comparison; the folders of the runs are below it.
-    results: of the comparison. Where no run of a balancer can be read, its curves of
-      an earlier report are taken from "comparison" in them, so that a report can be
-      written anew without the runs.
+    folder: the folder of the comparison; the folders of the runs are below it.
+    results: the results of the comparison. Where no run of a balancer can be read, its
+      curves of an earlier report are taken from "comparison" in them, so that a report
+      can be written anew without the runs.
 
   Returns:
     Balancer -> its curves: lists [epochs][tasks] "losses", "weights", "gaps" (the loss

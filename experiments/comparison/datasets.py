@@ -38,7 +38,7 @@ class Dataset(NamedTuple):
     """An experiment, ready to train.
 
     Args:
-      config: of the run.
+      config: the configuration of the run.
     """
     return Experiment(self.make_problem, config)
 

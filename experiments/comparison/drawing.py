@@ -64,8 +64,8 @@ def draw(make: Callable[[], Figure], name: str, label: str) -> Markup:
 
   Args:
     make: makes it, in the style of the page.
-    name: of the figure, with which the names in it begin.
-    label: for those who do not see it.
+    name: the name of the figure, with which the names in it begin.
+    label: a description for those who do not see it.
   """
   with matplotlib.rc_context(_STYLE):
     file = io.StringIO()

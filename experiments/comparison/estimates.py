@@ -19,7 +19,7 @@ class Estimate:
 
   Attributes:
     mean: over the seeds.
-    half_width: of its 95% interval; None for one seed.
+    half_width: half the width of its 95% interval; None for one seed.
     seeds: how many there are.
   """
 
@@ -33,9 +33,9 @@ class Spread:
   """What repeated measurements of a time gave.
 
   Attributes:
-    median: of the measurements.
-    least: of them.
-    largest: of them.
+    median: the median of the measurements.
+    least: the least of them.
+    largest: the largest of them.
   """
 
   median: float

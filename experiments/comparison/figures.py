@@ -33,7 +33,7 @@ class Panel:
   """A figure and what it shows.
 
   Attributes:
-    title: of the figure; text, not HTML.
+    title: the title of the figure; text, not HTML.
     svg: the figure, HTML.
   """
 
@@ -46,8 +46,8 @@ class Kind:
   """A kind of curves over the epochs.
 
   Attributes:
-    name: of it in the curves.
-    label: of the axis.
+    name: its name in the curves.
+    label: the label of the axis.
     shared: whether all balancers have one scale.
   """
 
@@ -68,7 +68,7 @@ def curve_panels(
   """One small figure a balancer, with a line a task.
 
   Args:
-    kind: which curves.
+    kind: the kind of curves.
     curves: balancer -> its curves; one without this kind is left out.
     tasks: names of the tasks.
 
@@ -100,8 +100,8 @@ def is_constant(kind: Kind, curves: Mapping[str, Any]) -> bool:
   """Whether all numbers of a balancer's curves are 1, so that a figure tells nothing.
 
   Args:
-    kind: which curves.
-    curves: of one balancer.
+    kind: the kind of curves.
+    curves: the curves of one balancer.
 
   Example:
     >>> is_constant(WEIGHTS, {"weights": [[1.0, 1.0], [1.0, 1.0]]})

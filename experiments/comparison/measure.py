@@ -80,7 +80,7 @@ def measure_steps(
 
   Args:
     ew: takes the steps of ew.
-    make_experiment: with a balancer.
+    make_experiment: makes the experiment with a balancer.
     contenders: the balancers.
     say_line: shows a line.
 
@@ -138,9 +138,9 @@ def measure_seeds(
   """How many seeds of a loss balancer are best trained at once.
 
   Args:
-    experiment: with ew, on one device.
+    experiment: an experiment with ew, on one device.
     alone: takes its steps.
-    seeds: of the comparison.
+    seeds: the seeds of the comparison.
     together: "always", "never", or "auto" to take what is faster.
 
   Returns:
@@ -200,7 +200,7 @@ def check_parallel(count: int, device: str) -> None:
   """Checks that so many runs at a time fit the device.
 
   Args:
-    count: of the runs.
+    count: the number of runs.
     device: its kind.
 
   Raises:

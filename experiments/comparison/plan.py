@@ -50,7 +50,7 @@ def parse_contenders(text: str, task_names: Sequence[str]) -> list[Contender]:
   Args:
     text: balancers, apart by commas; the hyper-parameters of each follow it after
       colons.
-    task_names: of the K tasks.
+    task_names: the names of the K tasks.
 
   Returns:
     Them in order.
@@ -87,9 +87,9 @@ class Run:
   Attributes:
     name: what it is called while it runs.
     folder: below OUT.
-    seed: of it.
+    seed: its seed.
     contender: its balancer; None for a baseline.
-    task: of a baseline; None otherwise.
+    task: the task of a baseline; None otherwise.
   """
 
   name: str
@@ -106,7 +106,7 @@ class Job:
   Attributes:
     name: what it is called while it runs.
     folder: its --out, below OUT.
-    arguments: of the experiment, beside those that all jobs have.
+    arguments: the arguments of the experiment, beside those that all jobs have.
     runs: what it trains.
     cost: the balancer whose step it takes, for the estimate of its time.
   """
@@ -129,7 +129,7 @@ def missing(out: Path, runs: Sequence[Run], num_epochs: int) -> list[Run]:
   Args:
     out: the folder of the comparison.
     runs: all of them.
-    num_epochs: of a complete run.
+    num_epochs: the number of epochs of a complete run.
   """
   return [run for run in runs if read_summary(out / run.folder, num_epochs) is None]
 
@@ -138,8 +138,8 @@ def read_summary(folder: Path, num_epochs: int) -> dict[str, Any] | None:
   """The summary.json of a complete run, or None.
 
   Args:
-    folder: of the run.
-    num_epochs: of a complete run.
+    folder: the folder of the run.
+    num_epochs: the number of epochs of a complete run.
   """
   try:
     summary = read_object(folder / "summary.json")
@@ -152,7 +152,7 @@ def baseline_jobs(task_names: Sequence[str]) -> list[Job]:
   """A job for the single-task run of each task.
 
   Args:
-    task_names: of the K tasks.
+    task_names: the names of the K tasks.
   """
   jobs = []
   for task in task_names:

@@ -27,7 +27,7 @@ def shares_of_cores(count: int) -> list[set[int] | None]:
   """The cores of each of several runs at a time; None for all.
 
   Args:
-    count: of the runs.
+    count: the number of runs.
   """
   if count == 1 or not hasattr(os, "sched_setaffinity"):
     return [None] * count

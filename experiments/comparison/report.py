@@ -44,7 +44,7 @@ class FigureGroup:
   """Figures of one kind.
 
   Attributes:
-    title: of the group.
+    title: the title of the group.
     caption: what they show.
     panels: the figures, one a balancer.
   """
@@ -58,8 +58,8 @@ def write_report(folder: Path, results: dict[str, Any]) -> list[Path]:
   """Writes the report; every file is complete, or as it was.
 
   Args:
-    folder: of the comparison; the folders of the runs are below it.
-    results: of the comparison; runs may be missing or failed.
+    folder: the folder of the comparison; the folders of the runs are below it.
+    results: the results of the comparison; runs may be missing or failed.
 
   Returns:
     The files: results.json (the results and a part "comparison": what is computed from

@@ -95,7 +95,7 @@ def run_jobs(
     out: its folder.
     console: where progress is shown.
     jobs: all of them.
-    measured: from `measured_steps`.
+    measured: what `measured_steps` returned.
     failures: folder of a run -> the last lines it wrote; what fails is put there.
   """
   num_epochs = comparison.options.epochs
@@ -156,7 +156,7 @@ def estimate(comparison: Comparison, job: Job, measured: dict[str, Any]) -> floa
   Args:
     comparison: the comparison.
     job: the job.
-    measured: from `measured_steps`.
+    measured: what `measured_steps` returned.
   """
   timing, evaluation = measured["timing"], measured["evaluation_seconds"]
   epochs, steps = comparison.options.epochs, measured["steps_per_epoch"]

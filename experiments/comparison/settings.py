@@ -58,7 +58,7 @@ class Comparison:
     """Checks all options; nothing is run or written.
 
     Args:
-      config: of the comparison.
+      config: the configuration of the comparison.
       experiment_arguments: options of the experiment.
 
     Raises:

@@ -37,7 +37,7 @@ class Numbers:
   """What is known of a balancer.
 
   Attributes:
-    seeds: of its finished runs.
+    seeds: the seeds of its finished runs.
     metrics: name -> estimate; empty without a finished run.
     delta_m_own: against our own single-task runs, in per cent; None where they are not
       complete.
@@ -66,12 +66,14 @@ class Comparison:
     decides: which delta_m methods are compared by; None without any.
     incomplete_baselines: tasks whose own single-task metrics are missing or not usable.
     baselines: metric -> estimate, of our own single-task runs.
-    baselines_delta_m: of our own single-task runs against the base, in per cent.
+    baselines_delta_m: the delta_m of our own single-task runs against the
+      base, in per cent.
     balancers: specification -> numbers, in order of delta_m; last those without one.
     best: balancer of the lowest delta_m.
     reference: the one that the others are compared with: the best among those with two
       seeds or more, or the best where there is none.
-    differences: of each other balancer with a delta_m from the reference.
+    differences: the differences of each other balancer with a delta_m from the
+      reference.
     pareto_front: balancers than which none is both faster and better, in order of cost.
     equally_cheap: of the reference and those that cannot be told apart from it over as
       many seeds as any, the fastest, and those whose range of times overlaps its; empty
@@ -95,7 +97,7 @@ class Comparison:
     """The delta_m that decides.
 
     Args:
-      balancer: whose.
+      balancer: its specification.
     """
     numbers = self.balancers[balancer]
     return numbers.delta_m_own if self.decides == "own" else numbers.delta_m_base
@@ -114,7 +116,7 @@ def baseline_metrics(results: Mapping[str, Any]) -> dict[str, Estimate]:
   """The metrics of our own single-task runs, each from the runs on its task.
 
   Args:
-    results: of the comparison.
+    results: the results of the comparison.
 
   Example:
     >>> results = {"baselines": [{"status": "done", "test": {"x": 2.0}}]}
@@ -162,7 +164,7 @@ def compare(results: Mapping[str, Any]) -> Comparison:
   """Computes everything that the report says.
 
   Args:
-    results: of the comparison, with as many finished runs as there are.
+    results: the results of the comparison, with as many finished runs as there are.
 
   Returns:
     The numbers.

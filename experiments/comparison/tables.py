@@ -18,7 +18,7 @@ class Column:
   """A column of the table.
 
   Attributes:
-    title: of the column.
+    title: the title of the column.
     hint: what its numbers are.
     higher_is_better: whether they are accuracies rather than errors; None for neither.
   """
@@ -41,7 +41,7 @@ class Cell:
 
   Attributes:
     text: how it is shown.
-    value: by which rows are sorted; None for none.
+    value: the number by which rows are sorted, or None.
     is_best: whether it is the best of its column.
   """
 
@@ -55,7 +55,7 @@ class Row:
   """A row of a table, with the paper's beneath.
 
   Attributes:
-    name: of the row.
+    name: the name of the row.
     cells: one a column.
     paper: what the paper has for it, one a column; None where it has nothing.
   """
@@ -70,9 +70,9 @@ class Table:
   """A table with a name in front of every row.
 
   Attributes:
-    title: of the table.
+    title: the title of the table.
     columns: without that of the names.
-    rows: in their order.
+    rows: the rows, in their order.
     fixed: a row that stays on top, or None.
     sorted_by: index of the column by which they are in order, or None.
   """
@@ -88,7 +88,7 @@ def metrics_table(results: Mapping[str, Any], comparison: Comparison) -> Table:
   """Every balancer's metrics, delta_m, rank, time and memory, with the paper's.
 
   Args:
-    results: of the comparison.
+    results: the results of the comparison.
     comparison: their numbers.
   """
   columns = [
@@ -132,7 +132,7 @@ def records_table(results: Mapping[str, Any], comparison: Comparison) -> Table:
   """delta_m of every method in other papers' protocols, beside ours.
 
   Args:
-    results: of the comparison.
+    results: the results of the comparison.
     comparison: its numbers.
   """
   records = (results.get("published") or {}).get("records") or []

@@ -14,9 +14,10 @@ class Difference:
   """How a balancer's delta_m differs from that of the reference.
 
   Attributes:
-    estimate: of its delta_m less the reference's, seed by seed; None without a common
-      seed.
-    p: of the t test that there is none; None for fewer than two common seeds.
+    estimate: the interval of its delta_m less the reference's, seed by seed; None
+      without a common seed.
+    p: the p-value of the t test that there is none; None for fewer than two common
+      seeds.
     p_holm: corrected for the number of comparisons.
     verdict: what follows, at 5% of p_holm.
   """
@@ -70,7 +71,7 @@ def as_good_as(
 
   Args:
     reference: the balancer, or None.
-    differences: of the others from it.
+    differences: the differences of the others from it.
   """
   seeds = {
     name: each.estimate.seeds

@@ -15,7 +15,7 @@ def listed(names: Iterable[Any]) -> str:
   """Names as a sentence has them.
 
   Args:
-    names: in their order.
+    names: the names, in their order.
 
   Example:
     >>> listed(["a", "b", "c"])
@@ -43,7 +43,7 @@ def percentage(delta_m: Estimate, *, sign: str = "") -> str:
   """A delta_m and its interval.
 
   Args:
-    delta_m: in per cent.
+    delta_m: its mean and interval, in per cent.
     sign: "+" to show that of positive numbers too.
 
   Example:
@@ -60,7 +60,7 @@ def seeds(count: int) -> str:
   """How many seeds.
 
   Args:
-    count: of the seeds.
+    count: the number of seeds.
 
   Example:
     >>> seeds(1), seeds(3)
@@ -73,7 +73,7 @@ def protocol(results: Mapping[str, Any]) -> str:
   """How long the finished runs took, and how many there are of a balancer.
 
   Args:
-    results: of the comparison.
+    results: the results of the comparison.
   """
   done = [run for run in results["runs"] if is_done(run)]
   if not done:
@@ -89,7 +89,7 @@ def conclusions(results: Mapping[str, Any], comparison: Comparison) -> list[str]
   """Which balancers cannot be told apart, and which is the best for its cost.
 
   Args:
-    results: of the comparison.
+    results: the results of the comparison.
     comparison: their numbers.
 
   Returns:
@@ -114,7 +114,7 @@ def limits(results: Mapping[str, Any], comparison: Comparison) -> list[str]:
   """What the numbers do not show.
 
   Args:
-    results: of the comparison.
+    results: the results of the comparison.
     comparison: their numbers.
 
   Returns:

@@ -15,7 +15,7 @@ def load(name: str) -> tuple[ArrayTask, Training]:
   """Makes a problem of this folder.
 
   Args:
-    name: of its file.
+    name: the name of its file.
 
   Returns:
     What is learnt, and how it is trained.

@@ -18,10 +18,10 @@ class Training:
   """How the league trains a problem.
 
   Attributes:
-    epochs: of a run; one is a pass over the training rows.
+    epochs: the number of epochs of a run; one is a pass over the training rows.
     batch_size: rows of a batch; those left over at the end of an epoch are not seen.
-    learning_rates: of Adam, from which each method takes what validates best; each
-      falls along a cosine to 0.
+    learning_rates: the learning rates of Adam, from which each method takes what
+      validates best; each falls along a cosine to 0.
     judged_by: "delta_m", the mean relative change of all metrics against single-task
       nets; "mean", the mean of all metrics, which must be errors of one unit; or the
       name of the metric that decides alone, an error.

@@ -63,9 +63,9 @@ def play(cell: Cell, num_seeds: int, num_validation_seeds: int) -> dict[str, Any
   """Trains a method on a problem.
 
   Args:
-    cell: which.
-    num_seeds: of the test.
-    num_validation_seeds: of each learning rate.
+    cell: the method and the problem.
+    num_seeds: the number of seeds of the test.
+    num_validation_seeds: the number of validation seeds of each learning rate.
 
   Returns:
     What its file holds: the facts of the problem, and "unfit" with the reason; or
@@ -150,13 +150,13 @@ def _choose_and_test(
   """The rate that validates best, f64[rates, seeds, M], f64[seeds, M], and seconds.
 
   Args:
-    run: from `make_runner`.
+    run: what `make_runner` returned.
     judged: places of the metrics by which the rate is chosen.
-    task: which is trained, in a runner of single tasks.
-    facts: of the problem.
-    training: how.
-    seeds: of the test.
-    validation_seeds: of the choice.
+    task: the one that is trained, in a runner of single tasks.
+    facts: the facts of the problem.
+    training: how it is trained.
+    seeds: the seeds of the test.
+    validation_seeds: the seeds of the choice.
   """
   rates = training.learning_rates
   lanes = [Lane(rate, seed, task) for rate in rates for seed in validation_seeds]
@@ -189,9 +189,9 @@ def write(cell: Cell, out: Path, content: dict[str, Any]) -> None:
   """Writes the file of a cell, whole or not at all.
 
   Args:
-    cell: which.
+    cell: the method and the problem.
     out: the folder of the league.
-    content: from `play`.
+    content: what `play` returned.
   """
   path = cell.path(out)
   path.parent.mkdir(parents=True, exist_ok=True)
@@ -202,7 +202,7 @@ def read(cell: Cell, out: Path) -> dict[str, Any] | None:
   """What `write` wrote; None if there is nothing.
 
   Args:
-    cell: which.
+    cell: the method and the problem.
     out: the folder of the league.
 
   Raises:

@@ -29,7 +29,7 @@ def places_figure(standings: Standings, kinds: dict[str, str]) -> Markup:
   """Mean places with their intervals, and bars over what cannot be told apart.
 
   Args:
-    standings: of the league.
+    standings: the standings of the league.
     kinds: method -> its kind, which gives the colour.
   """
   return draw(
@@ -43,7 +43,7 @@ def heat_map(standings: Standings) -> Markup:
   """Every method's place on every problem.
 
   Args:
-    standings: of the league.
+    standings: the standings of the league.
   """
   return draw(
     lambda: _heat(standings), "heat", "Places of all methods on all problems."
@@ -54,7 +54,7 @@ def cost_figure(standings: Standings, kinds: dict[str, str]) -> Markup | None:
   """Mean place over the time of a step, with the Pareto front.
 
   Args:
-    standings: of the league.
+    standings: the standings of the league.
     kinds: method -> its kind.
 
   Returns:
@@ -73,7 +73,7 @@ def mean_times(standings: Standings) -> dict[str, float]:
   """Time of a step in steps of ew, the geometric mean over problems.
 
   Args:
-    standings: of the league.
+    standings: the standings of the league.
   """
   times = standings.time_of_ew.values()
   return {

@@ -39,7 +39,7 @@ class Entrant:
   """A method as it takes part.
 
   Attributes:
-    text: as it was named.
+    text: the name as it was given.
     spec: as for `balancers.create`.
     options: its hyper-parameters, each NAME=VALUE.
     length: how many times as long as others it is trained.
@@ -92,7 +92,7 @@ class Cell(NamedTuple):
 
   Attributes:
     problem: its name.
-    method: as `parse` reads it.
+    method: its name, as `parse` reads it.
   """
 
   problem: str
@@ -113,7 +113,7 @@ def cells_of(problems: Sequence[str], methods: Sequence[str]) -> list[Cell]:
 
   Args:
     problems: their names.
-    methods: of the entrants.
+    methods: the names of the entrants.
   """
   entrants = (SINGLE, *methods)
   return [Cell(problem, method) for problem in problems for method in entrants]
@@ -130,7 +130,7 @@ def unfit(entrant: Entrant, task: ArrayTask, training: Training) -> str | None:
   Args:
     entrant: the method.
     task: what is learnt.
-    training: how.
+    training: how it is trained.
 
   Example:
     >>> from experiments.problems import load
@@ -157,8 +157,8 @@ def make(
 
   Args:
     entrant: the method.
-    task_names: of the K tasks.
-    steps_per_epoch: of the run.
+    task_names: the names of the K tasks.
+    steps_per_epoch: the number of steps of the run.
 
   Raises:
     TypeError, ValueError: an option is wrong.

@@ -86,9 +86,9 @@ def estimates(
 
   Args:
     problems: their names.
-    methods: of the entrants.
-    seeds: of the test.
-    validation_seeds: of each learning rate.
+    methods: the names of the entrants.
+    seeds: the seeds of the test.
+    validation_seeds: the seeds of each learning rate.
   """
   found = {}
   for problem in problems:

@@ -40,7 +40,7 @@ class Interval:
 
   Attributes:
     mean: over problems, each a mean over its seeds.
-    low: of the 95% interval.
+    low: the lower end of the 95% interval.
     high: likewise.
     problems: how many there are.
   """
@@ -95,8 +95,8 @@ class Standings:
     """How many runs were not finite, and how many learnt nothing.
 
     Args:
-      problem: which.
-      method: whose.
+      problem: its name.
+      method: its name.
     """
     scores = self.scores[problem][method]
     finite = scores[np.isfinite(scores)]
@@ -106,7 +106,7 @@ class Standings:
     """The mean difference of two methods' places; None without a common problem.
 
     Args:
-      method: whose.
+      method: its name.
       other: against whom; negative where the first is better.
     """
     blocks = _common(self.places, method, other)
@@ -118,7 +118,7 @@ class Standings:
     """Wins, ties and losses; None without a common problem.
 
     Args:
-      method: whose.
+      method: its name.
       other: against whom.
       equal_time: whether the other is trained as many times longer as a step of it is
         faster, as far as the league played it so.

@@ -28,7 +28,7 @@ def overall(standings: Standings, kinds: Mapping[str, str]) -> Table:
   """All methods, by their mean place.
 
   Args:
-    standings: of the league.
+    standings: the standings of the league.
     kinds: method -> its kind.
   """
   columns = [
@@ -77,8 +77,8 @@ def of_problem(
 
   Args:
     cells: all of the league.
-    standings: of the league.
-    problem: which.
+    standings: the standings of the league.
+    problem: its name.
   """
   here = {
     cell["method"]: cell

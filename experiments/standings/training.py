@@ -28,7 +28,8 @@ class Lane(NamedTuple):
 
   Attributes:
     learning_rate: the initial one of Adam.
-    seed: of the initial parameters, the order of the batches and the balancer's draws.
+    seed: the seed of the initial parameters, the order of the batches and the
+      balancer's draws.
     task: which loss alone is trained, in a runner of single tasks.
   """
 
@@ -43,7 +44,7 @@ class Outcome(NamedTuple):
   Attributes:
     validation: f64[N, M], the metrics at the end; NaN for a run that failed.
     test: f64[N, M], likewise.
-    seconds: of all runs together, without compilation.
+    seconds: the seconds of all runs together, without compilation.
   """
 
   validation: np.ndarray
@@ -62,7 +63,7 @@ def make_runner(
 
   Args:
     task: what is learnt.
-    training: how.
+    training: how it is trained.
     balancer: the method; None to train the single task that a lane names.
     length: how many times as long as others.
 

@@ -14,7 +14,7 @@ def conclusions(standings: Standings, kinds: dict[str, str]) -> list[str]:
   """The answers, each with its interval.
 
   Args:
-    standings: of the league.
+    standings: the standings of the league.
     kinds: method -> its kind.
   """
   pairs = [pair for pair in CLAIMS if {*pair} <= {*standings.order}]
@@ -41,7 +41,7 @@ def limits(standings: Standings) -> list[str]:
   """What the league does not show.
 
   Args:
-    standings: of the league.
+    standings: the standings of the league.
   """
   number = len(standings.places)
   return [

@@ -142,7 +142,7 @@ def method(
   """Gives a constructor a name in `create`; one with several forms has several.
 
   Args:
-    name: in `create`.
+    name: its name in `create`.
     kind: what it balances.
     paper: authors, venue and year; empty for what needs no paper.
     alias: another name.

@@ -191,7 +191,7 @@ class Balancer(NamedTuple):
     """Returns the state of this balancer; runs while tracing.
 
     Args:
-      state: to check.
+      state: the state to check.
       params: the parameters.
       num_tasks: how many losses there are.
 

@@ -119,7 +119,7 @@ def _cheapest_ends(needed: np.ndarray, num_groups: int) -> np.ndarray:
 
   Args:
     needed: i64[U], capacity that each unit needs, ascending.
-    num_groups: at most U.
+    num_groups: the largest number of groups.
   """
   starts, ends = np.indices((len(needed), len(needed)))  # inclusive
   cost = np.where(starts <= ends, (ends - starts + 1) * needed[ends] ** 2.0, np.inf)

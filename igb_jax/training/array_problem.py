@@ -25,8 +25,8 @@ def problem_of(
   Args:
     task: the task.
     path: the file that defines it.
-    config: of the run.
-    devices: of the run.
+    config: the configuration of the run.
+    devices: the devices of the run.
 
   Raises:
     ValueError: a batch is larger than the training split, or a metric of the untrained

@@ -30,8 +30,8 @@ class ArrayTask:
   Everything is checked when it is made; the functions are traced, not run.
 
   Attributes:
-    name: of the data set, made of letters, digits, `_`, `.` and `-`.
-    task_names: of the K tasks, made of the same.
+    name: the name of the data set, made of letters, digits, `_`, `.` and `-`.
+    task_names: the names of the K tasks, made of the same.
     metrics: M of them, at least one a task; all with a base, or none.
     train: what the net learns from: a pytree of NumPy arrays whose first axis is the
       rows of the data set.
@@ -87,7 +87,7 @@ class ArrayTask:
     """float[K]: the task losses, through the trunk if there is one.
 
     Args:
-      params: of the net.
+      params: the parameters of the net.
       batch: some rows of `train`.
     """
     if self.trunk is None:

@@ -27,8 +27,8 @@ def make_balancer(
     spec: "loss", "gradient" or "loss+gradient", as for `balancers.create`.
     options: hyper-parameters as "NAME=VALUE", with a number, true, false, or a word; a
       task's name stands for its number.
-    task_names: of the K tasks.
-    steps_per_epoch: of the run.
+    task_names: the names of the K tasks.
+    steps_per_epoch: the number of steps of the run.
 
   Returns:
     A balancer with a loss part, `equal` where the specification has none; a gradient
@@ -62,8 +62,8 @@ def check_balancer(config: RunConfig, task_names: Sequence[str]) -> None:
   """Checks the balancer before the data are loaded, where the tasks are known by then.
 
   Args:
-    config: of the run.
-    task_names: of the K tasks.
+    config: the configuration of the run.
+    task_names: the names of the K tasks.
 
   Raises:
     TypeError, ValueError: as `make_balancer` does.
@@ -91,7 +91,7 @@ def works_at_features(config: RunConfig) -> bool:
   """Whether the step needs the features that the heads read.
 
   Args:
-    config: of the run.
+    config: the configuration of the run.
 
   Example:
     >>> [works_at_features(RunConfig(balancer=name)) for name in ("ntksr", "mgda")]
@@ -110,9 +110,9 @@ def judged_metrics(
   """Which metrics a run is judged by: all, or with "stl" those of the task it trains.
 
   Args:
-    metrics: of the problem.
-    config: of the run.
-    task_names: of the K tasks.
+    metrics: the metrics of the problem.
+    config: the configuration of the run.
+    task_names: the names of the K tasks.
 
   Returns:
     Their places.

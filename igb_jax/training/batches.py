@@ -27,7 +27,7 @@ class ArrayBatches:
       arrays: a pytree of arrays with a common first axis.
       order: i64[N], which rows, in the order in which they are batched.
       batch_size: B.
-      part: of every batch.
+      part: the part of every batch.
 
     Raises:
       ValueError: a batch cannot be divided into parts.
@@ -67,7 +67,7 @@ class EpochBatches:
     Args:
       of_epoch: number of an epoch -> its batches.
       steps_per_epoch: how many each has.
-      num_epochs: of the run.
+      num_epochs: the number of epochs of the run.
     """
     self._of_epoch = of_epoch
     self._steps_per_epoch = steps_per_epoch

@@ -104,7 +104,7 @@ class Checkpoints:
     """Whether no checkpoint has a validation score as low, of one of the seeds.
 
     Args:
-      score: of each seed, lower is better.
+      score: the score of each seed, lower is better.
     """
     score = np.atleast_1d(np.asarray(score, np.float64))
     before = [*self._scores.values(), np.full_like(score, np.inf)]

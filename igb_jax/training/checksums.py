@@ -12,7 +12,7 @@ def sync(path: Path) -> None:
   """Waits until a file is on disk.
 
   Args:
-    path: of the file.
+    path: the path of the file.
   """
   with path.open("rb") as file:
     os.fsync(file.fileno())
@@ -22,7 +22,7 @@ def checksums(folder: Path) -> dict[str, str]:
   """Name of each file of the items of a checkpoint -> its SHA-256.
 
   Args:
-    folder: of the checkpoint.
+    folder: the folder of the checkpoint.
   """
   sums = {}
   for path in sorted(folder.glob("*/**/*")):
@@ -37,7 +37,7 @@ def damage_of(folder: Path) -> str | None:
   """What is wrong with a checkpoint, or None.
 
   Args:
-    folder: of the checkpoint.
+    folder: the folder of the checkpoint.
   """
   try:
     expected = json.loads((folder / CHECKSUMS).read_text())

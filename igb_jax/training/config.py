@@ -154,7 +154,7 @@ def option_of(name: str) -> str:
   """How a field of the configuration is called on the command line.
 
   Args:
-    name: of the field.
+    name: the name of the field.
 
   Example:
     >>> option_of("batch_size")

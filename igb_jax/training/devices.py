@@ -31,8 +31,8 @@ def describe_devices(num_devices: int | None, mesh: str | None) -> str:
   """What a run uses, such as "8 x NVIDIA H100"; the kind alone where it is one device.
 
   Args:
-    num_devices: as for `Devices`.
-    mesh: as for `Devices`.
+    num_devices: see `Devices`.
+    mesh: see `Devices`.
   """
   every = jax.devices()
   if mesh:
@@ -71,9 +71,9 @@ class Devices:
   """The devices of a run.
 
   Attributes:
-    mesh: of the devices, with the axes `data` and `model`; in the order of the
+    mesh: the mesh of the devices, with the axes `data` and `model`; in the order of the
       processes, so that each has neighbouring rows of a batch.
-    part: of every batch that this process makes.
+    part: the part of every batch that this process makes.
     whole: the sharding of what is on every device whole.
   """
 
@@ -168,7 +168,7 @@ class Devices:
     """Where the leaves of a state go: parameters and optimiser over `model`.
 
     Args:
-      state: of arrays, or of their shapes.
+      state: a state of arrays, or of their shapes.
 
     Returns:
       A sharding a leaf. A leaf of fewer than 4096 numbers, or without an axis that the

@@ -25,14 +25,14 @@ class Experiment(Generic[Config]):
   """Trains a problem as a configuration says.
 
   Attributes:
-    config: of the run.
-    devices: of the run.
+    config: the configuration of the run.
+    devices: the devices of the run.
     problem: what is learnt.
-    balancer: of the run.
-    optimizer: of the run, at the initial learning rate.
+    balancer: the balancer of the run.
+    optimizer: the optimiser of the run, at the initial learning rate.
     step: the jitted training step.
-    initial_params: of the net, a function of the seed.
-    initial_variables: of the net, or None.
+    initial_params: the initial parameters of the net, a function of the seed.
+    initial_variables: the initial variables of the net, or None.
   """
 
   def __init__(
@@ -42,7 +42,7 @@ class Experiment(Generic[Config]):
 
     Args:
       make_problem: configuration and devices -> the problem.
-      config: of the run.
+      config: the configuration of the run.
 
     Raises:
       TypeError, ValueError: an option is wrong.
@@ -88,7 +88,7 @@ class Experiment(Generic[Config]):
     """Sets what depends on the seed anew: initial parameters, order of the batches.
 
     Args:
-      seed: of the run.
+      seed: the seed of the run.
     """
     self.config = dataclasses.replace(self.config, seed=seed)
     self._source = self.problem.batches(seed)

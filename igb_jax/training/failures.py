@@ -34,7 +34,7 @@ def check_sums(sums: EpochSums, step: int, epoch: int, saved: int | None) -> Non
   """Checks that an epoch had a step that was not skipped.
 
   Args:
-    sums: of the epoch.
+    sums: the sums of the epoch.
     step: number of steps taken since the start of training.
     epoch: its number, from 0.
     saved: number of steps before the newest checkpoint, or None.
@@ -55,7 +55,7 @@ def check_evaluation(evaluation: Evaluation, step: int, epoch: int) -> None:
   """Checks that a validation is finite.
 
   Args:
-    evaluation: at the end of an epoch.
+    evaluation: what was measured at the end of an epoch.
     step: number of steps taken since the start of training.
     epoch: its number, from 0.
 
@@ -81,9 +81,9 @@ def describe_failure(
   """The error that says at which step and in which tasks the numbers were not finite.
 
   Args:
-    failure: of the step, with NumPy leaves.
+    failure: the failure of the step, with NumPy leaves.
     skipped: how many steps in a row had been skipped before it.
-    task_names: of the K tasks.
+    task_names: the names of the K tasks.
     saved: number of steps before the newest checkpoint, or None.
   """
   step, losses, weighted = failure

@@ -11,7 +11,7 @@ class Interval(NamedTuple):
 
   Attributes:
     epochs: number of epochs, or None.
-    seconds: of wall time, or None.
+    seconds: the seconds of wall time, or None.
   """
 
   epochs: int | None = None

@@ -56,7 +56,7 @@ class TensorBoardLogger:
     twice, whatever a killed process had written.
 
     Args:
-      folder: of the event files; created.
+      folder: the folder of the event files; created.
 
     Raises:
       ImportError: the package tensorboard is not installed.
@@ -100,10 +100,10 @@ class WandbLogger:
     """Begins a run, or goes on with that of which the folder has the id.
 
     Args:
-      folder: of the run; its file wandb.json keeps the id and how many epochs were
-        handed over.
-      name: of a new run.
-      config: of the run, what JSON can hold.
+      folder: the folder of the run; its file wandb.json keeps the id and how many
+        epochs were handed over.
+      name: the name of a new run.
+      config: the configuration of the run, what JSON can hold.
 
     Raises:
       ImportError: the package wandb is not installed.
@@ -178,7 +178,7 @@ class Loggers:
     """Gives every logger an epoch.
 
     Args:
-      line: of metrics.jsonl.
+      line: the line of metrics.jsonl.
     """
     scalars = scalars_of(line)
     for option, logger in self._loggers.items():
@@ -207,7 +207,7 @@ def check_loggers(config: RunConfig) -> None:
   """Checks that the packages of the loggers that are asked for are installed.
 
   Args:
-    config: of the run.
+    config: the configuration of the run.
 
   Raises:
     ValueError: one is not; the message has the command that installs it.
@@ -236,10 +236,10 @@ def open_loggers(
   """Starts the loggers that are asked for.
 
   Args:
-    config: of the run.
-    folder: of the run.
-    name: of the run, where several are shown.
-    options: of the run, what JSON can hold, and paths.
+    config: the configuration of the run.
+    folder: the folder of the run.
+    name: the name of the run, where several are shown.
+    options: the options of the run, what JSON can hold, and paths.
     report: takes a line for the user.
 
   Raises:

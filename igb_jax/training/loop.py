@@ -62,9 +62,9 @@ def train(
       as `step` takes them.
     evaluate: state of one seed -> validation.
     plateau: what lowers the learning rate, given the validation score, or None.
-    schedule: as for `make_train_step`.
+    schedule: see `make_train_step`.
     task_names: names of the K tasks, for messages.
-    num_epochs: of the run.
+    num_epochs: the number of epochs of the run.
     checkpoints: where the state goes when it is time, when an epoch is the best so far
       of a seed, and at the end.
     progress: the display.
@@ -201,7 +201,7 @@ def run_epoch(
   Args:
     state: before them; donated.
     step: the jitted step.
-    batches: of the steps that are to be taken.
+    batches: the batches of the steps that are to be taken.
     epoch: its number, from 0.
     done: how many of its steps have been taken before.
     check: called between chunks of steps with the state and the number of the step that

@@ -62,7 +62,7 @@ def main(
   Args:
     make_problem: configuration and devices -> the problem.
     parse_config: arguments and program -> configuration.
-    arguments: of the command line; None for those of this process.
+    arguments: the arguments of the command line; None for those of this process.
     program: what was started, as a command line has it, also for the command that
       resumes the run.
   """
@@ -193,7 +193,7 @@ def what_to_lower(config: RunConfig, error: Exception) -> str:
   """What to change about a run that takes more memory than there is, in words.
 
   Args:
-    config: of the run.
+    config: the configuration of the run.
     error: what told of it.
   """
   told = str(error).strip().partition("\n")[0]
@@ -222,7 +222,7 @@ def resume_command(
     program: what was started, as a command line has it.
     arguments: those on its command line.
     config: what they say.
-    folder: of the run.
+    folder: the folder of the run.
   """
   more = [] if config.out else [f"--out={folder}"]
   more += [] if config.resume else ["--resume"]
@@ -245,7 +245,7 @@ def default_folder(dataset: str, config: RunConfig) -> Path:
 
   Args:
     dataset: name of the data set.
-    config: of the run.
+    config: the configuration of the run.
   """
   now = datetime.now().strftime("%Y%m%d-%H%M%S")
   seeds = "-".join(map(str, config.seeds or [config.seed]))

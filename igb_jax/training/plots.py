@@ -24,12 +24,12 @@ def plot_run(
   """Draws the plots of a run.
 
   Args:
-    folder: where the PNG files go.
+    folder: the folder for the PNG files.
     task_names: names of the K tasks.
     losses: float[T, K], mean losses of every epoch.
     weights: float[T, K], mean weights of the loss balancer in every epoch.
-    gradients: of the gradient balancer in every epoch; empty without one.
-    title: of the plots.
+    gradients: the sums of the gradient balancer in every epoch; empty without one.
+    title: the title of the plots.
 
   Returns:
     The files: losses.png, weights.png and, if the base epoch was reached, gaps.png

@@ -25,7 +25,7 @@ class TaskMetric(NamedTuple):
   """A number by which one of the tasks is judged.
 
   Attributes:
-    name: of the metric.
+    name: the name of the metric.
     unit: in which it is measured and reported.
     task: name of the task.
     higher_is_better: whether it is an accuracy rather than an error.
@@ -62,9 +62,9 @@ class Problem:
   `make_train_step` takes them with `stateful`.
 
   Attributes:
-    name: of the data set, made of letters, digits, `_`, `.` and `-`.
+    name: the name of the data set, made of letters, digits, `_`, `.` and `-`.
     description: what the data are and where they come from, in a sentence.
-    task_names: of the K tasks, made of the same characters.
+    task_names: the names of the K tasks, made of the same characters.
     metrics: M of them, at least one a task, all with a base.
     base: whose numbers the bases of the metrics are, in a word or two.
     steps_per_epoch: number of training batches.
@@ -136,7 +136,7 @@ class Problem:
     """The task losses f32[K], through the trunk if there is one.
 
     Args:
-      params: of the net.
+      params: the parameters of the net.
       *rest: the variables, if the net keeps any, and the batch.
     """
     if self.trunk is None:
@@ -148,8 +148,8 @@ def check_names(name: str, task_names: Sequence[str]) -> None:
   """Checks the names of a data set and of its tasks, which name folders and options.
 
   Args:
-    name: of the data set.
-    task_names: of the K tasks.
+    name: the name of the data set.
+    task_names: the names of the K tasks.
 
   Raises:
     TypeError, ValueError: one is wrong.
@@ -169,7 +169,7 @@ def check_metrics(metrics: Sequence[TaskMetric], task_names: Sequence[str]) -> N
 
   Args:
     metrics: M of them.
-    task_names: of the K tasks.
+    task_names: the names of the K tasks.
 
   Raises:
     TypeError, ValueError: one is wrong.

@@ -32,7 +32,7 @@ def initialize(config: RunConfig) -> None:
   pods, and under Slurm or Open MPI, `--distributed` alone will do: JAX finds the rest.
 
   Args:
-    config: of the run.
+    config: the configuration of the run.
 
   Raises:
     ValueError: what is needed to find the others is missing, or wrong.

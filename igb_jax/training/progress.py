@@ -20,16 +20,16 @@ class TrainProgress:
   at most every 15 seconds and at the end of each epoch.
 
   Attributes:
-    steps_per_epoch: of each epoch.
+    steps_per_epoch: the number of steps of each epoch.
   """
 
   def __init__(self, console: Console, num_epochs: int, steps_per_epoch: int):
     """Prepares the display.
 
     Args:
-      console: where to show it.
-      num_epochs: of the run.
-      steps_per_epoch: of each epoch.
+      console: where it is shown.
+      num_epochs: the number of epochs of the run.
+      steps_per_epoch: the number of steps of each epoch.
     """
     self._console = console
     self._num_epochs = num_epochs
@@ -64,7 +64,7 @@ class TrainProgress:
       step_in_epoch: steps of it that are done.
       losses: mean task losses of the epoch so far.
       weights: mean task weights of the epoch so far.
-      seconds_per_step: of the latest steps.
+      seconds_per_step: the seconds that each of the latest steps took.
     """
     done = epoch * self.steps_per_epoch + step_in_epoch
     rate = f"{1 / seconds_per_step:.3g} steps/s"

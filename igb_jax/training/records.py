@@ -34,7 +34,7 @@ class GradientRecord:
       steps whose Gramian has both tasks, 0 if there was none.
     conflict_share: share of pairs of tasks with a negative cosine.
     condition_number: geometric mean of the Gramian's, at most 1 / eps of float32.
-    residual: of the solver.
+    residual: the residual of the solver.
     worst_residual: the largest in the epoch.
   """
 
@@ -50,7 +50,7 @@ class GradientRecord:
     """From the sums of an epoch, on the host.
 
     Args:
-      sums: with NumPy leaves.
+      sums: the sums of the epoch, with NumPy leaves.
     """
     steps = np.maximum(sums.steps, 1)
     return cls(
@@ -68,9 +68,9 @@ class Timing:
   """Seconds of an epoch.
 
   Attributes:
-    total: in all.
+    total: the number in all.
     data: of it, waiting for data.
-    per_step: of a step, in each chunk of steps.
+    per_step: the time of a step, in each chunk of steps.
   """
 
   total: float = 0.0
@@ -90,13 +90,14 @@ class EpochRecord:
     losses: mean task losses over the steps in which the task was present, f[K]; NaN if
       there was none.
     weights: mean weights of the loss balancer over the epoch, f[K].
-    gradient: of the gradient balancer, or None without one.
+    gradient: the sums of the gradient balancer, or None without one.
     learning_rate_scale: current / initial learning rate, during the epoch.
     validation: on the validation split at the end of the epoch.
     train_seconds: time of the epoch's steps, in seconds; of those after it, where the
       run was resumed within the epoch.
     data_seconds: part of it that was spent waiting for batches, in seconds.
-    seconds_per_step: of each chunk of steps, the one that compiled left out.
+    seconds_per_step: the seconds of each chunk of steps, the one that compiled left
+      out.
   """
 
   epoch: int
@@ -130,8 +131,8 @@ class EpochRecord:
       num_steps: steps taken since the start of training.
       sums: `EpochSums` of the epoch, with NumPy leaves; not all steps were skipped.
       learning_rate_scale: current / initial learning rate, during the epoch.
-      validation: at the end of the epoch.
-      timing: of its steps.
+      validation: the metrics at the end of the epoch.
+      timing: the times of its steps.
       compiled: whether the first chunk of all compiled the step.
     """
     return cls(
@@ -170,7 +171,7 @@ class Progress:
   """How far a run is; with a `TrainState` all that decides how it goes on.
 
   Attributes:
-    records: of the epochs that have ended.
+    records: the records of the epochs that have ended.
     steps: taken in the epoch after them.
     seconds: that training has taken, those of earlier processes included.
     failure: why the run failed, where it is one of several seeds; else None.
@@ -205,7 +206,7 @@ def mean_losses(sums: EpochSums) -> np.ndarray:
   """f[K], over the steps in which a task was present; NaN if there was none.
 
   Args:
-    sums: with NumPy leaves.
+    sums: the sums of the epoch, with NumPy leaves.
   """
   means = sums.losses / np.maximum(sums.present, 1)
   return np.where(sums.present > 0, means, np.nan)

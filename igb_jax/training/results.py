@@ -28,7 +28,7 @@ def say(console: Console, text: str) -> None:
   """Prints a line as it is, however long.
 
   Args:
-    console: where to.
+    console: where it is printed.
     text: the line.
   """
   console.print(text, markup=False, highlight=False, soft_wrap=True)
@@ -38,8 +38,8 @@ def metrics_line(experiment: Experiment[Any], record: EpochRecord) -> dict[str, 
   """An epoch's line of metrics.jsonl.
 
   Args:
-    experiment: that was run.
-    record: of the epoch.
+    experiment: the experiment that was run.
+    record: the record of the epoch.
   """
   names = experiment.problem.task_names
   return {
@@ -76,8 +76,8 @@ def write_results(
   """Tests a run, writes summary.json and the plots, and shows the table.
 
   Args:
-    experiment: that was run.
-    folder: of the run.
+    experiment: the experiment that was run.
+    folder: the folder of the run.
     reached: how far it came, at least one epoch.
     final: the state at the end.
     best: the state after the epoch with the best validation.
@@ -168,7 +168,7 @@ def judged_split(problem: Problem) -> str:
   """The split that each epoch is judged by; where the last are averaged, the test's.
 
   Args:
-    problem: that is trained.
+    problem: the problem that is trained.
   """
   return "validation" if problem.averaged_epochs is None else "test"
 

@@ -30,7 +30,7 @@ class NewestAndBest(ocp.checkpoint_managers.PreservationPolicy):
 
     Args:
       checkpoints: all of them, in order.
-      context: of orbax.
+      context: the context of orbax.
     """
     del context
     steps = [checkpoint.step for checkpoint in checkpoints]

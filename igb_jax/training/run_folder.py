@@ -124,7 +124,7 @@ class RunFolder:
 
     Args:
       path: the folder.
-      config: of the run that is to go on, as `write_json` takes it.
+      config: the configuration of the run that is to go on, as `write_json` takes it.
 
     Raises:
       FileExistsError: it is no folder, or holds something else than a run.
@@ -166,7 +166,7 @@ class RunFolder:
     """Writes a JSON file whole, or not at all.
 
     Args:
-      name: of the file.
+      name: the name of the file.
       content: what JSON can hold, and paths, which become strings; numbers that are
         not finite are refused.
 
@@ -223,7 +223,7 @@ def write_whole(path: Path, text: str) -> None:
   """Writes a file whole, or not at all.
 
   Args:
-    path: of the file; what it held before is replaced.
+    path: the path of the file; what it held before is replaced.
     text: what it is to hold; line ends are kept as they are.
 
   Raises:
@@ -254,7 +254,7 @@ def read_object(path: Path) -> dict[str, Any]:
   """Reads a JSON file that holds an object.
 
   Args:
-    path: of the file.
+    path: the path of the file.
 
   Raises:
     ValueError: it holds something else, or is damaged; the message names the file.

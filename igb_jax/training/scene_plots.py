@@ -20,11 +20,11 @@ def plot_predictions(
   """Draws one row a scene: the image, and each target beside its prediction.
 
   Args:
-    path: of the PNG file.
+    path: the path of the PNG file.
     scenes: each with image f[H, W, 3] in [0, 1], label i[H, W], depth f[H, W] in metres
       and normal f[H, W, 3].
     predictions: each with segmentation f[H, W, C], depth f[H, W] and normal f[H, W, 3].
-    names: of the C classes.
+    names: the names of the C classes.
   """
   palette = _palette(len(names))
   rows = len(scenes)

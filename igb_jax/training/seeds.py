@@ -24,7 +24,7 @@ def check_seeds(config: RunConfig) -> None:
   """Checks that the seeds of a configuration can be trained at once.
 
   Args:
-    config: of the run.
+    config: the configuration of the run.
 
   Raises:
     ValueError: a seed is negative or there twice, the balancer has a gradient part, or
@@ -50,7 +50,7 @@ def step_together(
   """A step of S seeds, vmapped; to be jitted.
 
   Args:
-    step: of one seed.
+    step: the step of one seed.
     state: leaves [S, ...].
     batches: one a seed, of one shape.
   """
@@ -63,7 +63,7 @@ def make_seeds_step(
   """The step of S seeds at once; the state that it is given is donated.
 
   Args:
-    step: of one seed.
+    step: the step of one seed.
 
   Returns:
     `step(state, batches) -> state`, with state leaves [S, ...] and one batch a seed.

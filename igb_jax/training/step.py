@@ -59,7 +59,7 @@ class TrainState(NamedTuple):
     balancer: state of the balancer, its loss and its gradient part.
     plateau: state of `optax.contrib.reduce_on_plateau`, whose field `scale` multiplies
       the updates; None without it.
-    sums: of the current epoch.
+    sums: the sums of the current epoch.
     failure: the step that ended the training, if any.
   """
 
@@ -263,7 +263,7 @@ def learning_rate_scale(state: TrainState, schedule: optax.Schedule) -> jax.Arra
 
   Args:
     state: before the step.
-    schedule: as for `make_train_step`.
+    schedule: see `make_train_step`.
   """
   scale = jnp.asarray(schedule(state.step), jnp.float32)
   return scale if state.plateau is None else scale * state.plateau.scale

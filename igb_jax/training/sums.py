@@ -55,7 +55,7 @@ class GradientSums(NamedTuple):
     """Takes one more step in.
 
     Args:
-      state: of the gradient balancer, after the step.
+      state: the state of the gradient balancer, after the step.
       present: bool[K], the tasks of the step; None for all.
     """
     gramian = state.gramian

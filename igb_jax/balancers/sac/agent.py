@@ -99,7 +99,7 @@ class AgentUpdateFn(Protocol):
     Args:
       state: the agent's state.
       batch: `Transitions` of leading axis N.
-      noise: for the actions.
+      noise: the random numbers of the actions.
       mask: f32[N], 1 for the transitions that count and 0 for the others.
 
     Returns:

@@ -38,7 +38,7 @@ def scene(index: int, *, seed: int = 0, height: int = 96, width: int = 128) -> S
   """Makes a scene.
 
   Args:
-    index: which one, from 0; there is no last.
+    index: its number, from 0; there is no last.
     seed: the seed of all scenes: another seed gives other scenes for the same indices.
     height: rows H of the picture.
     width: columns W of the picture.
