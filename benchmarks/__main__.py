@@ -21,6 +21,7 @@ PARTS = (
   "balancer_overhead",
   "gradient_balancers",
   "torch_methods",
+  "solver_times",
   "loss_balancers",
   "one_step",
   "scene_step",
