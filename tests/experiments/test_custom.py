@@ -19,7 +19,7 @@ from tests.experiments.running import exit_code, make_experiment, read_metrics
 from tests.experiments.test_resume import untimed
 
 ROOT = Path(__file__).parents[2]
-DIAMONDS = ROOT / "examples" / "diamonds.py"
+DIAMONDS = ROOT / "experiments" / "problems" / "diamonds.py"
 
 # A regression, which two metrics judge, and a classification.
 TASK = """
