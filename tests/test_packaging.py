@@ -30,8 +30,8 @@ BESIDE = ["MANIFEST.in", "LICENSE", "tests", "benchmarks", "examples", "conftest
 NOT_IN_CORE = {
   "aiohttp", "array_record", "equinox", "grain", "h5py", "jinja2", "jraph",
   "matplotlib", "orbax", "pandas", "PIL", "plotnine", "rdkit", "scipy", "sklearn",
-  "tensorboard", "tensorboardX", "tensorflow", "tensorflow_datasets", "tensorstore", "torch", "tyro",
-  "wandb",
+  "tensorboard", "tensorboardX", "tensorflow", "tensorflow_datasets", "tensorstore",
+  "torch", "tyro", "wandb",
 }  # fmt: skip
 EXTRAS = importlib.metadata.metadata("igb-jax").get_all("Provides-Extra") or []
 # gigabytes that are for one kind of machine, or are compared with and never imported

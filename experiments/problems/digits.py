@@ -1,9 +1,9 @@
 """Two handwritten digits overlaid on one canvas: which is left, which is right?
 
 MultiMNIST at a size for a CPU. Two of scikit-learn's 1,797 images of 8x8 pixels are put
-on a canvas of 10x10, one at the upper left and one at the lower right, and each pixel is
-the brighter of the two. The originals are split first, so that no image of the training
-pairs is in a pair of another split.
+on a canvas of 10x10, one at the upper left and one at the lower right, and each pixel
+is the brighter of the two. The originals are split first, so that no image of the
+training pairs is in a pair of another split.
 
 Reference: Sabour et al., "Dynamic Routing Between Capsules", NeurIPS 2017, for the
 overlay; Sener and Koltun, "Multi-Task Learning as Multi-Objective Optimization",
@@ -35,7 +35,7 @@ TRAINING = Training(
   batch_size=128,
   learning_rates=(3e-3, 1e-2, 3e-2),
   judged_by="delta_m",
-  trivial=(90.0, 90.0),  # one digit, whatever the image
+  trivial=(90.0, 90.0),  # a guess
   at_once=False,
 )
 

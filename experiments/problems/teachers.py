@@ -1,6 +1,6 @@
 """Forty regressions that compete for a narrow trunk, with losses of very unequal scale.
 
-Teacher k is a ridge along the unit vector u_k, and the loss of task k has the scale s_k:
+Teacher k looks along the unit vector u_k, and the loss of task k has the scale s_k:
 
     f_k(x) = sin(2 u_k^T x),    y_k = sqrt(s_k) (f_k(x) + noise),    x ~ N(0, I)
 

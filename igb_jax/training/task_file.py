@@ -14,8 +14,8 @@ from igb_jax.training.array_task import ArrayTask
 def load_task(path: Path) -> ArrayTask:
   """Runs a file that defines `make_task()`, and calls that.
 
-  While it runs, modules beside the file can be imported, as in a script; and by relative
-  imports too, if the file is in a package.
+  While it runs, modules beside the file can be imported, as in a script, and by
+  relative imports if it is in a package.
 
   Args:
     path: the file, Python code.
@@ -58,7 +58,7 @@ def load_task(path: Path) -> ArrayTask:
 
 
 def _package_of(path: Path) -> tuple[Path, list[str]]:
-  """The packages that a file is in, outermost first, and the folder that they are in."""
+  """The folder that holds a file's outermost package, and its packages from there."""
   folder, names = path.parent, []
   while (folder / "__init__.py").is_file() and folder.name.isidentifier():
     names.insert(0, folder.name)
