@@ -33,7 +33,7 @@ FEATURES = 16  # few, so that the two compete
 TRAINING = Training(
   epochs=14,
   batch_size=128,
-  learning_rates=(3e-3, 1e-2, 3e-2),
+  learning_rates=(1e-2, 2e-2, 4e-2),
   judged_by="delta_m",
   trivial=(90.0, 90.0),  # a guess
   at_once=False,
@@ -129,7 +129,7 @@ def make_task() -> ArrayTask:
     guesses = logits_of(params, trunk(params, split)).argmax(axis=-1)
     return 100 * jnp.mean(guesses != split["digit"], axis=0)
 
-  splits = {
+  splits: dict[str, Any] = {
     split: pair(originals, PAIRS[split], seed)
     for seed, (split, originals) in enumerate(split_originals().items())
   }

@@ -119,7 +119,7 @@ def make_task() -> ArrayTask:
     return 100 * jnp.mean(error**2, axis=0) / jnp.var(split["clean"], axis=0)
 
   names = [f"teacher{k:02}" for k in range(NUM_TASKS)]
-  splits = {
+  splits: dict[str, Any] = {
     split: draw_rows(seed, count) for seed, (split, count) in enumerate(ROWS.items())
   }
   return ArrayTask(
