@@ -1,6 +1,7 @@
 """A data set and a net of the user's own, from one Python file.
 
-    python -m experiments.custom --task=examples/diamonds.py --balancer=igbv1
+    task=experiments/problems/diamonds.py
+    python -m experiments.custom --task=$task --balancer=igbv1
 
 docs/custom_task.md says what the file defines. Trained by Adam, whose learning rate is
 lowered where delta_m on the validation split no longer falls, or along a cosine; the

@@ -7,8 +7,8 @@ EXIT_MISSING = 2  # bad input, as in training.run, which needs the packages itse
 # what is imported of it, by the names that import has for its packages
 PACKAGES = frozenset(
   {"PIL", "absl", "array_record", "filelock", "grain", "h5py", "jinja2", "jraph"}
-  | {"matplotlib", "orbax", "platformdirs", "qm9pack", "rdkit", "rich", "scipy"}
-  | {"tensorflow_datasets", "tyro"}
+  | {"matplotlib", "orbax", "platformdirs", "plotnine", "qm9pack", "rdkit", "rich"}
+  | {"scipy", "sklearn", "tensorflow_datasets", "tyro"}
 )
 
 

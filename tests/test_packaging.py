@@ -29,9 +29,9 @@ BESIDE = ["MANIFEST.in", "LICENSE", "tests", "benchmarks", "examples", "conftest
 # Neither data nor plots, checkpoints or command lines. (flax itself imports rich.)
 NOT_IN_CORE = {
   "aiohttp", "array_record", "equinox", "grain", "h5py", "jinja2", "jraph",
-  "matplotlib", "orbax", "pandas", "PIL", "plotnine", "rdkit", "scipy", "tensorboard",
-  "tensorboardX", "tensorflow", "tensorflow_datasets", "tensorstore", "torch", "tyro",
-  "wandb",
+  "matplotlib", "orbax", "pandas", "PIL", "plotnine", "rdkit", "scipy", "sklearn",
+  "tensorboard", "tensorboardX", "tensorflow", "tensorflow_datasets", "tensorstore",
+  "torch", "tyro", "wandb",
 }  # fmt: skip
 EXTRAS = importlib.metadata.metadata("igb-jax").get_all("Provides-Extra") or []
 # gigabytes that are for one kind of machine, or are compared with and never imported

@@ -14,7 +14,8 @@ from igb_jax.training.array_task import ArrayTask
 def load_task(path: Path) -> ArrayTask:
   """Runs a file that defines `make_task()`, and calls that.
 
-  While it runs, modules beside the file can be imported, as in a script.
+  While it runs, modules beside the file can be imported, as in a script, and by
+  relative imports if it is in a package.
 
   Args:
     path: the file, Python code.
@@ -33,14 +34,15 @@ def load_task(path: Path) -> ArrayTask:
     raise FileNotFoundError(f"there is no file {path}.")
   if path.suffix != ".py":
     raise ValueError(f"{path} is no Python file: its name must end in .py.")
+  root, package = _package_of(path)
   # the whole path, so that it is no other module's name
-  name = "task" + re.sub(r"\W", "_", str(path.with_suffix("")))
+  name = ".".join([*package, "task" + re.sub(r"\W", "_", str(path.with_suffix("")))])
   spec = importlib.util.spec_from_file_location(name, path)
   assert spec is not None
   assert spec.loader is not None
   module = importlib.util.module_from_spec(spec)
   sys.modules[name] = module  # where dataclasses, which Flax modules are, look it up
-  with _importable(path.parent):
+  with _importable(path.parent, root):
     with _naming(path):
       spec.loader.exec_module(module)
     make_task = getattr(module, "make_task", None)
@@ -55,14 +57,25 @@ def load_task(path: Path) -> ArrayTask:
   return task
 
 
+def _package_of(path: Path) -> tuple[Path, list[str]]:
+  """The folder that holds a file's outermost package, and its packages from there."""
+  folder, names = path.parent, []
+  while (folder / "__init__.py").is_file() and folder.name.isidentifier():
+    names.insert(0, folder.name)
+    folder = folder.parent
+  return folder, names
+
+
 @contextlib.contextmanager
-def _importable(folder: Path) -> Iterator[None]:
-  """Makes the modules in a folder importable for a while."""
-  sys.path.insert(0, str(folder))
+def _importable(*folders: Path) -> Iterator[None]:
+  """Makes the modules in folders importable for a while."""
+  added = [str(folder) for folder in folders]
+  sys.path[:0] = added
   try:
     yield
   finally:
-    sys.path.remove(str(folder))
+    for folder in added:
+      sys.path.remove(folder)
 
 
 @contextlib.contextmanager

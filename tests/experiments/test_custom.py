@@ -19,7 +19,7 @@ from tests.experiments.running import exit_code, make_experiment, read_metrics
 from tests.experiments.test_resume import untimed
 
 ROOT = Path(__file__).parents[2]
-DIAMONDS = ROOT / "examples" / "diamonds.py"
+DIAMONDS = ROOT / "experiments" / "problems" / "diamonds.py"
 
 # A regression, which two metrics judge, and a classification.
 TASK = """
@@ -424,4 +424,7 @@ def test_the_diamonds_are_learnt(balancer, tmp_path):
 
 
 def test_the_documentation_shows_the_example():
-  assert DIAMONDS.read_text() in (ROOT / "docs" / "custom_task.md").read_text()
+  """But for what only the league needs."""
+  code = DIAMONDS.read_text().replace("from .base import Training\n\n", "")
+  code = re.sub(r"TRAINING = .*?\n\)\n\n", "", code, flags=re.DOTALL)
+  assert code in (ROOT / "docs" / "custom_task.md").read_text()
