@@ -50,13 +50,13 @@ def microseconds(name: str, num_tasks: int, repetitions: int) -> np.ndarray:
     num_tasks: K.
     repetitions: how often the loop is timed.
   """
-  balancer = balancers.create(name, num_tasks=num_tasks).gradient
-  assert balancer is not None
-  state = balancer.init(jnp.zeros(2 * num_tasks), jax.random.key(0))
+  gradient = balancers.create(name, num_tasks=num_tasks).gradient
+  assert gradient is not None
+  state = gradient.init(jnp.zeros(2 * num_tasks))
 
   @jax.jit
   def loop(each: jax.Array) -> jax.Array:
-    return jax.lax.map(lambda jacobian: balancer.update(jacobian, state)[0], each)
+    return jax.lax.map(lambda jacobian: gradient.update(jacobian, state)[0], each)
 
   given = jnp.asarray(jacobians(num_tasks))
   jax.block_until_ready(loop(given))

@@ -30,6 +30,7 @@ from igb_jax.training.run import (
 )
 from igb_jax.training.run_folder import differing_options, read_object, write_whole
 
+from .comparison.collecting import made_on
 from .comparison.measure import check_parallel
 from .comparison.processes import Stopped, stop_on_sigterm
 from .comparison.running import duration
@@ -159,6 +160,7 @@ def begin(config: Config, out: Path, command: str) -> None:
       )
   out.mkdir(parents=True, exist_ok=True)
   content |= {"command": command, "settings": config.settings}
+  content |= made_on(jax.default_backend())
   write_whole(path, json.dumps(content, indent=2))
 
 

@@ -65,9 +65,7 @@ def collect(
     "notice": measured["notice"],
     "command": content["command"],
     "started": content["started"],
-    "machine": f"{measured['device']}, {processor()}, {os.cpu_count()} cores",
-    "versions": {name: version(name) for name in _PACKAGES}
-    | {"python": platform.python_version()},
+    **made_on(measured["device"]),
     "config": content["settings"],
     "tasks": measured["tasks"],
     "metrics": metrics,
@@ -77,4 +75,17 @@ def collect(
     "runs": runs,
     "timing": measured["timing"],
     "notes": notes,
+  }
+
+
+def made_on(device: str) -> dict[str, Any]:
+  """What the numbers of a report were made on: "machine", and "versions" of packages.
+
+  Args:
+    device: the kind of device, such as "cpu".
+  """
+  versions = {name: version(name) for name in _PACKAGES}
+  return {
+    "machine": f"{device}, {processor()}, {os.cpu_count()} cores",
+    "versions": versions | {"python": platform.python_version()},
   }

@@ -214,14 +214,13 @@ def _name_of(run: Mapping[str, Any]) -> str:
 def _facts(results: Mapping[str, Any]) -> list[tuple[str, str]]:
   config = results["config"].items()
   options = [(name, value) for name, value in config if value is not None]
-  versions = results["versions"].items()
   return [
     ("Data", f"{results['dataset']}: {results['description']}"),
     ("Protocol", words.protocol(results)),
     ("Command", results["command"]),
     ("Started", results["started"]),
     ("Machine", results["machine"]),
-    ("Versions", ", ".join(f"{name} {version}" for name, version in versions)),
+    ("Versions", words.versions(results["versions"])),
     ("Options", ", ".join(f"{name} {_plain(value)}" for name, value in options)),
   ]
 

@@ -69,6 +69,19 @@ def seeds(count: int) -> str:
   return "one seed" if count == 1 else f"{count} seeds"
 
 
+def versions(packages: Mapping[str, str]) -> str:
+  """The versions of packages.
+
+  Args:
+    packages: name -> version.
+
+  Example:
+    >>> versions({"jax": "0.10.0", "optax": "0.2.8"})
+    'jax 0.10.0, optax 0.2.8'
+  """
+  return ", ".join(f"{name} {version}" for name, version in packages.items())
+
+
 def protocol(results: Mapping[str, Any]) -> str:
   """How long the finished runs took, and how many there are of a balancer.
 

@@ -7,7 +7,7 @@ from igb_jax.training.array_task import ArrayTask
 
 from .base import Training
 
-NAMES = ("toy",)
+NAMES = ("toy", "digits", "diamonds", "teachers")
 
 
 @functools.lru_cache(1)

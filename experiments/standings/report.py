@@ -22,6 +22,7 @@ from igb_jax.training.run_folder import read_object, write_whole
 from .. import comparison
 from ..comparison.markdown import bullets, escaped, markdown_table
 from ..comparison.tables import Table
+from ..comparison.words import versions
 from . import figures, tables, words
 from .cells import read
 from .plan import SINGLE, cells_of
@@ -86,7 +87,8 @@ def _content(
       ),
       ("Command", league["command"]),
       ("Started", league["started"]),
-      *((name.capitalize(), text) for name, text in league.get("machine", {}).items()),
+      ("Machine", league["machine"]),
+      ("Versions", versions(league["versions"])),
     ],
     "conclusions": words.conclusions(found, kinds),
     "table": tables.overall(found, kinds),

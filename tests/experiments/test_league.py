@@ -334,6 +334,8 @@ def test_a_report_is_written_of_whatever_is_played(tmp_path):
       {
         "command": "league",
         "started": "today",
+        "machine": "a laptop",
+        "versions": {"jax": "0.10"},
         "settings": {
           "problems": ["first", "second", "third", "fourth"],
           "methods": ["ew", "ew*2", "mgda", "si", "uw"],
