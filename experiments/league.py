@@ -52,7 +52,7 @@ class Config:
   """Names of the problems; all by default."""
   methods: tuple[str, ...] | None = None
   """Names of the methods; all by default, with some combinations. Hyper-parameters
-  follow after colons, as in igbv1:base_epoch=0; "ew*2" is trained twice as long."""
+  follow after colons, as in igbv1:base_epoch=0; "ew@2" is trained twice as long."""
   seeds: int | None = None
   """Number of fresh seeds by which a method is judged; 10 by default."""
   validation_seeds: int | None = None

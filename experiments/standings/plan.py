@@ -1,8 +1,8 @@
 """Who plays: methods with their options, and which of them fit which problem.
 
 A method is named as for `balancers.create`, with hyper-parameters after colons and how
-many times as long as others it is trained after a star: "igbv1+nashmtl:update_every=2",
-"ew*2".
+many times as long as others it is trained after an @: "igbv1+nashmtl:update_every=2",
+"ew@2".
 """
 
 import dataclasses
@@ -22,7 +22,7 @@ from ..problems.base import Training
 # What single-task nets reach, to which delta_m is relative.
 SINGLE = "stl"
 # For the question what ew reaches in the time that a gradient method takes.
-LONGER = ("ew*2", "ew*4")
+LONGER = ("ew@2", "ew@4")
 COMBINED = (
   "igbv1+cagrad",
   "igbv1+imtlg",
@@ -72,13 +72,13 @@ def parse(text: str) -> Entrant:
     ValueError: it is no such name.
 
   Example:
-    >>> parse("igbv1+nashmtl:update_every=2").options, parse("ew*2").length
+    >>> parse("igbv1+nashmtl:update_every=2").options, parse("ew@2").length
     (('update_every=2',), 2)
   """
   spec, *options = text.split(":")
-  spec, star, length = spec.partition("*")
-  if star and not (length.isdecimal() and int(length) > 1):
-    raise ValueError(f"after the star of {text!r} there must be a number above 1.")
+  spec, at, length = spec.partition("@")
+  if at and not (length.isdecimal() and int(length) > 1):
+    raise ValueError(f"after the @ of {text!r} there must be a number above 1.")
   unknown = [name for name in names_of(spec) if name not in METHODS]
   if unknown:
     raise ValueError(
@@ -104,7 +104,7 @@ class Cell(NamedTuple):
     Args:
       out: the folder of the league.
     """
-    name = urllib.parse.quote(self.method, safe="+=*")
+    name = urllib.parse.quote(self.method, safe="+=@")
     return out / "cells" / self.problem / f"{name}.json"
 
 

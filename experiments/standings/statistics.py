@@ -139,11 +139,11 @@ class Standings:
   def _of_equal_time(self, problem: str, method: str, other: str) -> str:
     """The longest training of the other that takes no longer than the method's."""
     time = self.time_of_ew[problem].get(method, 1.0)
-    longer = {name: int(name.partition("*")[2]) for name in LONGER}
+    longer = {name: int(name.partition("@")[2]) for name in LONGER}
     fitting = [
       name
       for name, length in longer.items()
-      if name.startswith(f"{other}*")
+      if name.startswith(f"{other}@")
       and length <= time
       and name in self.scores[problem]
     ]

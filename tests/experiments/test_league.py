@@ -87,7 +87,7 @@ def test_every_method_takes_part_and_can_be_made():
   ("text", "message"),
   [
     ("nobody", "unknown balancer 'nobody'"),
-    ("ew*1", "a number above 1"),
+    ("ew@1", "a number above 1"),
     ("stl", "single tasks are trained anyway"),
     ("igbv1:colour=3", "colour"),
   ],
@@ -217,7 +217,7 @@ def some_cells():
     found += [
       cell(problem, "stl", plain),
       cell(problem, "ew", plain, seconds_per_step=0.5),
-      cell(problem, "ew*2", better),
+      cell(problem, "ew@2", better),
       cell(problem, "mgda", better, seconds_per_step=1.1),
       cell(problem, "si", [*worse[:-2], None, 11.0]),
     ]
@@ -338,7 +338,7 @@ def test_a_report_is_written_of_whatever_is_played(tmp_path):
         "versions": {"jax": "0.10"},
         "settings": {
           "problems": ["first", "second", "third", "fourth"],
-          "methods": ["ew", "ew*2", "mgda", "si", "uw"],
+          "methods": ["ew", "ew@2", "mgda", "si", "uw"],
           "seeds": SEEDS,
           "validation_seeds": 1,
         },

@@ -170,6 +170,7 @@ def _drawn_to_the_mean(gramian: Gramian, lam: Any, here: jax.Array) -> Gramian:
   norms = jnp.where(here, norms, 0.0)
   nonzero = norms > 0
   divisors = jnp.where(nonzero, norms, 1.0)
-  cosines = products / divisors[:, None] / divisors
+  # where a gradient and the drawn mean cancel, rounding is all that is left
+  cosines = jnp.clip(products / divisors[:, None] / divisors, -1.0, 1.0)
   cosines = jnp.where(nonzero[:, None] & nonzero, cosines, 0.0)
   return Gramian(norms, jnp.where(jnp.diag(nonzero), 1.0, cosines))
