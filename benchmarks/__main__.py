@@ -19,6 +19,7 @@ PARTS = (
   "qm9_step",
   "arithmetic",
   "balancer_overhead",
+  "agent_limit",
   "gradient_balancers",
   "torch_methods",
   "solver_times",
