@@ -79,25 +79,23 @@ def differentiate(
   wanted = [(axis, order) for axis in (0, 1) for order in range(1, orders[axis] + 1)]
   starts = [jnp.zeros(2).at[axis].set(order == 1) for axis, order in wanted]
   carried = jnp.stack([points, *(jnp.broadcast_to(s, points.shape) for s in starts)])
-  for place, layer in enumerate(layers):
+  *hidden, last = layers
+  for layer in hidden:
     inputs = carried @ layer["kernel"]
-    value = inputs[0] + layer["bias"]
-    if place == len(layers) - 1:
-      carried = jnp.concatenate([value[None], inputs[1:]])
-      break
-    tanh = jnp.tanh(value)
+    tanh = jnp.tanh(inputs[0] + layer["bias"])
     slope = 1 - tanh**2
     streams = [tanh]
     for stream, (_, order) in enumerate(wanted, start=1):
       change = slope * inputs[stream]
-      if order == 2:
+      if order == 2:  # the stream before it is the first derivative
         change -= 2 * tanh * slope * inputs[stream - 1] ** 2
       streams.append(change)
     carried = jnp.stack(streams)
+  u, *others = (carried @ last["kernel"])[..., 0]
   names = {(0, 1): "x", (0, 2): "xx", (1, 1): "y", (1, 2): "yy"}
-  u, *others = carried[..., 0]
   return Derivatives(
-    u, **{names[each]: other for each, other in zip(wanted, others, strict=True)}
+    u + last["bias"][0],
+    **{names[each]: other for each, other in zip(wanted, others, strict=True)},
   )
 
 
