@@ -7,7 +7,15 @@ from igb_jax.training.array_task import ArrayTask
 
 from .base import Training
 
-NAMES = ("toy", "digits", "diamonds", "teachers")
+NAMES = (
+  "toy",
+  "helmholtz",
+  "klein_gordon",
+  "burgers",
+  "digits",
+  "diamonds",
+  "teachers",
+)
 
 
 @functools.lru_cache(1)
