@@ -198,11 +198,12 @@ def test_large_parameters_and_task_gradients_are_divided(make):
     (shard, *_) = leaf.addressable_shards
     assert shard.data.size == leaf.size // 2
   (batch,) = experiment.epoch_batches(0)
-  text = experiment.step.lower(state, batch).compile().as_text()
+  compiled = experiment.step.lower(state, batch).compile()
+  text = compiled.as_text()
   # the largest, the kernel of the messages [64, 128, 64], for all 11 tasks: never whole
   assert "f32[11,64,64,64]" in text or "f32[11,32,128,64]" in text
   assert "f32[11,64,128,64]" not in text
-  after = experiment.step(state, batch)
+  after = compiled(state, batch)
   assert jax.tree.map(
     lambda leaf: leaf.sharding, after
   ) == experiment.devices.shardings(after)

@@ -24,6 +24,8 @@ from tests.experiments.running import exit_code, make_experiment, read_metrics
 from tests.molecules import MOLECULES
 from tests.needed_options import needed_flags
 
+pytestmark = pytest.mark.usefixtures("compiled_once")
+
 TASKS = list(qm9.TARGETS)
 
 
@@ -60,6 +62,7 @@ def test_trains_beside_a_balancer_of_the_other_kind(name, qm9_dir, tmp_path):
   assert np.isfinite(summary["delta_m"])
 
 
+@pytest.mark.usefixtures("drawn")
 @pytest.mark.parametrize("balancer", LOSS_NAMES)
 def test_trains_with_every_loss_balancer_and_writes_its_results(
   balancer, qm9_dir, tmp_path, capsys
@@ -123,6 +126,7 @@ GRADIENT_NAMES = [
 ]
 
 
+@pytest.mark.usefixtures("drawn")
 @pytest.mark.parametrize("spec", [*GRADIENT_NAMES, "igbv1+nashmtl"])
 def test_trains_with_every_gradient_balancer_and_logs_what_it_saw(
   spec, qm9_dir, tmp_path
