@@ -165,7 +165,7 @@ def test_trains_with_every_gradient_balancer_and_logs_what_it_saw(
 
 def test_learns_and_igbv1_moves_its_weights_after_the_base_epoch(qm9_dir, tmp_path):
   size = "--train-size=200", "--validation-size=100", "--batch-size=48", "--dim=16"
-  arguments = small(qm9_dir, tmp_path / "run", *size, "--epochs=12")
+  arguments = small(qm9_dir, tmp_path / "run", *size, "--epochs=7")
   assert run(arguments) == 0
   lines = read_metrics(tmp_path / "run")
   first, best = lines[0], min(lines, key=lambda line: line["validation_delta_m"])
