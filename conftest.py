@@ -13,7 +13,8 @@ Tracing makes objects by the million, few of them garbage: looking for it at Pyt
 default intervals took a tenth of the time.
 
 Tests that need the same compiled functions run in the same process: those of one
-module, and those of one method, whatever their module.
+module, and those of one method, whatever their module. Modules that take long begin,
+and methods, which are many and short, come last, so that no process waits for another.
 """
 
 import gc
@@ -64,6 +65,38 @@ METHOD = re.compile(
 )
 
 
+# by their time, the longest first
+LONG = (
+  "tests/experiments/test_devices.py",
+  "tests/experiments/test_qm9.py",
+  "tests/experiments/test_compare.py",
+  "tests/test_docs.py",
+  "tests/experiments/test_resume.py",
+  "tests/data/test_nyuv2.py",
+  "tests/nets/test_mpnn.py",
+  "tests/nets/test_segnet.py",
+  "tests/test_examples.py",
+  "tests/training/test_gradient_step.py",
+  "tests/experiments/test_nyuv2.py",
+  "tests/experiments/test_custom.py",
+  "tests/test_packaging.py",
+  "tests/test_recipe.py",
+)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[Any]) -> None:
+  """Has several processes begin with the modules that take long."""
+
+  def place(item: pytest.Item) -> int:
+    module = item.nodeid.partition("::")[0]
+    if module in LONG:
+      return LONG.index(module)
+    return len(LONG) + bool(METHOD.match(item.nodeid))
+
+  if hasattr(config, "workerinput"):  # of pytest-xdist
+    items.sort(key=place)
+
+
 @pytest.hookimpl(optionalhook=True)  # there is none without pytest-xdist
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
   """Gives processes whole groups of tests; those that run for minutes one by one."""
@@ -75,4 +108,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
         return of_method[2]
       return nodeid if config.option.markexpr == "slow" else nodeid.split("::")[0]
 
-  return ByWhatIsCompiled(config, log) if config.option.dist == "load" else None
+  if config.option.dist != "load":
+    return None
+  config.option.loadscopereorder = False  # the most tests are not the most time
+  return ByWhatIsCompiled(config, log)

@@ -162,8 +162,11 @@ def test_the_gramian_is_of_the_global_gradients(make):
   (batch,) = experiment.epoch_batches(0)
   found = jax.device_get(experiment.step(state, batch)).balancer.gradient.gramian
 
+  # op by op it took ten times as long
+  grads_of = jax.jit(value_and_task_grads(experiment.problem.losses_of))
+
   def gramian(batch) -> np.ndarray:
-    _, grads = value_and_task_grads(experiment.problem.losses_of)(params, batch)
+    _, grads = grads_of(params, batch)
     leaves = [np.asarray(leaf, np.float64) for leaf in jax.tree.leaves(grads["shared"])]
     rows = np.concatenate([leaf.reshape(len(leaf), -1) for leaf in leaves], axis=1)
     return rows @ rows.T
@@ -198,11 +201,12 @@ def test_large_parameters_and_task_gradients_are_divided(make):
     (shard, *_) = leaf.addressable_shards
     assert shard.data.size == leaf.size // 2
   (batch,) = experiment.epoch_batches(0)
-  text = experiment.step.lower(state, batch).compile().as_text()
+  compiled = experiment.step.lower(state, batch).compile()
+  text = compiled.as_text()
   # the largest, the kernel of the messages [64, 128, 64], for all 11 tasks: never whole
   assert "f32[11,64,64,64]" in text or "f32[11,32,128,64]" in text
   assert "f32[11,64,128,64]" not in text
-  after = experiment.step(state, batch)
+  after = compiled(state, batch)
   assert jax.tree.map(
     lambda leaf: leaf.sharding, after
   ) == experiment.devices.shardings(after)

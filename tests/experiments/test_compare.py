@@ -6,6 +6,7 @@ import io
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -280,8 +281,22 @@ def test_a_run_that_fails_leaves_the_others(task, tmp_path, capfd):
   assert (out / "report.html").exists()
 
 
-def test_a_dry_run_tells_the_runs_and_writes_nothing(task, tmp_path, capfd):
-  out = tmp_path / "cmp"
+@pytest.mark.parametrize("anew", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_a_dry_run_tells_the_runs_and_writes_nothing(
+  anew, everything, tmp_path, monkeypatch, capfd
+):
+  """Measured anew, or as the whole comparison has measured the same."""
+  task, out = everything.task, tmp_path / "cmp"
+  measure_in = compare.measured_steps
+
+  def measured(comparison, folder, console):
+    assert not out.exists()
+    assert folder.is_dir()
+    shutil.copy(everything.out / "measured.json", folder)
+    return measure_in(comparison, folder, console)
+
+  if not anew:
+    monkeypatch.setattr(compare, "measured_steps", measured)
   assert exit_code(compare.main, arguments(task, out, "--dry-run")) == 0
   shown = capfd.readouterr().out
   for name in ("stl sum", "stl first", "mgda, seed 0"):

@@ -103,9 +103,7 @@ def test_two_processes_equal_one(balancer, qm9_dir, tmp_path):
   assert "test of epoch" in outputs[0][0]
   assert outputs[1][0].count("epoch") == 0  # the second process is silent
 
-  alone = start(*small(qm9_dir, tmp_path / "one", *options))
-  _, errors = alone.communicate(timeout=400)
-  assert alone.returncode == 0, errors
+  assert exit_code(qm9.main, small(qm9_dir, tmp_path / "one", *options)) == 0
   two, one = (read_metrics(tmp_path / name) for name in ("two", "one"))
   assert len(two) == len(one) == 2
   for ours, expected in zip(two, one, strict=True):

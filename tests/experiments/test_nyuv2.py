@@ -47,6 +47,7 @@ def write_images(folder, numbers=(4, 3), size=(32, 64)) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("drawn")
 @pytest.mark.parametrize(
   "arguments",
   [
@@ -86,6 +87,7 @@ def test_trains_on_rooms_and_writes_its_results(arguments, tmp_path, capsys):
   assert "predictions.png" in shown.replace("\n", "")
 
 
+@pytest.mark.usefixtures("drawn")
 def test_trains_on_files_and_says_what_it_found(tmp_path, capsys):
   write_images(tmp_path / "data")
   out = tmp_path / "run"

@@ -24,6 +24,8 @@ from tests.experiments.running import exit_code, make_experiment, read_metrics
 from tests.molecules import MOLECULES
 from tests.needed_options import needed_flags
 
+pytestmark = pytest.mark.usefixtures("compiled_once")
+
 TASKS = list(qm9.TARGETS)
 
 
@@ -60,6 +62,7 @@ def test_trains_beside_a_balancer_of_the_other_kind(name, qm9_dir, tmp_path):
   assert np.isfinite(summary["delta_m"])
 
 
+@pytest.mark.usefixtures("drawn")
 @pytest.mark.parametrize("balancer", LOSS_NAMES)
 def test_trains_with_every_loss_balancer_and_writes_its_results(
   balancer, qm9_dir, tmp_path, capsys
@@ -123,6 +126,7 @@ GRADIENT_NAMES = [
 ]
 
 
+@pytest.mark.usefixtures("drawn")
 @pytest.mark.parametrize("spec", [*GRADIENT_NAMES, "igbv1+nashmtl"])
 def test_trains_with_every_gradient_balancer_and_logs_what_it_saw(
   spec, qm9_dir, tmp_path
@@ -161,7 +165,7 @@ def test_trains_with_every_gradient_balancer_and_logs_what_it_saw(
 
 def test_learns_and_igbv1_moves_its_weights_after_the_base_epoch(qm9_dir, tmp_path):
   size = "--train-size=200", "--validation-size=100", "--batch-size=48", "--dim=16"
-  arguments = small(qm9_dir, tmp_path / "run", *size, "--epochs=12")
+  arguments = small(qm9_dir, tmp_path / "run", *size, "--epochs=7")
   assert run(arguments) == 0
   lines = read_metrics(tmp_path / "run")
   first, best = lines[0], min(lines, key=lambda line: line["validation_delta_m"])
@@ -229,11 +233,11 @@ def test_losses_are_means_over_the_molecules_that_are_there(qm9_dir):
   config = experiment.parse_config(small(qm9_dir, None)[:2] + small(qm9_dir, None)[3:])
   ready = make_experiment(experiment, config)
   batches = Molecules(ready.config, ready.devices).train_batches(0, 0)
-  whole = ready.problem.losses_of(ready.initial_params, batches[len(batches) - 1])
   batch = batches[len(batches) - 1]
+  whole = jax.jit(ready.problem.losses_of)(ready.initial_params, batch)
   assert 0 < batch.mask.sum() == 100 % 24
   net = MPNN(num_tasks=11, dim=ready.config.dim)
-  output = net.apply({"params": ready.initial_params}, batch.graphs)
+  output = jax.jit(net.apply)({"params": ready.initial_params}, batch.graphs)
   errors = (np.asarray(output) - batch.targets)[batch.mask == 1]
   np.testing.assert_allclose(whole, (errors**2).mean(axis=0), 1e-5)
 

@@ -27,6 +27,8 @@ from tests.experiments.running import exit_code, make_experiment, read_metrics
 from tests.experiments.test_nyuv2 import small as small_scenes
 from tests.experiments.test_qm9 import run, small
 
+pytestmark = pytest.mark.usefixtures("compiled_once")
+
 TIMINGS = {
   "steps_seconds", "data_seconds", "train_seconds", "seconds_per_step",
   "data_wait_share",

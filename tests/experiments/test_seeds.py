@@ -78,6 +78,7 @@ def test_seeds_at_once_are_the_runs_that_they_are_alone(balancer, qm9_dir, tmp_p
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("drawn")
 def test_seeds_of_scenes_at_once_are_the_runs_that_they_are_alone(tmp_path):
   out, alone = tmp_path / "together", tmp_path / "alone"
   # a learning rate at which rounding does not decide, see docs/reliability.md
