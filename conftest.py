@@ -79,6 +79,7 @@ LONG = (
   "tests/training/test_gradient_step.py",
   "tests/experiments/test_nyuv2.py",
   "tests/experiments/test_custom.py",
+  "tests/experiments/test_league.py",
   "tests/test_packaging.py",
   "tests/test_recipe.py",
 )
