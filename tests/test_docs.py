@@ -20,7 +20,7 @@ import tyro
 from mkdocstrings import Inventory
 
 import igb_jax
-from experiments import cli, compare, custom, nyuv2, qm9
+from experiments import cli, compare, custom, league, nyuv2, qm9
 from experiments.comparison.datasets import DATASETS
 from igb_jax import balancers
 
@@ -147,6 +147,8 @@ def test_commands_parse(page, module, arguments):
   assert importlib.util.find_spec(module) is not None
   if module == "experiments.cli":
     assert cli._parse(shlex.split(arguments), "igb-jax")
+  if module == "experiments.league":
+    league.check(tyro.cli(league.Config, args=shlex.split(arguments)))
   if module not in (*EXPERIMENTS, "experiments.compare"):
     return
   config = parse(module, shlex.split(arguments))

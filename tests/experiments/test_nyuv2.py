@@ -13,6 +13,7 @@ from experiments import nyuv2 as experiment
 from experiments import scenes
 from experiments.scene_base import SINGLE_TASK, read_base
 from igb_jax import scene_tasks
+from igb_jax.balancers.methods import METHODS
 from tests.experiments.running import exit_code, make_experiment, read_metrics
 
 METRICS = list(scene_tasks.METRICS)
@@ -119,6 +120,17 @@ def test_a_scene_that_cannot_be_read_ends_the_run(tmp_path, monkeypatch, capsys)
   shown = capsys.readouterr().err.replace("\n", " ")
   assert re.search(r"error: a batch could not be loaded: scene \d is damaged", shown)
   assert f"what was saved before is in {out}" in shown
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+  "name", [name for name, method in METHODS.items() if method.kind == "gradient"]
+)
+def test_three_epochs_of_rooms_with_every_gradient_balancer(tmp_path, name):
+  assert run(small(tmp_path / "run", f"--balancer={name}", "--epochs=3")) == 0
+  last = read_metrics(tmp_path / "run")[-1]
+  assert last["epoch"] == 2
+  assert np.isfinite([*last["losses"].values(), *last["validation"].values()]).all()
 
 
 @pytest.mark.slow
