@@ -95,7 +95,13 @@ def play(cell: Cell, num_seeds: int, num_validation_seeds: int) -> dict[str, Any
   if entrant.spec == SINGLE:
     return facts | _play_single(task, *arguments)
   balancer = make(entrant, task.task_names, training.steps_per_epoch(task))
-  run = make_runner(task, training, balancer, length=entrant.length)
+  run = make_runner(
+    task,
+    training,
+    balancer,
+    length=entrant.length,
+    at_features=entrant.at_features,
+  )
   every = list(range(len(metrics)))
   chosen, validation, test, seconds = _choose_and_test(run, every, 0, *arguments)
   num_steps = entrant.length * training.epochs * training.steps_per_epoch(task)

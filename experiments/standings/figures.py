@@ -128,7 +128,7 @@ def _heat(standings: Standings) -> Figure:
   )
   top = CHARACTER * max(map(len, problems)) * 0.8 + 8
   height = _ROW * len(order) + top + 8
-  figure, axes = figure_of(_WIDTH, height, (_names_left(order), 8, 8, top))
+  figure, axes = figure_of(_WIDTH, height, (_names_left(order), 0.5 * top, 8, top))
   axes.imshow(values, cmap="RdYlBu_r", vmin=0, vmax=100, aspect="auto")
   for (row, column), value in np.ndenumerate(values):
     text = f"{value:.0f}" if np.isfinite(value) else ""

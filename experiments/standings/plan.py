@@ -56,6 +56,11 @@ class Entrant:
     return names_of(self.spec)
 
   @property
+  def at_features(self) -> bool:
+    """Whether it needs the features that the heads read."""
+    return any(METHODS[name].traits.backward_passes == "heads" for name in self.names)
+
+  @property
   def kind(self) -> str:
     """One of "loss", "gradient" and "both"."""
     kinds = {METHODS[name].kind for name in self.names}
@@ -140,7 +145,7 @@ def unfit(entrant: Entrant, task: ArrayTask, training: Training) -> str | None:
   traits = [METHODS[name].traits for name in entrant.names]
   if any(each.needs_positive for each in traits) and not training.positive:
     return "needs positive losses"
-  if any("rep_norms" in each.needs for each in traits) and task.trunk is None:
+  if entrant.at_features and task.trunk is None:
     return "needs features that all tasks share"
   fewest = max(getattr(each, "fewest_tasks", 1) for each in traits)
   if fewest > len(task.task_names):

@@ -59,6 +59,7 @@ def make_runner(
   balancer: balancers.Balancer | None,
   *,
   length: int = 1,
+  at_features: bool = False,
 ) -> Callable[[Sequence[Lane]], Outcome]:
   """Makes what trains one method.
 
@@ -67,6 +68,8 @@ def make_runner(
     training: how it is trained.
     balancer: the method; None to train the single task that a lane names.
     length: how many times as long as others.
+    at_features: whether the method sees the features that the heads read, as "ntksr"
+      must; a gradient balancer then balances there, else at the shared parameters.
 
   Returns:
     A function of N lanes, which compiles anew for another N.
@@ -76,6 +79,7 @@ def make_runner(
   num_epochs = length * training.epochs
   num_rows, batch_size = task.num_rows("train"), training.batch_size
   schedule = optax.cosine_decay_schedule(1.0, num_epochs * steps_per_epoch)
+  losses_of = task.losses if at_features else task.losses_of
   single = balancer is None
   if balancer is None:
     balancer = balancers.create("ew", num_tasks=num_tasks)
@@ -86,7 +90,7 @@ def make_runner(
     rows: dict[str, Any], learning_rate: jax.Array, seed: jax.Array, which: jax.Array
   ) -> tuple[jax.Array, jax.Array]:
     def losses(params: Params, *rest: Any) -> jax.Array:
-      values = task.losses(params, *rest)
+      values = losses_of(params, *rest)
       return values * jax.nn.one_hot(which, num_tasks) if single else values
 
     optimizer = optax.adam(learning_rate)
@@ -94,7 +98,7 @@ def make_runner(
       losses,
       balancer,
       optimizer,
-      trunk=task.trunk,
+      trunk=task.trunk if at_features else None,
       present_of=task.present,
       schedule=schedule,
     )

@@ -148,6 +148,26 @@ def test_a_single_task_is_what_stl_trains():
   )
 
 
+def test_gradients_are_balanced_at_the_shared_parameters():
+  def losses(params, features, rows):
+    return lines().losses({"shared": {"w": 0.0}, "heads": params["heads"]}, rows) + (
+      (features - rows["y"]) ** 2
+    ).mean(axis=0)
+
+  def trunk(params, rows):
+    return rows["x"] * params["shared"]["w"]
+
+  with_trunk = ArrayTask(**vars(lines()) | {"losses": losses, "trunk": trunk})
+  mgda = balancers.create("mgda", num_tasks=2, shared={"shared": True, "heads": False})
+  plain = ArrayTask(**vars(lines()) | {"losses": with_trunk.losses_of})
+  tests = [
+    make_runner(task, TRAINING, mgda, at_features=at_features)([Lane(3e-2, 0)]).test
+    for task, at_features in ((with_trunk, False), (plain, False), (with_trunk, True))
+  ]
+  np.testing.assert_array_equal(tests[0], tests[1])
+  assert (tests[0] != tests[2]).any()
+
+
 def test_a_longer_training_has_a_schedule_of_its_own():
   ew = balancers.create("ew", num_tasks=2)
   longer = make_runner(lines(), TRAINING, ew, length=2)([Lane(3e-2, 0)])
