@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NoReturn
 
+import filelock
 import jax
 import tyro
 from rich.console import Console
@@ -30,7 +31,6 @@ from igb_jax.training.run import (
 )
 from igb_jax.training.run_folder import differing_options, read_object, write_whole
 
-from .comparison.collecting import made_on
 from .comparison.measure import check_parallel
 from .comparison.processes import Stopped, stop_on_sigterm
 from .comparison.running import duration
@@ -82,8 +82,8 @@ class Config:
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
   """Plays the league that the command line describes, and exits.
 
-  0 if anything was played, 1 if nothing was, 2 when an option was wrong, 130 after
-  Ctrl-C, 143 after SIGTERM.
+  0 if everything was played, 1 if something could not be, 2 when an option was wrong,
+  130 after Ctrl-C, 143 after SIGTERM.
 
   Args:
     arguments: the arguments of the command line; None for those of this process.
@@ -100,7 +100,11 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
       sys.exit(0)
     out = config.out.expanduser()
     begin(config, out, f"{PROGRAM} {shlex.join(arguments)}")
-    sys.exit(play(config, out, console))
+    with filelock.FileLock(out / "league.lock").acquire(blocking=False):
+      sys.exit(play(config, out, console))
+  except filelock.Timeout:
+    say(failing, f"error: another league is played in {config.out}; wait, or stop it.")
+    sys.exit(EXIT_BAD_INPUT)
   except (ValueError, TypeError) as error:
     say(failing, f"error: {error}")
     sys.exit(EXIT_BAD_INPUT)
@@ -160,7 +164,6 @@ def begin(config: Config, out: Path, command: str) -> None:
       )
   out.mkdir(parents=True, exist_ok=True)
   content |= {"command": command, "settings": config.settings}
-  content |= made_on(jax.default_backend())
   write_whole(path, json.dumps(content, indent=2))
 
 
@@ -195,7 +198,7 @@ def play(config: Config, out: Path, console: Console) -> int:
   if code is not None:
     say(console, "stopped; the same command goes on with what is missing.")
     return code
-  return 0 if len(left) < len(cells) else EXIT_FAILED
+  return EXIT_FAILED if left else 0
 
 
 def dry_run(config: Config, console: Console) -> None:

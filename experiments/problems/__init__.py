@@ -2,6 +2,7 @@
 
 import functools
 import importlib
+from typing import Any
 
 from igb_jax.training.array_task import ArrayTask
 
@@ -16,6 +17,22 @@ NAMES = (
   "diamonds",
   "teachers",
 )
+
+
+def training_of(name: str) -> Training:
+  """How a problem of this folder is trained, without loading its data.
+
+  Args:
+    name: the name of its file.
+
+  Raises:
+    ValueError: there is no such problem.
+
+  Example:
+    >>> training_of("toy").judged_by
+    'distance'
+  """
+  return _module(name).TRAINING
 
 
 @functools.lru_cache(1)
@@ -35,9 +52,13 @@ def load(name: str) -> tuple[ArrayTask, Training]:
     >>> load("toy")[0].task_names
     ('first', 'second')
   """
-  if name not in NAMES:
-    raise ValueError(f"unknown problem {name!r}; there are {', '.join(NAMES)}.")
-  module = importlib.import_module(f".{name}", __package__)
+  module = _module(name)
   task, training = module.make_task(), module.TRAINING
   training.check(task)
   return task, training
+
+
+def _module(name: str) -> Any:
+  if name not in NAMES:
+    raise ValueError(f"unknown problem {name!r}; there are {', '.join(NAMES)}.")
+  return importlib.import_module(f".{name}", __package__)

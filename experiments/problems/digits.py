@@ -33,9 +33,9 @@ FEATURES = 16  # few, so that the two compete
 TRAINING = Training(
   epochs=14,
   batch_size=128,
-  learning_rates=(1e-2, 2e-2, 4e-2),
+  learning_rates=(4e-3, 1e-2, 2e-2),
   judged_by="delta_m",
-  trivial=(90.0, 90.0),  # a guess
+  trivial=(88.0, 88.0),  # one answer for all, which is right in some 12 %
   at_once=False,
 )
 

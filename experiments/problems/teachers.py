@@ -2,13 +2,13 @@
 
 Teacher k looks along the unit vector u_k, and the loss of task k has the scale s_k:
 
-    f_k(x) = sin(2 u_k^T x),    y_k = sqrt(s_k) (f_k(x) + noise),    x ~ N(0, I)
+    f_k(x) = sin(2 u_k^T x + 1),    y_k = sqrt(s_k) (f_k(x) + noise),    x ~ N(0, I)
 
-The tasks come in groups: cos(u_j, u_k) is 0.8 or -0.8 within a group and 0 otherwise,
-and the scales spread from 1e-3 to 1e3, whatever the group. The best that any net can
-reach is known, since the teacher itself reaches it: the variance of the noise, s_k
-NOISE^2. A metric is the excess of the loss over it, as a share of what the mean of the
-labels leaves:
+The tasks come in groups: cos(u_j, u_k) is 0.8 or -0.8 within a group and 0 otherwise
+(the 1 keeps a head from undoing the sign), and the scales spread from 1e-3 to 1e3,
+whatever the group. The best that any net can reach is known, since the teacher itself
+reaches it: the variance of the noise, s_k NOISE^2. A metric is the excess of the loss
+over it, as a share of what the mean of the labels leaves:
 
     100 E[(prediction - sqrt(s_k) f_k)^2] / Var[sqrt(s_k) f_k] %
 
@@ -72,7 +72,7 @@ def teach(x: np.ndarray) -> np.ndarray:
   Returns:
     float[B, K].
   """
-  return np.sin(2 * x @ directions().T)
+  return np.sin(2 * x @ directions().T + 1)
 
 
 def draw_rows(seed: int, count: int) -> dict[str, np.ndarray]:

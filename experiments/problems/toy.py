@@ -3,8 +3,8 @@
 Reference: Liu et al., "Conflict-Averse Gradient Descent for Multi-task Learning",
 NeurIPS 2021, figure 1; the first loss is multiplied by 0.1 as in Navon et al.,
 "Multi-Task Learning as a Bargaining Game", ICML 2022. A run starts near one of the five
-points of these figures, and is judged by how far from the Pareto set it ends; closer
-than 0.1 counts as there.
+points of these figures, which take turns with the seeds, and is judged by how far from
+the Pareto set it ends; closer than 0.1 counts as there.
 """
 
 from typing import Any
@@ -63,9 +63,9 @@ def make_task() -> ArrayTask:
   nearest = jnp.asarray(front())
 
   def init(key: jax.Array) -> dict[str, Any]:
-    which, shift = jax.random.split(key)
-    start = jnp.asarray(STARTS)[jax.random.randint(which, (), 0, len(STARTS))]
-    return {"shared": start + 0.5 * jax.random.normal(shift, (2,)), "heads": {}}
+    seed = jax.random.key_data(key)[-1]  # of the league, whose keys are key(seed)
+    start = jnp.asarray(STARTS)[seed % len(STARTS)]
+    return {"shared": start + 0.5 * jax.random.normal(key, (2,)), "heads": {}}
 
   def losses(params: dict[str, Any], batch: Any) -> jax.Array:
     del batch

@@ -5,19 +5,23 @@
 A file that is there is complete, so that the league can be stopped at any moment.
 """
 
+import dataclasses
 import json
 import math
+import urllib.parse
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
 from igb_jax.metrics import delta_m
 from igb_jax.training.array_task import ArrayTask
 from igb_jax.training.run_folder import read_object, write_whole
 
-from ..problems import load
+from ..comparison.collecting import made_on
+from ..problems import NAMES, load, training_of
 from ..problems.base import Training
 from .plan import SINGLE, Cell, make, parse, unfit
 from .training import Lane, make_runner
@@ -59,6 +63,15 @@ def score(
   return np.reshape(scores, metrics.shape[:-1])
 
 
+def trained_as(problem: str) -> dict[str, Any]:
+  """How a problem is trained now, as JSON has it; a cell of another way is not used.
+
+  Args:
+    problem: its name.
+  """
+  return json.loads(json.dumps(dataclasses.asdict(training_of(problem))))
+
+
 def play(cell: Cell, num_seeds: int, num_validation_seeds: int) -> dict[str, Any]:
   """Trains a method on a problem.
 
@@ -69,13 +82,15 @@ def play(cell: Cell, num_seeds: int, num_validation_seeds: int) -> dict[str, Any
 
   Returns:
     What its file holds: the facts of the problem, and "unfit" with the reason; or
-    "learning_rates" [K' of the chosen ones, one a task for single tasks], "validation"
+    "learning_rates", the chosen one, or one a task for single tasks, "validation"
     [rates, seeds, M], "test" [seeds, M] with None for runs that failed, "num_steps" and
     "seconds_per_step" of one run.
   """
   task, training = load(cell.problem)
   entrant = parse(cell.method)
   metrics = task.metrics
+  bases = [metric.base for metric in metrics]
+  params = jax.eval_shape(task.init, jax.random.key(0))
   facts = {
     "problem": cell.problem,
     "method": cell.method,
@@ -85,6 +100,11 @@ def play(cell: Cell, num_seeds: int, num_validation_seeds: int) -> dict[str, Any
     "higher_is_better": [metric.higher_is_better for metric in metrics],
     "judged_by": training.judged_by,
     "trivial": [*training.trivial],
+    # about what single tasks reach, which the choice of a rate must not wait for
+    "base": [*training.trivial] if None in bases else bases,
+    "training": trained_as(cell.problem),
+    "num_parameters": sum(leaf.size for leaf in jax.tree.leaves(params)),
+    **made_on(jax.default_backend()),
     "kind": entrant.kind,
   }
   if reason := unfit(entrant, task, training):
@@ -127,7 +147,7 @@ def _play_single(
   shape = len(training.learning_rates), len(validation_seeds), len(task.metrics)
   validation, test = np.empty(shape), np.empty((len(seeds), len(task.metrics)))
   for index, name in enumerate(task.task_names):
-    own = [place for place, metric in enumerate(task.metrics) if metric.task == name]
+    own = [each for each, metric in enumerate(task.metrics) if metric.task == name]
     rate, *found, seconds = _choose_and_test(
       run, own, index, facts, training, seeds, validation_seeds
     )
@@ -157,7 +177,7 @@ def _choose_and_test(
 
   Args:
     run: what `make_runner` returned.
-    judged: places of the metrics by which the rate is chosen.
+    judged: indices of the metrics by which the rate is chosen.
     task: the one that is trained, in a runner of single tasks.
     facts: the facts of the problem.
     training: how it is trained.
@@ -169,15 +189,14 @@ def _choose_and_test(
   width = max(len(lanes), len(seeds))  # one width, so that it is compiled once
   found = run(_filled(lanes, width)).validation[: len(lanes)]
   validation = found.reshape(len(rates), len(validation_seeds), -1)
-  # the trivial solution is the base: single tasks need not have been trained yet
-  part = {name: [facts[name][place] for place in judged] for name in _BY_METRIC}
-  scores = score(validation[..., judged], facts | part, part["trivial"]).mean(axis=1)
+  part = {name: [facts[name][index] for index in judged] for name in _BY_METRIC}
+  scores = score(validation[..., judged], facts | part, part["base"]).mean(axis=1)
   chosen = rates[int(np.argmin(np.where(np.isfinite(scores), scores, np.inf)))]
   tested = run(_filled([Lane(chosen, seed, task) for seed in seeds], width))
   return chosen, validation, tested.test[: len(seeds)], tested.seconds / width
 
 
-_BY_METRIC = ("metrics", "higher_is_better", "trivial")
+_BY_METRIC = ("metrics", "higher_is_better", "base")
 
 
 def _filled(lanes: list[Lane], width: int) -> list[Lane]:
@@ -205,7 +224,7 @@ def write(cell: Cell, out: Path, content: dict[str, Any]) -> None:
 
 
 def read(cell: Cell, out: Path) -> dict[str, Any] | None:
-  """What `write` wrote; None if there is nothing.
+  """What `write` wrote; None if there is nothing, or the problem was trained otherwise.
 
   Args:
     cell: the method and the problem.
@@ -215,4 +234,23 @@ def read(cell: Cell, out: Path) -> dict[str, Any] | None:
     ValueError: the file is damaged.
   """
   path = cell.path(out)
-  return read_object(path) if path.exists() else None
+  content = read_object(path) if path.exists() else None
+  is_current = content and content.get("training") == trained_as(cell.problem)
+  return content if is_current else None
+
+
+def read_all(out: Path) -> list[dict[str, Any]]:
+  """Every cell of a folder, whichever command played it.
+
+  Args:
+    out: the folder of the league.
+
+  Raises:
+    ValueError: a file is damaged.
+  """
+  found = []
+  for problem in NAMES:
+    names = sorted((out / "cells" / problem).glob("*.json"))
+    cells = [Cell(problem, urllib.parse.unquote(path.stem)) for path in names]
+    found += [content for cell in cells if (content := read(cell, out)) is not None]
+  return found

@@ -163,7 +163,7 @@ def make(
   Args:
     entrant: the method.
     task_names: the names of the K tasks.
-    steps_per_epoch: the number of steps of the run.
+    steps_per_epoch: the number of steps of an epoch.
 
   Raises:
     TypeError, ValueError: an option is wrong.
@@ -196,4 +196,4 @@ def check_names(problems: Sequence[str], methods: Sequence[str]) -> None:
     entrant = parse(name)
     if SINGLE in entrant.names:
       raise ValueError("--methods must not name stl: single tasks are trained anyway.")
-    make(entrant, ["a", "b", "c"], 1)  # three tasks, which suffice every method
+    make(entrant, ["a", "b", "c"], 1)  # three tasks are enough for every method

@@ -10,7 +10,7 @@ import dataclasses
 import io
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +24,9 @@ from ..comparison.markdown import bullets, escaped, markdown_table
 from ..comparison.tables import Table
 from ..comparison.words import versions
 from . import figures, tables, words
-from .cells import read
+from .cells import read_all
 from .plan import SINGLE, cells_of
+from .running import missing
 from .statistics import Standings, standings
 
 
@@ -45,10 +46,11 @@ def write_report(out: Path) -> list[Path]:
   league = read_object(out / "league.json")
   settings = league["settings"]
   planned = cells_of(settings["problems"], settings["methods"])
-  cells = [found for cell in planned if (found := read(cell, out)) is not None]
+  cells = read_all(out)
+  left = len(missing(planned, out))
   found = standings(cells)
   kinds = {cell["method"]: cell["kind"] for cell in cells}
-  content = _content(league, cells, found, kinds, len(planned))
+  content = _content(league, cells, found, kinds, left)
   texts = {
     "standings.json": json.dumps(_plain(found), indent=1) + "\n",
     "league.csv": _to_csv(cells, found),
@@ -65,7 +67,7 @@ def _content(
   cells: Sequence[Mapping[str, Any]],
   found: Standings,
   kinds: dict[str, str],
-  planned: int,
+  left: int,
 ) -> dict[str, Any]:
   settings = league["settings"]
   unfit = [
@@ -76,8 +78,9 @@ def _content(
   seeds, others = settings["seeds"], settings["validation_seeds"]
   return {
     "title": "The league of task balancers",
-    "progress": f"{len(cells)} of {planned} cells (a method on a problem) are played",
-    "is_complete": len(cells) == planned,
+    "progress": f"{len(cells)} cells (a method on a problem) are played, {left} of the "
+    "latest command are missing",
+    "is_complete": not left,
     "notice": None,
     "facts": [
       (
@@ -87,15 +90,24 @@ def _content(
       ),
       ("Command", league["command"]),
       ("Started", league["started"]),
-      ("Machine", league["machine"]),
-      ("Versions", versions(league["versions"])),
+      ("Machine", "; ".join(_distinct(cells, lambda cell: cell["machine"]))),
+      (
+        "Versions",
+        "; ".join(_distinct(cells, lambda cell: versions(cell["versions"]))),
+      ),
     ],
     "conclusions": words.conclusions(found, kinds),
     "table": tables.overall(found, kinds),
     "problems": [tables.of_problem(cells, found, name) for name in found.scores],
     "unfit": unfit,
-    "limits": words.limits(found),
+    "limits": words.limits(found, cells),
   }
+
+
+def _distinct(
+  cells: Sequence[Mapping[str, Any]], text_of: Callable[[Mapping[str, Any]], str]
+) -> list[str]:
+  return [*dict.fromkeys(map(text_of, cells))]
 
 
 def _figures(found: Standings, kinds: dict[str, str]) -> dict[str, Any]:
@@ -143,7 +155,10 @@ def _to_markdown(content: Mapping[str, Any]) -> str:
   add(content["table"], tables.OVERALL_NOTE)
   for table in content["problems"]:
     add(table, tables.PROBLEM_NOTE)
-  for title, name in (("Did not take part", "unfit"), ("Limits", "limits")):
+  for title, name in (
+    ("Did not take part", "unfit"),
+    ("What it does not show", "limits"),
+  ):
     if content[name]:
       parts += [f"## {title}", bullets(content[name])]
   return "\n\n".join(parts) + "\n"

@@ -13,12 +13,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedCo
 
 from igb_jax.training.results import say
 
-from ..comparison.processes import shares_of_cores, starting
+from ..comparison.processes import last_lines, shares_of_cores, starting
 from ..problems import load
+from .cells import read
 from .plan import SINGLE, Cell, make, parse, unfit
 from .training import Lane, make_runner
 
-_POLL_SECONDS = 0.5
+_POLL_SECONDS = 1.0
 _PART = 20  # of a run is trained for the estimate
 
 
@@ -29,7 +30,7 @@ def missing(cells: Sequence[Cell], out: Path) -> list[Cell]:
     cells: all of them.
     out: the folder of the league.
   """
-  return [cell for cell in cells if not cell.path(out).exists()]
+  return [cell for cell in cells if read(cell, out) is None]
 
 
 def errors(cells: Sequence[Cell], out: Path) -> dict[Cell, str]:
@@ -76,6 +77,10 @@ def play_missing(
         say(console, f"{done} of {len(cells)} cells are played")
       before = done
       time.sleep(_POLL_SECONDS)
+    for index, worker in enumerate(workers):
+      if worker.returncode:
+        log = out / f"worker{index}.log"
+        say(console, f"worker {index} ended by an error:\n{last_lines(log)}")
   shutil.rmtree(out / "locks", ignore_errors=True)
 
 
@@ -98,7 +103,7 @@ def estimates(
     lanes = [Lane(rates[0], seed) for seed in range(width)]
     part = dataclasses.replace(training, epochs=max(1, training.epochs // _PART))
     seconds = {}
-    for kind, spec in (("loss", "ew"), ("gradient", "mgda"), ("both", "si+mgda")):
+    for kind, spec in (("loss", "ew"), ("gradient", "mgda"), ("both", "ew+mgda")):
       if unfit(parse(spec), task, training):
         continue
       steps_per_epoch = training.steps_per_epoch(task)
@@ -107,7 +112,7 @@ def estimates(
       start = time.perf_counter()
       whole = run(lanes).seconds * training.epochs / part.epochs
       compiling = time.perf_counter() - start - whole * part.epochs / training.epochs
-      seconds[kind] = 2 * (whole + compiling)  # validation and test
+      seconds[kind] = 2 * whole + compiling  # validation and test
     playing = [parse(method) for method in methods if method != SINGLE]
     found[problem] = sum(
       each.length * seconds[each.kind]

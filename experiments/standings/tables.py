@@ -9,13 +9,15 @@ from ..comparison.estimates import Estimate, estimate
 from ..comparison.tables import Cell, Column, Row, Table
 from ..comparison.words import number
 from .figures import mean_times
-from .statistics import Against, Interval, Standings
+from .ranking import Interval
+from .statistics import Against, Standings
 
 OVERALL_NOTE = (
   "A place is 0 for the best of all methods on a problem and a seed, and 100 for the "
   "last; the mean is over problems, its interval from a bootstrap of problems and "
-  "seeds. Wins and losses are problems with a corrected p-value below 0.05; at equal "
-  "time ew is trained for two or four times the steps where a step takes so long."
+  "seeds. Wins and losses are problems with a p-value below 0.05, corrected for the "
+  "problems of a pair; at equal time ew is trained for one, two or four times the "
+  "steps, whichever takes the most similar time."
 )
 PROBLEM_NOTE = (
   "Mean ± half-width of the 95% interval over seeds that did not fail; wins, ties and "
@@ -73,7 +75,7 @@ def overall(standings: Standings, kinds: Mapping[str, str]) -> Table:
 def of_problem(
   cells: Sequence[Mapping[str, Any]], standings: Standings, problem: str
 ) -> Table:
-  """The methods on a problem, by their mean score.
+  """The methods on a problem, by their mean place.
 
   Args:
     cells: all of the league.
@@ -107,8 +109,9 @@ def of_problem(
   scores = {
     name: _over_finite(values) for name, values in standings.scores[problem].items()
   }
+  places = standings.places[problem]
   order = sorted(
-    here, key=lambda name: each.mean if (each := scores.get(name)) else np.inf
+    here, key=lambda name: places[name].mean() if name in places else np.inf
   )
   rows = []
   for name in order:
@@ -129,7 +132,7 @@ def of_problem(
       Cell("+".join(map(str, failed)) if any(failed) else "", sum(failed)),
     ]
     rows.append(Row(name, cells_of_row))
-  return Table(f"{problem}, {facts['num_tasks']} tasks", columns, rows, sorted_by=0)
+  return Table(f"{problem}, {facts['num_tasks']} tasks", columns, rows)
 
 
 def _over_finite(values: np.ndarray) -> Estimate | None:

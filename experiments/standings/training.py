@@ -102,17 +102,17 @@ def make_runner(
       present_of=task.present,
       schedule=schedule,
     )
-    keys = jax.random.split(jax.random.key(seed), 3)
-    state = init_state(
-      task.init(keys[0]), balancer=balancer, optimizer=optimizer, key=keys[1]
-    )
+    key = jax.random.key(seed)
+    of_balancer, of_order = jax.random.fold_in(key, 1), jax.random.fold_in(key, 2)
+    params = task.init(key)
+    state = init_state(params, balancer=balancer, optimizer=optimizer, key=of_balancer)
 
     def train_epoch(state: Any, epoch: jax.Array) -> tuple[Any, None]:
-      order = jax.random.permutation(jax.random.fold_in(keys[2], epoch), num_rows)
+      order = jax.random.permutation(jax.random.fold_in(of_order, epoch), num_rows)
       batches = order[: steps_per_epoch * batch_size].reshape(-1, batch_size)
 
-      def train_batch(state: Any, places: jax.Array) -> tuple[Any, None]:
-        batch: Batch = jax.tree.map(lambda leaf: leaf[places], rows["train"])
+      def train_batch(state: Any, rows_of_batch: jax.Array) -> tuple[Any, None]:
+        batch: Batch = jax.tree.map(lambda leaf: leaf[rows_of_batch], rows["train"])
         return step(state, batch), None
 
       return jax.lax.scan(train_batch, state, batches)

@@ -1,10 +1,17 @@
 """What the league shows, in sentences."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
 
 from ..comparison.words import listed
+from .figures import mean_times
 from .plan import COMBINED
-from .statistics import ALPHA, Interval, Standings, interval
+from .ranking import Interval, interval
+from .statistics import Standings
+
+_SLOW = 1.5
 
 # The questions that the league was made for, as (method, against whom).
 CLAIMS = (("igbv1", "si"), ("igbv2", "igbv1"), ("igbv1", "ew"), ("igbv2", "ew"))
@@ -27,7 +34,7 @@ def conclusions(standings: Standings, kinds: dict[str, str]) -> list[str]:
   ]
   answers = [_who_leads(standings)]
   answers += [_pair(standings, *pair) for pair in pairs]
-  answers += [_kinds(standings, kinds), *_equal_time(standings, kinds)]
+  answers += [_kinds(standings, kinds), *_equal_time(standings)]
   if combined:
     answers.append(
       "Combinations against their parts: "
@@ -37,38 +44,44 @@ def conclusions(standings: Standings, kinds: dict[str, str]) -> list[str]:
   return [answer for answer in answers if answer]
 
 
-def limits(standings: Standings) -> list[str]:
+def limits(standings: Standings, cells: Sequence[Mapping[str, Any]]) -> list[str]:
   """What the league does not show.
 
   Args:
     standings: the standings of the league.
+    cells: all of the league.
   """
   number = len(standings.places)
+  at_edge = [
+    cell["learning_rates"][0] in (rates[0], rates[-1])
+    for cell in cells
+    if (rates := cell["training"]["learning_rates"]) and "unfit" not in cell
+  ]
   return [
     f"The problems are small and few ({number}); the intervals draw them with "
     "replacement, the tests of pairs speak of these problems alone.",
     "Every method has its published hyper-parameters. Only the learning rate is tuned, "
-    "among three.",
-    "Times are those of runs that were trained together on one CPU core, with other "
-    "runs beside them. On accelerators the ratios differ.",
+    f"among three; in {sum(at_edge)} of {len(at_edge)} cells it is the least or the "
+    "largest of them, so that a wider choice might have been better.",
+    "Times are processor time of runs on CPUs. On accelerators the ratios differ.",
   ]
 
 
 def _who_leads(standings: Standings) -> str:
   if len(standings.order) < 2:
     return ""
-  best = standings.order[0]
-  alike = [
-    name
-    for name in standings.order[1:]
-    if standings.p_values.get((best, name), 1.0) >= ALPHA
-  ]
-  told_apart = len(standings.order) - 1 - len(alike)
+  best, *others = standings.order
+  verdicts = {name: standings.compare(best, name) for name in others}
   text = f"{best} has the best mean place, {_of(standings.place[best])}."
-  if alike:
-    text += f" It cannot be told apart from {listed(alike)}."
-  if told_apart:
-    text += f" It is ahead of the other {told_apart}."
+  for verdict, words in (
+    (0, "It cannot be told apart from"),
+    (1, "On the problems that both played it is behind"),
+    (None, "It has no problem in common with"),
+  ):
+    if names := [name for name, each in verdicts.items() if each == verdict]:
+      text += f" {words} {listed(names)}."
+  if ahead := sum(each == -1 for each in verdicts.values()):
+    text += f" It is ahead of {ahead} others."
   return text
 
 
@@ -77,19 +90,12 @@ def _pair(standings: Standings, method: str, other: str) -> str:
   against = standings.against(method, other)
   if difference is None or against is None:
     return f"{method} and {other} have no problem in common."
-  pair = (method, other), (other, method)
-  p_value = next(
-    standings.p_values[each] for each in pair if each in standings.p_values
-  )
-  if p_value >= ALPHA:
-    verdict = f"{method} cannot be told apart from {other}"
-  else:
-    better = difference.mean < 0
-    verdict = f"{method} is {'ahead of' if better else 'behind'} {other}"
+  words = {-1: "is ahead of", 0: "cannot be told apart from", 1: "is behind"}
+  verdict = words[standings.compare(method, other) or 0]
   return (
-    f"{verdict}: its place differs by {_of(difference, sign='+')}, p = {p_value:.2g}; "
-    f"it wins on {against.wins} problems and loses on {against.losses} of "
-    f"{difference.problems}."
+    f"{method} {verdict} {other}: its place differs by {_of(difference, sign='+')}; of "
+    f"{difference.problems} problems it wins {against.wins} and loses "
+    f"{against.losses}."
   )
 
 
@@ -102,23 +108,25 @@ def _kinds(standings: Standings, kinds: dict[str, str]) -> str:
     return ""
   blocks = []
   for places in standings.places.values():
-    means = [
-      sum(places[name] for name in group if name in places)
-      / max(sum(name in places for name in group), 1)
-      for group in groups.values()
-    ]
-    blocks.append(means[0] - means[1])
+    gradient, loss = (
+      [places[name] for name in group if name in places] for group in groups.values()
+    )
+    if gradient and loss:
+      blocks.append(np.mean(gradient, axis=0) - np.mean(loss, axis=0))
+  if not blocks:
+    return ""
   return (
     "At equal steps the mean place of gradient methods differs from that of loss "
     f"methods by {_of(interval(blocks), sign='+')}."
   )
 
 
-def _equal_time(standings: Standings, kinds: dict[str, str]) -> list[str]:
+def _equal_time(standings: Standings) -> list[str]:
   wins: list[str] = []
   losses: list[str] = []
+  times = mean_times(standings)
   for name in standings.order:
-    if kinds[name] == "loss":
+    if times.get(name, 1.0) < _SLOW:
       continue
     against = standings.against(name, "ew", equal_time=True)
     if against and against.wins != against.losses:
@@ -126,9 +134,10 @@ def _equal_time(standings: Standings, kinds: dict[str, str]) -> list[str]:
   if not wins and not losses:
     return []
   return [
-    "At equal time, that is against ew trained for two or four times the steps where a "
-    f"step takes so long, {_or_none(wins)} win on more problems than they lose, and "
-    f"{_or_none(losses)} lose on more than they win."
+    f"At equal time, of the methods whose step takes at least {_SLOW} steps of ew, "
+    f"{_or_none(wins)} win on more problems than they lose, and {_or_none(losses)} "
+    "lose on more than they win. (They are compared with ew trained for one, two or "
+    "four times the steps, whichever takes the most similar time.)"
   ]
 
 

@@ -2,7 +2,7 @@
 
     python -m experiments.standings.work OUT
 
-Any number of workers may share a folder; each claims a cell by a lock that ends with
+The workers of a command share its folder; each claims a cell by a lock that ends with
 its process.
 """
 
@@ -16,7 +16,7 @@ import jax
 
 from igb_jax.training.run_folder import read_object
 
-from .cells import play, write
+from .cells import play, read, write
 from .plan import cells_of
 
 
@@ -33,7 +33,7 @@ def main() -> None:
     lock = filelock.FileLock(locks / f"{cell.problem}-{path.stem}.lock")
     try:
       with lock.acquire(blocking=False):
-        if path.exists():
+        if read(cell, out) is not None:
           continue
         print(f"{cell.method} on {cell.problem}", flush=True)
         error = path.with_suffix(".error")

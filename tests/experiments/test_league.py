@@ -12,7 +12,8 @@ from experiments import league
 from experiments.problems import NAMES, load
 from experiments.problems.base import Training
 from experiments.standings import cells as cells_module
-from experiments.standings.cells import play, score
+from experiments.standings import tables, words
+from experiments.standings.cells import play, score, trained_as
 from experiments.standings.plan import (
   Cell,
   cells_of,
@@ -22,8 +23,9 @@ from experiments.standings.plan import (
   parse,
   unfit,
 )
+from experiments.standings.ranking import interval, p_values_of, verdict
 from experiments.standings.report import write_report
-from experiments.standings.statistics import interval, standings
+from experiments.standings.statistics import standings
 from experiments.standings.training import Lane, make_runner
 from igb_jax import balancers
 from igb_jax.balancers.methods import METHODS
@@ -72,6 +74,7 @@ TRAINING = Training(
 @pytest.fixture
 def with_lines(monkeypatch):
   monkeypatch.setattr(cells_module, "load", lambda name: (lines(), TRAINING))
+  monkeypatch.setattr(cells_module, "training_of", lambda name: TRAINING)
 
 
 # ------------------------------------------------------------------- who takes part
@@ -202,6 +205,7 @@ def test_a_run_that_is_not_finite_is_none(monkeypatch):
 
   task = ArrayTask(**vars(lines()) | {"losses": losses})
   monkeypatch.setattr(cells_module, "load", lambda name: (task, TRAINING))
+  monkeypatch.setattr(cells_module, "training_of", lambda name: TRAINING)
   found = play(Cell("lines", "ew"), num_seeds=1, num_validation_seeds=1)
   assert found["test"] == [[None, None]]
   json.dumps(found, allow_nan=False)
@@ -220,6 +224,11 @@ def cell(problem, method, test, **others):
     "higher_is_better": [False],
     "judged_by": "delta_m",
     "trivial": [10.0],
+    "base": [10.0],
+    "num_parameters": 1000,
+    "machine": "a laptop",
+    "versions": {"jax": "0.10"},
+    "training": trained_as(problem) if problem in NAMES else {"learning_rates": [1e-3]},
     "kind": parse(method).kind,
     "learning_rates": [1e-3],
     "test": [[value] for value in test],
@@ -233,7 +242,7 @@ def some_cells():
   noise = np.random.default_rng(0).normal(size=(3, SEEDS)) / 10
   better, plain, worse = noise + np.array([[1.0], [2.0], [3.0]])
   found = []
-  for problem in ("first", "second", "third"):
+  for problem in ("digits", "diamonds", "burgers"):
     found += [
       cell(problem, "stl", plain),
       cell(problem, "ew", plain, seconds_per_step=0.5),
@@ -241,20 +250,24 @@ def some_cells():
       cell(problem, "mgda", better, seconds_per_step=1.1),
       cell(problem, "si", [*worse[:-2], None, 11.0]),
     ]
-  unfit = {"problem": "third", "method": "uw", "unfit": "needs positive losses"}
-  return [*found, unfit | {"kind": "loss"}]
+  unfit = found[0] | {
+    "problem": "burgers",
+    "method": "uw",
+    "unfit": "needs positive losses",
+  }
+  return [*found, found[0] | unfit]
 
 
 def test_the_standings_rank_compare_and_count():
   found = standings(some_cells())
   assert found.order == ["mgda", "ew", "si"]
   assert [found.place[name].mean for name in found.order] == [0, 50, 100]
-  assert found.failures("first", "si") == (1, 1)
-  assert found.failures("first", "ew") == (0, 0)
+  assert found.failures("digits", "si") == (1, 1)
+  assert found.failures("digits", "ew") == (0, 0)
   np.testing.assert_allclose(
-    found.scores["first"]["ew"].mean(), 0, atol=1e-9
+    found.scores["digits"]["ew"].mean(), 0, atol=1e-9
   )  # against itself
-  assert found.time_of_ew["first"]["mgda"] == 2.2
+  assert found.time_of_ew["digits"]["mgda"] == 2.2
   assert all(p < 1e-4 for p in found.p_values.values())
   assert not found.cliques
   difference = found.difference("mgda", "ew")
@@ -273,11 +286,51 @@ def test_wins_are_counted_at_equal_steps_and_at_equal_time():
   assert found.against("si", "uw") is None
 
 
+def test_the_cells_of_a_league_that_was_stopped_anywhere_make_a_report():
+  cells = some_cells()
+  for number in range(len(cells) + 1):
+    for part in (cells[:number], cells[-number:] if number else []):
+      found = standings(part)
+      kinds = {each["method"]: each["kind"] for each in part}
+      words.conclusions(found, kinds)
+      tables.overall(found, kinds)
+
+
+def test_single_tasks_that_failed_do_not_spoil_the_others():
+  cells = some_cells()
+  cells[0]["test"][0] = [None]
+  assert np.isfinite(standings(cells).scores["digits"]["ew"]).all()
+  cells[0]["test"] = [[None]] * SEEDS
+  assert "digits" not in standings(cells).scores
+
+
+def test_ahead_is_what_the_test_and_the_interval_both_say():
+  random = np.random.default_rng(0)
+  # better on one problem by far, worse on the others by little
+  shifts = {"far": -50.0} | dict.fromkeys("abcdef", 5.0)
+  places = {
+    problem: {
+      "a": 50 + shift + random.random(SEEDS),
+      "b": 50 + random.random(SEEDS),
+      "c": 70 + random.random(SEEDS),
+    }
+    for problem, shift in shifts.items()
+  }
+  p_values = p_values_of(places, ["a", "b", "c"])
+  assert p_values["a", "b"] < 0.05
+  assert verdict(places, p_values, "a", "b") == 0
+  assert verdict(places, p_values, "c", "b") == 1
+  assert verdict(places, p_values, "b", "c") == -1
+  assert verdict(places, p_values, "b", "d") is None
+
+
 def test_methods_that_differ_by_noise_make_a_clique():
   random = np.random.default_rng(1)
   names = ["stl", "ew", "si", "uw"]
   cells = [
-    cell(problem, name, 1 + random.random(SEEDS)) for problem in "abc" for name in names
+    cell(problem, name, 1 + random.random(SEEDS))
+    for problem in ("digits", "diamonds", "burgers")
+    for name in names
   ]
   found = standings(cells)
   assert found.cliques == [(0, 2)]
@@ -286,18 +339,18 @@ def test_methods_that_differ_by_noise_make_a_clique():
 
 
 def test_without_single_tasks_there_is_no_delta_m_yet():
-  assert not standings([cell("first", "ew", [1.0, 2.0])]).scores
+  assert not standings([cell("digits", "ew", [1.0, 2.0])]).scores
 
 
 def test_the_interval_covers_what_it_should():
   random = np.random.default_rng(0)
   hits = 0
   for _ in range(100):
-    effects = random.normal(size=12)
+    effects = random.normal(size=7)
     blocks = [effect + random.normal(size=10) for effect in effects]
     found = interval(blocks)
     hits += found.low < 0 < found.high
-  assert hits >= 85
+  assert hits >= 90
 
 
 # ------------------------------------------------------------------------ a league
@@ -354,10 +407,8 @@ def test_a_report_is_written_of_whatever_is_played(tmp_path):
       {
         "command": "league",
         "started": "today",
-        "machine": "a laptop",
-        "versions": {"jax": "0.10"},
         "settings": {
-          "problems": ["first", "second", "third", "fourth"],
+          "problems": ["digits", "diamonds", "burgers", "helmholtz"],
           "methods": ["ew", "ew@2", "mgda", "si", "uw"],
           "seeds": SEEDS,
           "validation_seeds": 1,
@@ -370,9 +421,9 @@ def test_a_report_is_written_of_whatever_is_played(tmp_path):
   for path in write_report(tmp_path):
     assert path.stat().st_size > 0
   text = (tmp_path / "league.md").read_text()
-  assert "16 of 24 cells" in text
-  assert "uw on third: needs positive losses" in text
-  assert "Runs on first that were not finite: si (1)" in text
+  assert "16 cells (a method on a problem) are played" in text
+  assert "uw on burgers: needs positive losses" in text
+  assert "Runs on digits that were not finite: si (1)" in text
 
 
 @pytest.mark.parametrize(
