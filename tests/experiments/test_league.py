@@ -255,7 +255,7 @@ def some_cells():
     "method": "uw",
     "unfit": "needs positive losses",
   }
-  return [*found, found[0] | unfit]
+  return [*found, unfit]
 
 
 def test_the_standings_rank_compare_and_count():
