@@ -34,8 +34,8 @@ class Config:
   seeds: int = 3
   """Number of runs of each loss balancer, with the seeds 0, 1, ..."""
   gradient_seeds: int | None = None
-  """The same for gradient balancers and combinations, whose runs take longer; as many by
-  default."""
+  """The same for gradient balancers and combinations, whose runs take longer; by
+  default as many."""
   baselines: bool = True
   """Whether to run a single-task baseline, the base of delta_m, for each task."""
   together: Literal["auto", "always", "never"] = "auto"
@@ -78,7 +78,7 @@ class Comparison:
     for name in _OWN_OPTIONS:
       if getattr(self.options, name) != getattr(default, name):
         raise ValueError(
-          f"the comparison itself sets {option_of(name)} of its runs; "
+          f"the comparison itself sets {option_of(name)} for its runs; "
           "give --balancers, --seeds and --out instead."
         )
     has_folder = self.dataset_name in ("nyuv2", "rooms") and self.options.data_dir
