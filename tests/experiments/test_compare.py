@@ -317,7 +317,7 @@ def test_a_dry_run_tells_the_runs_and_writes_nothing(
     (["--gradient-seeds=0"], "--gradient-seeds must be at least 1, got 0"),
     (["--balancer=si"], "the comparison itself sets --balancer"),
     (["--resume"], "the comparison itself sets --resume"),
-    (["--dataset=qm9"], "one of --dataset (qm9, nyuv2, rooms) and --task"),
+    (["--dataset=qm9"], "either --dataset (qm9, nyuv2, rooms) or --task"),
   ],
 )
 def test_wrong_options_are_refused_before_anything_is_run(

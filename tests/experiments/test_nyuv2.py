@@ -233,7 +233,7 @@ def test_stl_base_is_made_of_single_task_runs(tmp_path):
   [
     (["--balancer=igbv9"], "unknown balancer 'igbv9'"),
     (["--balancer=stl"], "'stl' needs task"),
-    (["--balancer=stl", "--balancer-options", "task=deth"], "no number, .* or task"),
+    (["--balancer=stl", "--balancer-options", "task=deth"], "not a number, .* or task"),
     (["--resolution", "33", "64"], r"--resolution must be two positive .*\(33, 64\)"),
     (["--resolution", "0", "64"], "--resolution must be two positive multiples"),
     (["--rooms", "0", "1", "1"], "--rooms must be at least 1 each"),
