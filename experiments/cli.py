@@ -35,8 +35,8 @@ Exit codes: 0 complete, 1 failed, 2 wrong options or data or a missing package, 
 interrupted (Ctrl-C), 143 terminated (SIGTERM).
 
 --version prints the version. --tyro-print-completion bash (or zsh) prints a completion
-script for the shell; --tyro-write-completion bash FILE writes it to a file in a folder
-that is there, such as ~/.local/share/bash-completion/completions/igb-jax."""
+script for the shell; --tyro-write-completion bash FILE writes it to a file in an
+existing folder, such as ~/.local/share/bash-completion/completions/igb-jax."""
 
 
 def main(arguments: Sequence[str], program: str = "igb-jax") -> None:
@@ -50,7 +50,7 @@ def main(arguments: Sequence[str], program: str = "igb-jax") -> None:
     SystemExit: after a run or a comparison; where the command line or the data are
       wrong, or a file cannot be written (2); after Ctrl-C (130); and where memory is
       too little (1).
-    ModuleNotFoundError: a package is not installed, which `igb_jax.__main__` tells.
+    ModuleNotFoundError: a package is not installed, which `igb_jax.__main__` reports.
   """
   errors = Console(stderr=True)
   # a completion script is of all subcommands, after whichever it is asked for

@@ -21,14 +21,14 @@ from igb_jax.training.run import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_INTERRUPTED
 
 @dataclasses.dataclass(frozen=True)
 class PrepareQM9:
-  """Prepares the molecules of QM9, once, and says where they are."""
+  """Prepares the molecules of QM9 if they are not, and says where they are."""
 
   data_dir: Path | None = None
-  """Folder of the prepared data; by default $IGB_JAX_DATA, else the platform's cache
-  folder."""
+  """Folder of the prepared data; by default $IGB_JAX_DATA or, if that is not set, the
+  platform's cache folder."""
   source: Literal["qm9pack", "tfds"] = "qm9pack"
-  """Where the molecules come from: the package qm9pack, or the TFDS catalogue's qm9
-  for those who have it."""
+  """Where the molecules come from: the package qm9pack, or TFDS's qm9 if you have it
+  prepared."""
   molecules: int | None = None
   """Take only the first molecules of the source; None for all 130,831."""
 
@@ -43,13 +43,13 @@ class PrepareQM9:
 
 @dataclasses.dataclass(frozen=True)
 class PrepareNYUv2:
-  """Prepares the scenes of NYUv2, once, and says where they are."""
+  """Prepares the scenes of NYUv2 if they are not, and says where they are."""
 
   data_dir: Path
   """NYUv2: a folder of npy files, a folder of images, or nyu_depth_v2_labeled.mat."""
   cache_dir: Path | None = None
-  """Folder of the prepared data; by default $IGB_JAX_DATA, else the platform's cache
-  folder."""
+  """Folder of the prepared data; by default $IGB_JAX_DATA or, if that is not set, the
+  platform's cache folder."""
   limit: int | None = None
   """Take only the first scenes of each part; None for all."""
 

@@ -1,12 +1,12 @@
-"""Which balancer, on which task, and how sure: repeated runs side by side.
+"""Which balancer is best on which task, and how sure that is, from repeated runs.
 
     python -m experiments.compare --dataset qm9 --balancers ew,si,igbv1,igbv1+nashmtl
       --seeds 3 --out runs/cmp
 
 Trains a single-task baseline for each task, then every balancer with every seed, and
 writes report.html, report.md, results.csv and results.json. Options that are not its
-own go to the experiment (--epochs, --train-size, ...). Started again with the same
---out, it goes on with what is missing.
+own go to the experiment (--epochs, --train-size, ...). When started again with the same
+--out, it continues with what is missing.
 """
 
 import json
@@ -139,8 +139,8 @@ def begin(comparison: Comparison, out: Path, command: str) -> None:
   differences = differing_options(before, comparison.settings, free=())
   if differences:
     raise ValueError(
-      f"the comparison in {out} has other settings: {'; '.join(differences)}. Give it "
-      "the same, or choose another --out."
+      f"the comparison in {out} has other settings: {'; '.join(differences)}. Use the "
+      "same settings, or choose another --out."
     )
 
 
@@ -175,7 +175,7 @@ def compare(comparison: Comparison, out: Path, console: Console) -> int:
   except Stopped:
     code = EXIT_TERMINATED
   if measured is None:
-    say(console, "stopped before anything was run; the same command goes on.")
+    say(console, "stopped before anything was run; the same command continues.")
     return code or EXIT_FAILED
   jobs = comparison.jobs(measured["seeds"]["at_once"])
   results = collect(comparison, out, measured, jobs, failures)
@@ -191,7 +191,7 @@ def compare(comparison: Comparison, out: Path, console: Console) -> int:
   for path in paths:
     say(console, f"  {path}")
   if code is not None:
-    say(console, "stopped; the same command goes on with what is missing.")
+    say(console, "stopped; the same command continues with what is missing.")
     return code
   useful = [run for run in runs if run.contender and run not in left]
   return 0 if useful else EXIT_FAILED

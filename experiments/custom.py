@@ -3,11 +3,11 @@
     task=experiments/problems/diamonds.py
     python -m experiments.custom --task=$task --balancer=igbv1
 
-docs/custom_task.md says what the file defines. Trained by Adam, whose learning rate is
-lowered where delta_m on the validation split no longer falls, or along a cosine; the
-epoch with the best validation delta_m is tested. Every epoch shuffles the training rows
-and takes whole batches of them: the rows that are left over at its end, fewer than a
-batch, are used in other epochs.
+docs/custom_task.md says what the file defines. The net is trained by Adam, whose
+learning rate is lowered where delta_m on the validation split no longer falls, or along
+a cosine; the epoch with the best validation delta_m is tested. Every epoch shuffles the
+training rows and takes whole batches of them: the rows that are left over at its end,
+fewer than a batch, are used in other epochs.
 """
 
 import dataclasses
@@ -31,7 +31,7 @@ class Config(LearningRateConfig):
   """Trains the net of a task file on its data."""
 
   task: Path = dataclasses.field(kw_only=True)
-  """The task file: Python code that defines make_task(), see docs/custom_task.md."""
+  """The task file: Python code that defines make_task(); see docs/custom_task.md."""
 
 
 def parse_config(arguments: Sequence[str], program: str = PROGRAM) -> Config:

@@ -1,11 +1,11 @@
-"""Which balancer, over many problems, with intervals.
+"""Which balancer is best over many problems, with intervals.
 
     python -m experiments.league --out results/league --parallel 2
 
 Plays every method on every problem: its learning rate is chosen on validation among
 three, then ten fresh seeds are tested, with the same initial parameters and the same
-order of batches for all methods. Writes league.html, league.md, league.csv and
-league.json. Started again with the same --out, it goes on with what is missing.
+order of batches for all methods. It writes league.html, league.md, league.csv and
+league.json. When started again with the same --out, it continues with what is missing.
 """
 
 import dataclasses
@@ -46,30 +46,30 @@ _QUICK_METHODS = ("ew", "igbv1", "mgda")
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-  """Plays balancers on many small problems, and reports what can be told apart."""
+  """Plays balancers on many small problems, and reports which can be told apart."""
 
   problems: tuple[str, ...] | None = None
   """Names of the problems; all by default."""
   methods: tuple[str, ...] | None = None
-  """Names of the methods; all by default, with some combinations. Hyper-parameters
+  """Names of the methods; by default all, with some combinations. Hyper-parameters
   follow after colons, as in igbv1:base_epoch=0; "ew@2" is trained twice as long."""
   seeds: int | None = None
-  """Number of fresh seeds by which a method is judged; 10 by default."""
+  """Number of fresh seeds on which each method is tested; 10 by default."""
   validation_seeds: int | None = None
-  """Number of other seeds by which its learning rate is chosen; 3 by default."""
+  """Number of other seeds used to choose its learning rate; 3 by default."""
   quick: bool = False
-  """A taste in minutes: three problems, three methods and two seeds, unless other
-  options name others."""
+  """Play a small league in minutes: three problems, three methods and two seeds, unless
+  other options say otherwise."""
   parallel: int = 1
-  """Number of workers, each of which has its share of the cores."""
+  """Number of workers, each with its share of the cores."""
   out: Path = Path("runs/league")
-  """Folder of the league."""
+  """Folder for the league's files."""
   dry_run: bool = False
-  """Only say what would be played, and about how long it would take."""
+  """Only print what would be played, and about how long it would take."""
 
   @property
   def settings(self) -> dict[str, Any]:
-    """What the numbers of a folder depend on."""
+    """The settings that the numbers in a folder depend on."""
     quick = self.quick
     return {
       "problems": [*(self.problems or (_QUICK_PROBLEMS if quick else NAMES))],
@@ -159,8 +159,8 @@ def begin(config: Config, out: Path, command: str) -> None:
     )
     if differences:
       raise ValueError(
-        f"the league in {out} has other settings: {'; '.join(differences)}. Give it "
-        "the same, or choose another --out."
+        f"the league in {out} has other settings: {'; '.join(differences)}. Use the "
+        "same settings, or choose another --out."
       )
   out.mkdir(parents=True, exist_ok=True)
   content |= {"command": command, "settings": config.settings}
@@ -196,7 +196,7 @@ def play(config: Config, out: Path, console: Console) -> int:
     for path in write_report(out):
       say(console, f"  {path}")
   if code is not None:
-    say(console, "stopped; the same command goes on with what is missing.")
+    say(console, "stopped; the same command continues with what is missing.")
     return code
   return EXIT_FAILED if left else 0
 

@@ -9,7 +9,7 @@ Protocol of `paper`: Dai et al., "Improvable Gap Balancing for Multi-Task Learni
 test, the epoch with the best validation delta_m tested). That of `mtan`: Liu et al.,
 "End-to-End Multi-Task Learning with Attention", CVPR 2019 (200 epochs, the mean of the
 last ten epochs on all 654 test images). Without NYUv2 the scenes are generated rooms,
-whose numbers compare with nobody's.
+whose numbers are not comparable with published results.
 """
 
 import dataclasses
@@ -50,18 +50,18 @@ class Config(command_line.RunConfig):
   """Trains one network on segmentation, depth and normals of indoor scenes."""
 
   preset: Literal["quick", "paper", "mtan"] = "quick"
-  """Where the other defaults come from: `quick` ends within minutes on two cores,
-  `paper` is the protocol of the IGB paper, `mtan` the one most papers report."""
+  """Where the other defaults come from: `quick` takes minutes on two cores, `paper` is
+  the protocol of the IGB paper, and `mtan` the one that most papers use."""
   batch_size: int = 8
-  """Scenes in a batch."""
+  """Number of scenes in a batch."""
   halve_every: int = 100
-  """Epochs after which the learning rate is halved, again and again."""
+  """Number of epochs after which the learning rate is halved, repeatedly."""
   model: Literal["segnet", "mtan"] = "segnet"
-  """The network: SegNet, or SegNet with an attention branch a task (MTAN)."""
+  """The network: SegNet, or SegNet with an attention branch per task (MTAN)."""
   width: float = 0.25
-  """Factor on the network's numbers of channels; 1 is the published network."""
+  """Factor on the network's channel counts; 1 is the published network."""
   dtype: Literal["float32", "bfloat16"] = "float32"
-  """What the network computes in; parameters, statistics and losses are float32."""
+  """Precision of the network; parameters, statistics and losses are always float32."""
   resolution: tuple[int, int] = (96, 128)
   """Height and width of the scenes, multiples of 32."""
   augment: bool = True
@@ -70,23 +70,24 @@ class Config(command_line.RunConfig):
   """NYUv2: a folder of npy files, a folder of images, or nyu_depth_v2_labeled.mat; None
   for generated rooms."""
   cache_dir: Path | None = None
-  """Folder of what is prepared from it, once; by default $IGB_JAX_DATA, else the
-  platform's cache folder."""
+  """Folder of the data prepared from it; by default $IGB_JAX_DATA or, if that is not
+  set, the platform's cache folder."""
   limit: int | None = None
   """Use only the first scenes of each part of NYUv2; None for all."""
   split: Literal["standard", "paper"] = "paper"
-  """`paper` divides the test images into validation and test, and tests the epoch with
-  the best validation; `standard` tests all, as the mean of the last ten epochs."""
+  """`paper` divides the test images into validation and test, and tests the epoch that
+  is best in validation; `standard` tests on all of them, and reports the mean of the
+  last ten epochs."""
   split_seed: int = 0
-  """Seed of the division, and of the generated rooms; apart from `seed`, so that runs
+  """Seed of the division and of the generated rooms; separate from `seed`, so that runs
   are comparable."""
   rooms: tuple[int, int, int] = (400, 64, 64)
   """Numbers of generated rooms for training, validation and testing."""
   stl_base: tuple[Path, ...] = ()
   """The base of delta_m: the summary.json of a run with --balancer=stl for each task,
-  or one JSON file with all metrics; by default the paper's."""
+  or one JSON file with all metrics; by default the base is the paper's."""
   workers: int = 0
-  """Processes that load and augment; 0 for a thread."""
+  """Number of processes that load and augment scenes; 0 uses a thread instead."""
 
   def check(self) -> None:
     """Checks what needs no data; ValueError names the option that is wrong."""
@@ -102,7 +103,7 @@ class Config(command_line.RunConfig):
       )
     if self.limit is not None and self.data_dir is None:
       raise ValueError(
-        "--limit is for --data-dir; --rooms says how many rooms there are."
+        "--limit is for --data-dir; --rooms sets the number of generated rooms."
       )
     if min(self.rooms) < 1:
       raise ValueError(f"--rooms must be at least 1 each, got {self.rooms}.")

@@ -4,9 +4,10 @@
     python -m experiments.qm9 --balancer=igbv1 --preset=paper    (the published run)
 
 Protocol: Dai et al., "Improvable Gap Balancing for Multi-Task Learning", UAI 2023,
-section 5.2, after Navon et al., ICML 2022. Standardised targets, mean squared error a
-task, Adam, learning rate lowered where validation delta_m no longer falls (`quick`:
-along a cosine), and the epoch with the best validation delta_m tested.
+section 5.2, after Navon et al., ICML 2022. Targets are standardised, the loss of a task
+is its mean squared error, Adam's learning rate is lowered where validation delta_m no
+longer falls (`quick`: along a cosine), and the epoch with the best validation delta_m
+is tested.
 """
 
 import dataclasses
@@ -47,39 +48,40 @@ class Config(LearningRateConfig):
   """Trains one graph network on eleven properties of QM9's molecules."""
 
   preset: Literal["quick", "paper"] = "quick"
-  """Where the other defaults come from: `quick` ends within minutes on two cores,
-  `paper` is the published protocol: 300 epochs of all molecules, and of the learning
-  rates that it searches the largest."""
+  """Where the other defaults come from: `quick` takes minutes on two cores; `paper` is
+  the published protocol, with 300 epochs of all molecules and the largest of the
+  learning rates that it tries."""
   schedule: Literal["plateau", "cosine"] = "cosine"
-  """How the learning rate falls: where validation stalls, or along a cosine to 0."""
+  """How the learning rate falls: when validation stalls, or along a cosine to 0."""
   epochs: int = 7
   """Number of passes over the training molecules."""
   batch_size: int = 20
-  """Molecules in a batch."""
+  """Number of molecules in a batch."""
   learning_rate: float = 2e-3
   """Initial learning rate of Adam."""
   train_size: int | None = 6_000
-  """Number of training molecules; None for all that are left."""
+  """Number of training molecules; None for all that the other splits leave."""
   validation_size: int = 2_000
   """Number of validation molecules."""
   test_size: int = 10_000
   """Number of test molecules."""
   split_seed: int = 0
-  """Seed of the split; apart from `seed`, so that runs are comparable."""
+  """Seed of the split; separate from `seed`, so that runs are comparable."""
   missing_labels: float = 0.0
-  """Share of the training molecules' labels that is left out, by the split's seed."""
+  """Share of the training molecules' labels to leave out, drawn by the split's seed."""
   dim: int = 64
   """Width of the network's node state."""
   size_groups: int = 5
-  """Groups of like size in which a batch is padded; more waste less work."""
+  """Number of groups of similar size in which a batch is padded; more groups waste less
+  work."""
   source: Literal["qm9pack", "tfds"] = "qm9pack"
-  """Where the molecules come from: the package qm9pack, or the TFDS catalogue's qm9
-  for those who have it."""
+  """Where the molecules come from: the package qm9pack, or TFDS's qm9 if you have it
+  prepared."""
   molecules: int | None = None
   """Use only the first molecules of the source; None for all 130,831."""
   data_dir: Path | None = None
-  """Folder of the prepared data; by default $IGB_JAX_DATA, else the platform's cache
-  folder."""
+  """Folder of the prepared data; by default $IGB_JAX_DATA or, if that is not set, the
+  platform's cache folder."""
 
   def check(self) -> None:
     """Checks what needs no data; ValueError names the option that is wrong."""

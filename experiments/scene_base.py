@@ -47,7 +47,7 @@ def _read_metrics(path: Path) -> dict[str, float]:
   try:
     content = json.loads(path.read_text(), parse_int=float)  # whole ones may be huge
   except (ValueError, RecursionError) as error:
-    raise ValueError(f"--stl-base {path} is no JSON file: {error}") from error
+    raise ValueError(f"--stl-base {path} is not a JSON file: {error}") from error
   if not isinstance(content, dict):
     raise ValueError(f"--stl-base {path} must hold a JSON object.")
   names: Sequence[str] = scene_tasks.METRICS
@@ -55,7 +55,8 @@ def _read_metrics(path: Path) -> dict[str, float]:
   if "balancer" in content:
     if content["balancer"] != "stl":
       raise ValueError(
-        f"--stl-base {path} is of a run with --balancer={content['balancer']}, not stl."
+        f"--stl-base {path} is from a run with --balancer={content['balancer']}, not "
+        "stl."
       )
     values = content.get("test")
     stated = content.get("balancer_options")
@@ -67,8 +68,8 @@ def _read_metrics(path: Path) -> dict[str, float]:
     task = numbered.get(named, named)
     if task not in scene_tasks.TASKS or not isinstance(values, dict):
       raise ValueError(
-        f"--stl-base {path} is no summary of a run of this experiment on one of the "
-        f"tasks {', '.join(scene_tasks.TASKS)}."
+        f"--stl-base {path} is not the summary of a run of this experiment on one of "
+        f"the tasks {', '.join(scene_tasks.TASKS)}."
       )
     names = scene_tasks.METRICS_OF_TASK[task]
   return {

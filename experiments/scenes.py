@@ -45,8 +45,8 @@ def load_scenes(config: Any) -> Source:
       f"{count} generated rooms",
       Rooms(count, seed=config.split_seed, height=height, width=width),
       nyuv2.split(train, validation, test, config.split),
-      "These are generated rooms, not NYUv2: the numbers compare with no published "
-      "ones. --data-dir trains on NYUv2.",
+      "These are generated rooms, not NYUv2: the numbers are not comparable with "
+      "published ones. --data-dir trains on NYUv2.",
     )
   data = nyuv2.load(config.data_dir, config.cache_dir, limit=config.limit)
   split = data.split(config.split, seed=config.split_seed)
@@ -68,4 +68,5 @@ def _what_differs(config: Any, data: nyuv2.NYUv2) -> str | None:
     differences.append(f"the network has {config.width:g} times the channels")
   if not differences:
     return None
-  return f"The numbers do not compare with published ones: {', '.join(differences)}."
+  listed = ", ".join(differences)
+  return f"The numbers are not comparable with published ones: {listed}."

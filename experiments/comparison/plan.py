@@ -65,7 +65,7 @@ def parse_contenders(text: str, task_names: Sequence[str]) -> list[Contender]:
   """
   names = [name.strip() for name in text.split(",")]
   if not all(names):
-    raise ValueError(f"--balancers must be names apart by commas, got {text!r}.")
+    raise ValueError(f"--balancers must be names separated by commas, got {text!r}.")
   if len(set(names)) < len(names):
     raise ValueError(f"--balancers names a balancer twice: {text!r}.")
   contenders = []

@@ -1,4 +1,4 @@
-"""What a comparison is told, checked before anything is run."""
+"""The options of a comparison, checked before anything is run."""
 
 import dataclasses
 import hashlib
@@ -20,35 +20,36 @@ _OWN_OPTIONS = ("balancer", "balancer_options", "seed", "seeds", "out", "resume"
 class Config:
   """Compares balancers by repeated runs on the same data, and writes a report.
 
-  Options that are not listed here are the experiment's, such as --epochs.
+  Options that are not listed here, such as --epochs, go to the experiment.
   """
 
   dataset: Literal["qm9", "nyuv2", "rooms"] | None = None
-  """What is learnt; nyuv2 needs --data-dir."""
+  """The data set to learn; nyuv2 needs --data-dir."""
   task: Path | None = None
-  """Instead of --dataset: a Python file with a data set and a net of your own, see
+  """Instead of --dataset: a Python file with a data set and a net of your own; see
   docs/custom_task.md."""
   balancers: str = "ew,si,uw,igbv1,igbv2,nashmtl,igbv1+nashmtl"
-  """Balancers, apart by commas; hyper-parameters follow after colons, as in
+  """Balancers, separated by commas; hyper-parameters follow after colons, as in
   igbv1:base_epoch=0."""
   seeds: int = 3
   """Number of runs of each loss balancer, with the seeds 0, 1, ..."""
   gradient_seeds: int | None = None
-  """The same of those with a gradient balancer, whose runs take longer; by default as
-  many."""
+  """The same for gradient balancers and combinations, whose runs take longer; by
+  default as many."""
   baselines: bool = True
-  """Whether a single-task baseline, the base of delta_m, is run for each task."""
+  """Whether to run a single-task baseline, the base of delta_m, for each task."""
   together: Literal["auto", "always", "never"] = "auto"
-  """Whether all seeds of a loss balancer are trained in one vmapped step: always where
-  memory allows, never, or where it is also faster than one after another."""
+  """Whether to train all seeds of a loss balancer in one vmapped step: always where
+  memory allows, never, or only where it is also faster than one after another."""
   parallel: int = 1
-  """Number of runs at a time, for CPUs; on Linux each has its share of the cores. Small
-  steps leave cores idle, so that small runs take less time side by side. Each needs
-  as much memory as it would alone; that is not checked."""
+  """Number of runs at a time, on CPUs; on Linux each has its share of the cores. Small
+  steps leave cores idle, so small runs take less time side by side. Each needs as much
+  memory as it would alone, which is not checked."""
   out: Path | None = None
-  """Folder of the comparison."""
+  """Folder for the comparison's files."""
   dry_run: bool = False
-  """Only print the runs, and how long they would take by a few measured steps."""
+  """Only list the planned runs, and estimate from a few measured steps how long they
+  will take."""
 
 
 class Comparison:
@@ -67,7 +68,7 @@ class Comparison:
     """
     self.config = config
     if (config.dataset is None) == (config.task is None):
-      raise ValueError("give one of --dataset (qm9, nyuv2, rooms) and --task FILE.")
+      raise ValueError("give either --dataset (qm9, nyuv2, rooms) or --task FILE.")
     self.dataset_name = config.dataset or "custom"
     self.dataset: Dataset = DATASETS[self.dataset_name]
     given = [] if config.task is None else [f"--task={config.task}"]
@@ -77,7 +78,7 @@ class Comparison:
     for name in _OWN_OPTIONS:
       if getattr(self.options, name) != getattr(default, name):
         raise ValueError(
-          f"the comparison itself sets {option_of(name)} of its runs; "
+          f"the comparison itself sets {option_of(name)} for its runs; "
           "give --balancers, --seeds and --out instead."
         )
     has_folder = self.dataset_name in ("nyuv2", "rooms") and self.options.data_dir

@@ -93,8 +93,8 @@ def _with_bases(
   for metric, base in zip(metrics, bases, strict=True):
     if not 0 < base < np.inf:
       raise ValueError(
-        f"the metric {metric.name!r} of the untrained network is {base}, to which no "
-        "change can be relative; give every metric a positive base= in the task file."
+        f"the metric {metric.name!r} of the untrained network is {base}, which allows "
+        "no relative change; give every metric a positive base= in the task file."
       )
   pairs = zip(metrics, bases.tolist(), strict=True)
   return tuple(metric._replace(base=base) for metric, base in pairs)

@@ -125,7 +125,9 @@ class ArrayTask:
     numbers = {jax.tree_util.keystr(path): len(leaf) for path, leaf in rows}
     if len(set(numbers.values())) > 1:
       listed = ", ".join(f"{split}{place} {count}" for place, count in numbers.items())
-      raise ValueError(f"all arrays of {split} need the same rows, got {listed}.")
+      raise ValueError(
+        f"all arrays of {split} need equal numbers of rows, got {listed}."
+      )
     if self.num_rows(split) == 0:
       raise ValueError(f"{split} has no rows.")
     structures = [

@@ -149,7 +149,7 @@ def _hyperparameters(
       except json.JSONDecodeError:
         if name == "task" or not value.isidentifier():
           raise ValueError(
-            f"--balancer-options {option!r}: {value!r} is no number, truth value "
+            f"--balancer-options {option!r}: {value!r} is not a number, truth value "
             f"(true, false), word or task ({', '.join(task_names)})."
           ) from None
         hyperparameters[name] = value

@@ -174,7 +174,7 @@ class Checkpoints:
       raise CheckpointError(
         f"every checkpoint in {self._folder} is damaged: "
         + "; ".join(f"{steps}: {what}" for steps, what in self.damaged.items())
-        + ". Bring one back from a copy, or begin anew with another --out."
+        + ". Restore one from a copy, or start again with another --out."
       )
     return None
 
@@ -247,7 +247,7 @@ class Checkpoints:
     except Exception as error:  # whatever orbax, tensorstore or the disk raise
       raise CheckpointError(
         f"a checkpoint could not be written to {self._folder}: {_reason(error)}. The "
-        "ones before it are intact; make room, and resume."
+        "earlier ones are intact; free some space, and resume."
       ) from error
 
   def __enter__(self) -> "Checkpoints":

@@ -1,4 +1,4 @@
-"""The options of a run, each once, and how a command line gives them."""
+"""The options of a run, each defined once, and how a command line is read."""
 
 import dataclasses
 from argparse import ArgumentParser
@@ -27,7 +27,7 @@ def balancer_help() -> str:
 
 @dataclasses.dataclass(frozen=True)
 class RunConfig:
-  """What every run can be told; an experiment adds the options of its own."""
+  """The options of every run; an experiment adds options of its own."""
 
   balancer: Annotated[str, tyro.conf.arg(help=balancer_help())] = "igbv1"
   balancer_options: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
@@ -35,50 +35,50 @@ class RunConfig:
   false, a word or the name of a task, e.g. temperature=1.5, absent=remember, or
   task=NAME for stl; may be repeated."""
   out: Path | None = None
-  """Folder of the run's files; by default runs/ and a name made of data set, balancer,
-  seed and time."""
+  """Folder of the run's files; by default a folder in runs/ named after data set,
+  balancer, seed and time."""
   epochs: int = 10
   """Number of passes over the training data."""
   batch_size: int = 128
-  """Examples in a batch."""
+  """Number of examples in a batch."""
   learning_rate: float = 1e-3
   """Initial learning rate of Adam."""
   seed: int = 0
   """Seed of the initial parameters, the order of the batches and the balancer."""
   seeds: tuple[int, ...] = ()
-  """Train with several seeds at once, in one vmapped step, instead of `--seed`; the
-  runs go to seed0, seed1, ... in --out. For loss balancers, on one device."""
+  """Train with several seeds at once, in one vmapped step, instead of with `--seed`;
+  the runs go to seed0, seed1, ... in --out. Only for loss balancers, on one device."""
   balance_at: Literal["parameters", "features"] = "parameters"
   """Where a gradient balancer works: on the gradients in all shared parameters, or on
   those in the features that the heads read, which takes K backward passes through the
-  heads alone. "ntksr" and what is combined with it always work on the features."""
+  heads alone. "ntksr" and its combinations always work on the features."""
   keep_task_grads: bool = True
-  """Whether the task gradients exist together. Without them all tasks are taken through
-  the backward pass at once: less memory where parameters outweigh activations, more
-  where they do not."""
+  """Whether to hold all task gradients at the same time. Otherwise all tasks go through
+  the backward pass at once, which takes less memory where parameters outweigh
+  activations, and more where they do not."""
   on_nonfinite: Literal["stop", "skip"] = "stop"
-  """What happens at a loss or gradient that is not finite: the run stops, or the step
-  is skipped, which leaves parameters and all states as they were."""
+  """What happens when a loss or gradient is not finite: the run stops, or the step is
+  skipped, which leaves parameters and all states as they were."""
   max_skips: int = 10
-  """Steps in a row that are skipped at most; one more stops the run."""
+  """Maximum number of steps in a row that may be skipped; one more stops the run."""
   resume: bool = False
-  """Go on with the run in --out from its newest checkpoint; a new run if there is none.
-  The other options must be those of that run."""
+  """Continue the run in --out from its newest checkpoint, or start a new run if there
+  is none. The other options must be the same as in that run."""
   checkpoint_every: str = "1epoch"
-  """Time from one checkpoint to the next: epochs (5epochs), or s, min or h (10min). An
-  epoch that is the best so far, and a run that is stopped, are saved besides."""
+  """Interval between checkpoints: epochs (5epochs), or s, min or h (10min). The best
+  epoch so far is saved in any case, and so is a run that is stopped."""
   keep: int = 1
-  """Number of newest checkpoints that are kept beside that of the best epoch; two at
-  least, so that there is one if the other is damaged."""
+  """Number of newest checkpoints to keep besides that of the best epoch; at least two
+  are kept, in case one is damaged."""
   devices: int | None = None
-  """Use only the first of the devices, that many; None for all, as several processes
-  must."""
+  """Use only this many devices, the first ones; None for all, which several processes
+  require."""
   mesh: str | None = None
   """Sizes of the mesh's axes, such as data=4,model=2: batches are divided over `data`,
   large parameters over `model`. By default all devices share the data."""
   distributed: bool = False
   """The run has several processes, which JAX finds by itself (TPU pods, Slurm, Open
-  MPI) or by the options below."""
+  MPI) or from the options below."""
   coordinator: str | None = None
   """HOST:PORT of the first process; by default $JAX_COORDINATOR_ADDRESS."""
   num_processes: int | None = None
@@ -86,11 +86,12 @@ class RunConfig:
   process_id: int | None = None
   """Number of this process, from 0; by default $JAX_PROCESS_ID."""
   tensorboard: bool = False
-  """Also write the numbers of metrics.jsonl to tensorboard/ in the run's folder, for
+  """Also write the numbers in metrics.jsonl to tensorboard/ in the run's folder, for
   `tensorboard --logdir`. Needs pip install 'igb-jax[tensorboard]'."""
   wandb: bool = False
-  """Also send them to Weights & Biases, to the project $WANDB_PROJECT or igb_jax. Needs
-  pip install 'igb-jax[wandb]' and `wandb login`, or WANDB_MODE=offline."""
+  """Also send the numbers to Weights & Biases, to the project $WANDB_PROJECT or
+  igb_jax. Needs pip install 'igb-jax[wandb]' and `wandb login`, or
+  WANDB_MODE=offline."""
 
   @property
   def tolerated_skips(self) -> int:
@@ -109,8 +110,8 @@ class RunConfig:
       raise ValueError(f"--learning-rate must be positive, got {self.learning_rate}.")
 
 
-# Options that a resumed run may have otherwise: they do not decide what it computes, as
-# long as its numbers are finite.
+# Options that a resumed run may change: they do not affect what it computes, as long as
+# its numbers are finite.
 FREE_OPTIONS = frozenset(
   {"out", "resume", "checkpoint_every", "keep", "epochs", "workers", "cache_dir"}
   | {"devices", "mesh", "distributed", "coordinator", "num_processes", "process_id"}

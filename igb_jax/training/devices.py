@@ -127,9 +127,9 @@ class Devices:
     each, model = min(counts.values()), sizes["model"]
     if each != max(counts.values()) or (each % model and model % each):
       raise ValueError(
-        f"the mesh's axis model={model} cannot be divided alike over processes with "
+        f"the mesh's axis model={model} cannot be divided evenly over processes with "
         f"{', '.join(str(counts[process]) for process in sorted(counts))} devices; all "
-        "must have as many, and `model` divide their number or be a multiple of it."
+        "must have the same number, and `model` must divide it or be a multiple of it."
       )
 
   @staticmethod

@@ -12,19 +12,19 @@ from igb_jax.training.step import CONSTANT
 
 @dataclasses.dataclass(frozen=True)
 class LearningRateConfig(RunConfig):
-  """A run whose learning rate falls by a rule."""
+  """A run whose learning rate falls according to a rule."""
 
   schedule: Literal["plateau", "cosine"] = "plateau"
-  """How the learning rate falls: by --plateau-factor where validation delta_m stalls,
+  """How the learning rate falls: by --plateau-factor when validation delta_m stalls,
   or along a cosine to 0 at the end of the last epoch."""
 
   plateau_factor: float = 0.7
-  """What the learning rate is multiplied by where validation delta_m stalls; without
-  effect along a cosine, as are the next two."""
+  """Factor by which the learning rate is multiplied when validation delta_m stalls;
+  this and the next two options have no effect with the cosine."""
   plateau_patience: int = 5
-  """Epochs without a better validation delta_m that are tolerated before that."""
+  """Number of epochs without a better validation delta_m before that happens."""
   min_learning_rate: float = 1e-5
-  """Learning rate below which it is not lowered further."""
+  """The learning rate is never lowered below this."""
 
   def check(self) -> None:
     """Checks what needs neither data nor devices.
@@ -34,8 +34,8 @@ class LearningRateConfig(RunConfig):
     """
     if not 0 < self.min_learning_rate <= self.learning_rate < float("inf"):
       raise ValueError(
-        "--learning-rate and --min-learning-rate must be positive, the first not below "
-        f"the second, got {self.learning_rate} and {self.min_learning_rate}."
+        "--learning-rate and --min-learning-rate must be positive, and the first not "
+        f"below the second, got {self.learning_rate} and {self.min_learning_rate}."
       )
     super().check()
     check_at_least(self, {"plateau_patience": 0})

@@ -258,7 +258,7 @@ def open_loggers(
     except Exception as error:  # whatever a disk, a network or a library raises
       Loggers(started, report).close()
       raise LoggerError(
-        f"{option} could not start: {_reason(error)}. Mend that, or leave the option "
+        f"{option} could not start: {_reason(error)}. Fix this, or leave the option "
         "out, and resume."
       ) from error
   return Loggers(started, report)

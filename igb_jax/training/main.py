@@ -112,17 +112,17 @@ def _check_run(out: Path | None, config: RunConfig) -> None:
     check_loggers(config)
   if jax.process_count() > 1:
     if out is None:
-      raise ValueError("several processes need one --out, which all of them see.")
+      raise ValueError("several processes need one --out that all of them can see.")
     if interval.seconds is not None:
       raise ValueError(
         f"--checkpoint-every={config.checkpoint_every} is for one process; the clocks "
-        "of several differ, so count epochs, such as 1epoch."
+        "of several differ, so give a number of epochs, such as 1epoch."
       )
   if is_first:
     RunFolder.check_writable(out or _RUNS)
   if config.resume:
     if out is None:
-      raise ValueError("--resume needs --out, the folder of the run that is to go on.")
+      raise ValueError("--resume needs --out, the folder of the run to continue.")
     RunFolder.check_resumable(out, dataclasses.asdict(config))
   elif out and is_first:
     RunFolder.check(out)

@@ -71,8 +71,8 @@ def initialize(config: RunConfig) -> None:
   except RuntimeError as error:
     raise ConnectionError(
       f"the processes of the run cannot meet at {address or 'the first one'}: "
-      f"{_first_line(error)}. Take a port that is free on the first process's host, "
-      "and see that all processes are started, with the same --num-processes."
+      f"{_first_line(error)}. Use a port that is free on the first process's host, and "
+      "make sure that all processes are started, with the same --num-processes."
     ) from error
 
 
@@ -119,9 +119,9 @@ def _wait_for(host: str, port: int, count: int | None, number: int | None) -> No
     except OSError as error:
       if time.monotonic() > deadline:
         raise ConnectionError(
-          f"no process listens at {host}:{port} after {_WAIT_SECONDS} s ({error}). See "
-          "that process 0 is running and has not failed, that the address is that of "
-          "its host, and that no firewall is between."
+          f"no process listens at {host}:{port} after {_WAIT_SECONDS} s ({error}). "
+          "Check that process 0 is running and has not failed, that the address is its "
+          "host's, and that no firewall is in between."
         ) from error
     if not told:
       _tell(f"waiting for {host}:{port}")
@@ -135,8 +135,8 @@ def _check_free(port: int) -> None:
     socket.create_server(("", port)).close()
   except OSError as error:
     raise ConnectionError(
-      f"the first process cannot listen at port {port}: {error.strerror}. Take another "
-      "port for --coordinator, or end what uses this one."
+      f"the first process cannot listen at port {port}: {error.strerror}. Use another "
+      "port for --coordinator, or stop what is using this one."
     ) from error
 
 

@@ -244,14 +244,14 @@ def _resume(
   reached = epochs * steps_per_epoch + steps
   if reached != checkpoints.newest:
     raise CheckpointError(
-      f"the data have changed: an epoch has {steps_per_epoch} steps now, with which "
-      f"{epochs} epochs and {steps} steps are {reached} and not {checkpoints.newest}. "
-      "Bring the old data back, or choose another --out."
+      f"the data have changed: an epoch has {steps_per_epoch} steps now, so that "
+      f"{epochs} epochs and {steps} steps are {reached}, not {checkpoints.newest}. "
+      "Restore the old data, or choose another --out."
     )
   if epochs + (steps > 0) > num_epochs:
     raise CheckpointError(
       f"the run is in epoch {epochs + 1} already; --epochs={num_epochs} must not be "
-      "less."
+      "lower."
     )
   say(console, f"goes on after epoch {epochs} and {steps} steps of the next.")
   return state, start

@@ -61,7 +61,7 @@ class RunFolder:
       self._lock.acquire(blocking=False)
     except filelock.Timeout:
       raise FileExistsError(
-        f"another process is at work in {path}; wait for its end, or stop it."
+        f"another process is at work in {path}; wait for it to end, or stop it."
       ) from None
 
   def close(self) -> None:
@@ -114,8 +114,8 @@ class RunFolder:
     """
     if path.exists() and not (path.is_dir() and not any(path.iterdir())):
       raise FileExistsError(
-        f"{path} is not empty; choose another --out, remove what is there, or go on "
-        "with the run that is there by --resume."
+        f"{path} is not empty; choose another --out, remove what is there, or use "
+        "--resume to continue the run that is there."
       )
 
   @classmethod
@@ -142,14 +142,14 @@ class RunFolder:
       before = read_object(started)
     except ValueError as error:
       raise ValueError(
-        f"{error} The checkpoints are not touched: write a config.json of another run "
+        f"{error} The checkpoints are not touched: put the config.json of another run "
         "with the same options in its place, and resume."
       ) from error
     differences = differing_options(before, config)
     if differences:
       raise ValueError(
         f"--resume: the run of {started} has other options: {'; '.join(differences)}. "
-        "Give it the same, or choose another --out."
+        "Use the same options, or choose another --out."
       )
 
   @property
@@ -245,8 +245,8 @@ def _naming(path: Path) -> Iterator[None]:
     yield
   except OSError as error:
     raise OSError(
-      f"{path} could not be written: {error.strerror or error}. Make room, or see who "
-      "may write there, and resume."
+      f"{path} could not be written: {error.strerror or error}. Free some space, or "
+      "check the permissions, and resume."
     ) from error
 
 

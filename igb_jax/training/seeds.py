@@ -34,7 +34,7 @@ def check_seeds(config: RunConfig) -> None:
   if not seeds:
     return
   if min(seeds) < 0 or len(set(seeds)) < len(seeds):
-    raise ValueError(f"--seeds must be different numbers from 0 on, got {seeds}.")
+    raise ValueError(f"--seeds must be distinct numbers of at least 0, got {seeds}.")
   if balances_gradients(config.balancer):
     raise ValueError(
       f"--seeds trains loss balancers only, got {config.balancer}: K task gradients "

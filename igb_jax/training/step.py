@@ -272,7 +272,7 @@ def learning_rate_scale(state: TrainState, schedule: optax.Schedule) -> jax.Arra
 def _check_loss_part(balancer: Balancer) -> None:
   if balancer.loss is None:
     raise ValueError(
-      "the training step needs a loss balancer; beside a gradient balancer alone put "
+      "the training step needs a loss balancer; with a gradient balancer alone, use "
       "balancers.equal(num_tasks)."
     )
 

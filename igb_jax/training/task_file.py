@@ -33,7 +33,7 @@ def load_task(path: Path) -> ArrayTask:
   if not path.is_file():
     raise FileNotFoundError(f"there is no file {path}.")
   if path.suffix != ".py":
-    raise ValueError(f"{path} is no Python file: its name must end in .py.")
+    raise ValueError(f"{path} is not a Python file: its name must end in .py.")
   root, package = _package_of(path)
   # the whole path, so that it is no other module's name
   name = ".".join([*package, "task" + re.sub(r"\W", "_", str(path.with_suffix("")))])

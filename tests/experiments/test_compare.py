@@ -310,14 +310,14 @@ def test_a_dry_run_tells_the_runs_and_writes_nothing(
   [
     (["--balancers=ew,igbv3"], "unknown balancer 'igbv3'"),
     (["--balancers=ew,ew"], "names a balancer twice"),
-    (["--balancers=ew,,si"], "must be names apart by commas"),
+    (["--balancers=ew,,si"], "must be names separated by commas"),
     (["--balancers=ew,stl"], "must not name stl"),
     (["--balancers=igbv1:base_epock=2"], "base_epock"),
     (["--seeds=0"], "--seeds must be at least 1, got 0"),
     (["--gradient-seeds=0"], "--gradient-seeds must be at least 1, got 0"),
     (["--balancer=si"], "the comparison itself sets --balancer"),
     (["--resume"], "the comparison itself sets --resume"),
-    (["--dataset=qm9"], "one of --dataset (qm9, nyuv2, rooms) and --task"),
+    (["--dataset=qm9"], "either --dataset (qm9, nyuv2, rooms) or --task"),
   ],
 )
 def test_wrong_options_are_refused_before_anything_is_run(

@@ -314,10 +314,10 @@ def test_two_devices_equal_one(write_task):
     (["--balancer=stl"], "'stl' needs task"),
     (
       ["--balancer=stl", "--balancer-options", "task=width"],
-      "'width' is no number, truth value .* or task .height, side",
+      "'width' is not a number, truth value .* or task .height, side",
     ),
     (["--balancer-options", "absent=forget"], "absent must be 'leave_out' or 'remem"),
-    (["--balancer-options", "epsilon=a b"], "'a b' is no number, truth value"),
+    (["--balancer-options", "epsilon=a b"], "'a b' is not a number, truth value"),
     (["--task=nowhere.py"], "there is no file .*nowhere.py"),
   ],
 )

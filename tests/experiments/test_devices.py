@@ -265,8 +265,8 @@ def of_processes(*counts: int) -> list[Any]:
     ((2, 2), 2, None, "several processes use all their devices: 4, not 2"),
     ((2, 2), 3, None, "several processes use all their devices: 4, not 3"),
     ((2, 2), None, "data=2", "several processes use all their devices: 4, not 2"),
-    ((1, 3), None, None, "cannot be divided alike over processes with 1, 3 devices"),
-    ((2, 2, 2), None, "data=2,model=3", "model=3 cannot be divided alike"),
+    ((1, 3), None, None, "cannot be divided evenly over processes with 1, 3 devices"),
+    ((2, 2, 2), None, "data=2,model=3", "model=3 cannot be divided evenly"),
   ],
 )
 def test_every_process_refuses_what_cannot_be_divided(

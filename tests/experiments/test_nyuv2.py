@@ -96,7 +96,7 @@ def test_trains_on_files_and_says_what_it_found(tmp_path, capsys):
   assert run(small(out, "--balancer=ew", "--epochs=1", "--workers=1", *arguments)) == 0
   summary = json.loads((out / "summary.json").read_text())
   assert summary["dataset"] == "nyuv2"
-  assert "compare with published ones: normals are derived" in summary["notice"]
+  assert "comparable with published ones: normals are derived" in summary["notice"]
   assert summary["num_scenes"] == [4, 1, 2]
   assert "image" in summary["data"]
   shown = capsys.readouterr().out.replace("\n", "")
@@ -187,11 +187,11 @@ def test_stl_base_replaces_the_papers(tmp_path):
      r"wrong or missing: miou, depth_abs_err, normal_30\."),
     ("{}", "wrong or missing: miou, pixel"),
     ("[]", "base.json must hold a JSON object"),
-    ("{", "is no JSON file"),
-    ('{"balancer": "ew"}', "base.json is of a run with --balancer=ew, not stl"),
-    ('{"balancer": "stl"}', "is no summary of a run of this experiment on one of the"),
+    ("{", "is not a JSON file"),
+    ('{"balancer": "ew"}', "base.json is from a run with --balancer=ew, not stl"),
+    ('{"balancer": "stl"}', "is not the summary of a run of this experiment on one of"),
     ('{"balancer": "stl", "balancer_options": ["task=homo"], "test": {"homo": 1}}',
-     "is no summary of a run of this experiment on one of the"),
+     "is not the summary of a run of this experiment on one of"),
   ):  # fmt: skip
     path.write_text(content)
     with pytest.raises(ValueError, match=message):
@@ -233,7 +233,7 @@ def test_stl_base_is_made_of_single_task_runs(tmp_path):
   [
     (["--balancer=igbv9"], "unknown balancer 'igbv9'"),
     (["--balancer=stl"], "'stl' needs task"),
-    (["--balancer=stl", "--balancer-options", "task=deth"], "no number, .* or task"),
+    (["--balancer=stl", "--balancer-options", "task=deth"], "not a number, .* or task"),
     (["--resolution", "33", "64"], r"--resolution must be two positive .*\(33, 64\)"),
     (["--resolution", "0", "64"], "--resolution must be two positive multiples"),
     (["--rooms", "0", "1", "1"], "--rooms must be at least 1 each"),

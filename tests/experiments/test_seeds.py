@@ -175,8 +175,8 @@ def test_killed_and_resumed_seeds_are_as_if_never_stopped(qm9_dir, tmp_path):
 @pytest.mark.parametrize(
   ("options", "message"),
   [
-    (["--seeds", "1", "1"], "--seeds must be different numbers from 0 on"),
-    (["--seeds", "-1", "1"], "--seeds must be different numbers from 0 on"),
+    (["--seeds", "1", "1"], "--seeds must be distinct numbers of at least 0"),
+    (["--seeds", "-1", "1"], "--seeds must be distinct numbers of at least 0"),
     (
       ["--seeds", "0", "1", "--balancer=igbv1+mgda"],
       "--seeds trains loss balancers only, got igbv1+mgda",

@@ -110,7 +110,7 @@ def test_any_pytree_and_number_will_do():
     ),
     (
       {"validation": {"x": np.ones((5, 3)), "y": np.ones((4, 2))}},
-      r"all arrays of validation need the same rows, got validation\['x'\] 5, "
+      r"all arrays of validation need equal numbers of rows, got validation\['x'\] 5, "
       r"validation\['y'\] 4",
     ),
     ({"validation": rows(0)}, "validation has no rows"),
@@ -223,7 +223,7 @@ def test_a_file_is_loaded_with_what_is_beside_it(tmp_path):
   ("name", "code", "message"),
   [
     ("missing.py", None, "there is no file {path}"),
-    ("task.txt", "", "{path} is no Python file: its name must end in .py"),
+    ("task.txt", "", "{path} is not a Python file: its name must end in .py"),
     ("task.py", "make = 1", r"{path} defines no function make_task\(\)"),
     ("task.py", "make_task = 1", r"{path} defines no function make_task\(\)"),
     (
