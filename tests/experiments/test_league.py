@@ -250,11 +250,7 @@ def some_cells():
       cell(problem, "mgda", better, seconds_per_step=1.1),
       cell(problem, "si", [*worse[:-2], None, 11.0]),
     ]
-  unfit = found[0] | {
-    "problem": "burgers",
-    "method": "uw",
-    "unfit": "needs positive losses",
-  }
+  unfit = cell("burgers", "uw", plain) | {"unfit": "needs positive losses"}
   return [*found, unfit]
 
 
