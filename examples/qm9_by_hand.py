@@ -3,8 +3,10 @@
     python examples/qm9_by_hand.py --molecules 9000 --epochs 8
 
 Everything that `python -m experiments.qm9` trains with is here in the open: data,
-batches, net, balancer, step, evaluation, checkpoints. That experiment adds what a long
-run needs: it can be killed and resumed, it skips bad steps, and it uses many devices.
+batches, net, balancer, step and evaluation; `--out` saves the best parameters. That
+experiment adds what a long run needs: it can be killed and resumed, it skips bad steps,
+uses many devices, and takes methods that need options, features or a second look at the
+losses.
 """
 
 import argparse
@@ -106,7 +108,8 @@ def train(
   Args:
     data: the molecules.
     epochs: passes over the training molecules.
-    balancer_name: any of `igb_jax.balancers.names()`, or two as loss+gradient.
+    balancer_name: one of `igb_jax.balancers.names()` that needs no option, or two as
+      loss+gradient.
     schedule: number of steps -> learning rate; by default a cosine from 2e-3 to 0.
     dim: width of the network's node state.
     seed: of the initial parameters, the order of the batches and the balancer.
@@ -137,7 +140,7 @@ def train(
 
   @jax.jit
   def step(params, opt_state, state, batch, count):
-    ratio = schedule(0) / schedule(count)
+    ratio = schedule(0) / schedule(count)  # which igbv2 alone reads
     losses, gradient, state = balanced(
       params, batch, state=state, learning_rate_ratio=ratio
     )

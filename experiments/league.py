@@ -49,10 +49,12 @@ class Config:
   """Plays balancers on many small problems, and reports which can be told apart."""
 
   problems: tuple[str, ...] | None = None
-  """Names of the problems; all by default."""
+  """Names of the problems, which are the files of experiments/problems; all by
+  default."""
   methods: tuple[str, ...] | None = None
-  """Names of the methods; by default all, with some combinations. Hyper-parameters
-  follow after colons, as in igbv1:base_epoch=0; "ew@2" is trained twice as long."""
+  """Names of the methods; by default all, with combinations such as igbv1+nashmtl.
+  Hyper-parameters follow after colons, as in igbv1:base_epoch=0; "ew@2" is trained
+  twice as long."""
   seeds: int | None = None
   """Number of fresh seeds on which each method is tested; 10 by default."""
   validation_seeds: int | None = None
@@ -65,7 +67,8 @@ class Config:
   out: Path = Path("runs/league")
   """Folder for the league's files."""
   dry_run: bool = False
-  """Only print what would be played, and about how long it would take."""
+  """Only print what would be played, and about how long it would take, by a short
+  training on each problem."""
 
   @property
   def settings(self) -> dict[str, Any]:

@@ -81,7 +81,9 @@ def _content(
     "progress": f"{len(cells)} cells (a method on a problem) are played, {left} of the "
     "latest command are missing",
     "is_complete": not left,
-    "notice": None,
+    "notice": "Cells are missing, so that mean places are over different problems."
+    if left
+    else None,
     "facts": [
       (
         "Protocol",
@@ -146,6 +148,8 @@ def _to_csv(cells: Sequence[Mapping[str, Any]], found: Standings) -> str:
 
 def _to_markdown(content: Mapping[str, Any]) -> str:
   parts = [f"# {content['title']}", f"{content['progress']}."]
+  if content["notice"]:
+    parts.append(f"**{content['notice']}**")
   parts.append(bullets(f"{name}: {text}" for name, text in content["facts"]))
   parts += map(escaped, content["conclusions"])
 

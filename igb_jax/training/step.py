@@ -170,6 +170,8 @@ def make_train_step(
   """
   _check_loss_part(balancer)
 
+  # Functions take the parameters, then the features if there is a trunk, then the
+  # variables, which may be None, and last the batch.
   def placed(function: Callable[..., Any]) -> Callable[..., Any]:
     def call(params: Params, *args: Any) -> Any:
       *features, variables, batch = args
