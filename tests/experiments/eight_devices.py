@@ -47,6 +47,8 @@ def make(qm9_dir, tmp_path_factory):
         f"--batch-size={size}",
         f"--dim={dim}",
         "--learning-rate=1e-4",
+        f"--epochs={NUM_STEPS}",
+        "--schedule=plateau",
       ]
       return make_experiment(
         qm9, qm9.parse_config(small_molecules(qm9_dir, out, *options))
