@@ -10,7 +10,6 @@ steps, so that an update is also what IGBv2 adds to a step.
 
 import dataclasses
 import itertools
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -19,11 +18,11 @@ import jax.numpy as jnp
 import numpy as np
 import tyro
 
-from benchmarks.timing import machine
+from benchmarks.timing import machine, measure
 from igb_jax.balancers import sac
 
 TRANSITIONS, WIDTH = 256, 128
-_LOOP = 20
+_LOOP, _TURNS = 20, 3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,8 +31,8 @@ class Options:
 
   num_tasks: tuple[int, ...] = (3, 11, 40, 1000)
   """Numbers of tasks, K."""
-  repetitions: int = 15
-  """Turns of each."""
+  repetitions: int = 5
+  """Loops of a turn; each has three."""
 
 
 def shapes(num_tasks: int) -> list[tuple[int, int, int]]:
@@ -65,7 +64,7 @@ def shapes(num_tasks: int) -> list[tuple[int, int, int]]:
   ]
 
 
-def update_of(num_tasks: int) -> Callable[[], Any]:
+def update_of(num_tasks: int) -> Callable[[], None]:
   """A compiled loop of updates of the agent, drawn from a full buffer.
 
   Args:
@@ -86,10 +85,10 @@ def update_of(num_tasks: int) -> Callable[[], Any]:
     replay,
   )._replace(size=jnp.int32(10_000))
   learn = jax.jit(learn_if)
-  return lambda: learn(jnp.bool(True), state, replay, jax.random.key(2))
+  return lambda: wait(learn(jnp.bool(True), state, replay, jax.random.key(2)))
 
 
-def products_of(num_tasks: int) -> Callable[[], Any]:
+def products_of(num_tasks: int) -> Callable[[], None]:
   """A compiled loop of the same matrix products.
 
   Args:
@@ -114,7 +113,16 @@ def products_of(num_tasks: int) -> Callable[[], Any]:
 
     return jax.lax.fori_loop(0, _LOOP, body, jnp.float32(0))
 
-  return lambda: loop(pairs)
+  return lambda: wait(loop(pairs))
+
+
+def wait(result: Any) -> None:
+  """Returns when a result is there.
+
+  Args:
+    result: arrays.
+  """
+  jax.block_until_ready(result)
 
 
 def main() -> None:
@@ -124,16 +132,11 @@ def main() -> None:
   print("| K | update | products alone | ratio | GFLOP | GFLOP/s of the products |")
   print("|---|---|---|---|---|---|")
   for num_tasks in options.num_tasks:
-    contenders = update_of(num_tasks), products_of(num_tasks)
-    seconds: list[list[float]] = [[], []]
-    for call in contenders:
-      jax.block_until_ready(call())
-    for _ in range(options.repetitions):
-      for call, found in zip(contenders, seconds, strict=True):
-        start = time.perf_counter()
-        jax.block_until_ready(call())
-        found.append((time.perf_counter() - start) / _LOOP)
-    times = [1e3 * np.array(each) for each in seconds]
+    contenders = {
+      "update": (update_of(num_tasks), options.repetitions),
+      "products": (products_of(num_tasks), options.repetitions),
+    }
+    times = [1e3 / _LOOP * each for each in measure(contenders, _TURNS).values()]
     cells = [
       f"{np.median(each):.2f} [{each.min():.2f}, {each.max():.2f}]" for each in times
     ]

@@ -34,10 +34,15 @@ class Options:
   """How often the loop is timed."""
 
 
-def jacobians(num_tasks: int) -> np.ndarray:
-  """f32[64, K, 2 K]: Gaussian, and in every other one the first two tasks conflict."""
+def jacobians(number: int, num_tasks: int) -> np.ndarray:
+  """f32[N, K, 2 K]: Gaussian, and in every other one the first two tasks conflict.
+
+  Args:
+    number: N.
+    num_tasks: K.
+  """
   random = np.random.default_rng(num_tasks)
-  found = random.normal(size=(NUMBER, num_tasks, 2 * num_tasks))
+  found = random.normal(size=(number, num_tasks, 2 * num_tasks))
   found[1::2, 1] = 0.1 * found[1::2, 1] - found[1::2, 0]
   return found.astype(np.float32)
 
@@ -58,7 +63,7 @@ def microseconds(name: str, num_tasks: int, repetitions: int) -> np.ndarray:
   def loop(each: jax.Array) -> jax.Array:
     return jax.lax.map(lambda jacobian: gradient.update(jacobian, state)[0], each)
 
-  given = jnp.asarray(jacobians(num_tasks))
+  given = jnp.asarray(jacobians(NUMBER, num_tasks))
   jax.block_until_ready(loop(given))
   found = []
   for _ in range(repetitions):

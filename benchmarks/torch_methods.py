@@ -24,6 +24,7 @@ import torch
 import tyro
 from torchjd import aggregation
 
+from benchmarks.solver_times import jacobians
 from benchmarks.timing import machine
 from igb_jax import balancers
 
@@ -48,13 +49,6 @@ class Options:
   """Calls of each instance."""
 
 
-def jacobians(num_tasks: int) -> np.ndarray:
-  """f32[8, K, 2 K]: Gaussian, and in every other one the first two tasks conflict."""
-  found = np.random.default_rng(num_tasks).normal(size=(8, num_tasks, 2 * num_tasks))
-  found[1::2, 1] = 0.1 * found[1::2, 1] - found[1::2, 0]
-  return found.astype(np.float32)
-
-
 def compare(name: str, num_tasks: int, calls: int) -> str:
   """A row of the table.
 
@@ -69,7 +63,7 @@ def compare(name: str, num_tasks: int, calls: int) -> str:
   theirs = METHODS[name]()
   seconds: tuple[list[float], list[float]] = [], []
   conflict, apart = [1.0, 1.0], 0.0
-  for jacobian in jacobians(num_tasks):
+  for jacobian in jacobians(8, num_tasks):
     on_jax, on_torch = jnp.asarray(jacobian), torch.from_numpy(jacobian)
     state = balancer.init(on_jax[0])
     if name == "pcd":  # which remembers the gradients before

@@ -20,13 +20,8 @@ import numpy as np
 import optax
 import tyro
 
-from experiments.problems.toy import (
-  STARTS,
-  TRAINING,
-  front,
-  losses_of,
-  make_task,
-)
+from experiments.problems import load
+from experiments.problems.toy import STARTS, front, losses_of
 from experiments.standings.plan import SINGLE, make, parse, unfit
 from igb_jax import value_and_balanced_grad
 from igb_jax.balancers.methods import METHODS
@@ -48,7 +43,7 @@ class Options:
 
 def fits(name: str) -> bool:
   """Whether a method can follow two losses that may be negative."""
-  return name != SINGLE and unfit(parse(name), make_task(), TRAINING) is None
+  return name != SINGLE and unfit(parse(name), *load("toy")) is None
 
 
 def paths(name: str, options: Options) -> np.ndarray:

@@ -37,7 +37,7 @@ from .comparison.running import duration
 from .problems import NAMES
 from .standings.plan import cells_of, check_names, everyone
 from .standings.report import write_report
-from .standings.running import errors, estimates, missing, play_missing
+from .standings.running import errors, estimate, missing, play_missing
 
 PROGRAM = f"python -m {__package__}.league"
 _QUICK_PROBLEMS = ("toy", "helmholtz", "digits")
@@ -102,8 +102,9 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
       dry_run(config, console)
       sys.exit(0)
     out = config.out.expanduser()
-    begin(config, out, f"{PROGRAM} {shlex.join(arguments)}")
+    out.mkdir(parents=True, exist_ok=True)
     with filelock.FileLock(out / "league.lock").acquire(blocking=False):
+      begin(config, out, f"{PROGRAM} {shlex.join(arguments)}")
       sys.exit(play(config, out, console))
   except filelock.Timeout:
     say(failing, f"error: another league is played in {config.out}; wait, or stop it.")
@@ -138,7 +139,7 @@ def check(config: Config) -> None:
 
 
 def begin(config: Config, out: Path, command: str) -> None:
-  """Makes the folder of a league, or checks that its numbers are comparable.
+  """Begins a league in a folder, or checks that the numbers there are comparable.
 
   Args:
     config: the configuration of the command line.
@@ -165,7 +166,6 @@ def begin(config: Config, out: Path, command: str) -> None:
         f"the league in {out} has other settings: {'; '.join(differences)}. Use the "
         "same settings, or choose another --out."
       )
-  out.mkdir(parents=True, exist_ok=True)
   content |= {"command": command, "settings": config.settings}
   write_whole(path, json.dumps(content, indent=2))
 
@@ -190,9 +190,9 @@ def play(config: Config, out: Path, console: Console) -> int:
     code = EXIT_INTERRUPTED
   except Stopped:
     code = EXIT_TERMINATED
-  left, failed = missing(cells, out), errors(cells, out)
+  left = missing(cells, out)
   say(console, f"{len(cells) - len(left)} of {len(cells)} cells are played.")
-  for cell, line in failed.items():
+  for cell, line in errors(left, out).items():
     say(console, f"failed: {cell.method} on {cell.problem}: {line}")
   if len(left) < len(cells):
     say(console, "files:")
@@ -212,15 +212,13 @@ def dry_run(config: Config, console: Console) -> None:
     console: where it is printed.
   """
   settings = config.settings
-  seconds = estimates(
-    settings["problems"],
-    settings["methods"],
-    settings["seeds"],
-    settings["validation_seeds"],
-  )
-  for problem, each in seconds.items():
-    say(console, f"{problem}: {len(settings['methods'])} methods, {duration(each)}")
-  total = sum(seconds.values()) / config.parallel
+  methods, total = settings["methods"], 0.0
+  for problem in settings["problems"]:
+    seconds = estimate(
+      problem, methods, settings["seeds"], settings["validation_seeds"]
+    )
+    say(console, f"{problem}: {len(methods)} methods, {duration(seconds)}")
+    total += seconds / config.parallel
   say(console, f"about {duration(total)} in all with --parallel={config.parallel}.")
 
 

@@ -191,16 +191,13 @@ def verdict(
 
 
 def cliques(
-  places: Places,
-  order: Sequence[str],
-  p_values: Mapping[tuple[str, str], float],
+  order: Sequence[str], verdicts: Mapping[tuple[str, str], int | None]
 ) -> list[tuple[int, int]]:
   """Runs of methods in an order of which no two can be told apart.
 
   Args:
-    places: the places of all methods on all problems.
     order: the methods.
-    p_values: what `p_values_of` returned.
+    verdicts: of each pair, in this order, what `verdict` says.
 
   Returns:
     The indices of the first and the last of each run of two or more.
@@ -209,7 +206,7 @@ def cliques(
   for first in range(len(order)):
     last = first
     while last + 1 < len(order) and all(
-      not verdict(places, p_values, order[each], order[last + 1])
+      not verdicts.get((order[each], order[last + 1]))
       for each in range(first, last + 1)
     ):
       last += 1

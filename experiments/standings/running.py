@@ -33,15 +33,15 @@ def missing(cells: Sequence[Cell], out: Path) -> list[Cell]:
   return [cell for cell in cells if read(cell, out) is None]
 
 
-def errors(cells: Sequence[Cell], out: Path) -> dict[Cell, str]:
+def errors(left: Sequence[Cell], out: Path) -> dict[Cell, str]:
   """Why cells could not be played, in a line each.
 
   Args:
-    cells: all of them.
+    left: those that are missing.
     out: the folder of the league.
   """
   found = {}
-  for cell in missing(cells, out):
+  for cell in left:
     with contextlib.suppress(OSError, IndexError):
       text = cell.path(out).with_suffix(".error").read_text()
       found[cell] = text.splitlines()[0]
@@ -59,7 +59,8 @@ def play_missing(
     parallel: number of workers; each has its share of the cores.
     console: where progress is shown.
   """
-  if not missing(cells, out):
+  left = missing(cells, out)
+  if not left:
     return
   columns = BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
   bar = Progress(*columns, console=console, disable=not console.is_terminal)
@@ -71,7 +72,8 @@ def play_missing(
     ]
     before = -1
     while any(worker.poll() is None for worker in workers):
-      done = len(cells) - len(missing(cells, out))
+      left = missing(left, out)  # what is played is not read again
+      done = len(cells) - len(left)
       bar.update(task, completed=done)
       if bar.disable and done > before:
         say(console, f"{done} of {len(cells)} cells are played")
@@ -84,41 +86,32 @@ def play_missing(
   shutil.rmtree(out / "locks", ignore_errors=True)
 
 
-def estimates(
-  problems: Sequence[str], methods: Sequence[str], seeds: int, validation_seeds: int
-) -> dict[str, float]:
-  """About how many seconds each problem takes on one core, from a part of its runs.
+def estimate(
+  problem: str, methods: Sequence[str], num_seeds: int, num_validation_seeds: int
+) -> float:
+  """About how many seconds a problem takes on one core, from a part of its runs.
 
   Args:
-    problems: their names.
+    problem: its name.
     methods: the names of the entrants.
-    seeds: the seeds of the test.
-    validation_seeds: the seeds of each learning rate.
+    num_seeds: the number of seeds of the test.
+    num_validation_seeds: the number of validation seeds of each learning rate.
   """
-  found = {}
-  for problem in problems:
-    task, training = load(problem)
-    rates = training.learning_rates
-    width = max(seeds, len(rates) * validation_seeds)
-    lanes = [Lane(rates[0], seed) for seed in range(width)]
-    part = dataclasses.replace(training, epochs=max(1, training.epochs // _PART))
-    seconds = {}
-    for kind, spec in (("loss", "ew"), ("gradient", "mgda"), ("both", "ew+mgda")):
-      if unfit(parse(spec), task, training):
-        continue
-      steps_per_epoch = training.steps_per_epoch(task)
-      balancer = make(parse(spec), task.task_names, steps_per_epoch)
-      run = make_runner(task, part, balancer)
-      start = time.perf_counter()
-      whole = run(lanes).seconds * training.epochs / part.epochs
-      compiling = time.perf_counter() - start - whole * part.epochs / training.epochs
-      seconds[kind] = 2 * whole + compiling  # validation and test
-    playing = [parse(method) for method in methods if method != SINGLE]
-    found[problem] = sum(
-      each.length * seconds[each.kind]
-      for each in playing
-      if unfit(each, task, training) is None
-    )
-    if unfit(parse(SINGLE), task, training) is None:
-      found[problem] += len(task.task_names) * seconds["loss"]
-  return found
+  task, training = load(problem)
+  rates = training.learning_rates
+  width = max(num_seeds, len(rates) * num_validation_seeds)
+  lanes = [Lane(rates[0], seed) for seed in range(width)]
+  part = dataclasses.replace(training, epochs=max(1, training.epochs // _PART))
+  seconds = {}
+  for kind, spec in (("loss", "ew"), ("gradient", "mgda"), ("both", "ew+mgda")):
+    balancer = make(parse(spec), task.task_names, training.steps_per_epoch(task))
+    start = time.perf_counter()
+    running = make_runner(task, part, balancer)(lanes).seconds
+    compiling = time.perf_counter() - start - running
+    # validation and test
+    seconds[kind] = 2 * running * training.epochs / part.epochs + compiling
+  playing = [each for each in map(parse, methods) if not unfit(each, task, training)]
+  total = sum(each.length * seconds[each.kind] for each in playing)
+  if unfit(parse(SINGLE), task, training) is None:
+    total += len(task.task_names) * seconds["loss"]
+  return total

@@ -58,6 +58,8 @@ class Standings:
     time_of_ew: problem -> method -> time of a step, in steps of ew; without problems
       that have no net.
     p_values: pair of methods, in their order -> corrected p-value.
+    verdicts: the same pairs -> -1 if the first is ahead, 1 if it is behind, 0 if
+      neither can be said.
     cliques: runs of methods in their order of which no two can be told apart, as the
       indices of the first and the last in the order; only those of two or more.
   """
@@ -69,6 +71,7 @@ class Standings:
   place: dict[str, Interval]
   time_of_ew: dict[str, dict[str, float]]
   p_values: dict[tuple[str, str], float]
+  verdicts: dict[tuple[str, str], int | None]
   cliques: list[tuple[int, int]]
 
   def failures(self, problem: str, method: str) -> tuple[int, int]:
@@ -102,7 +105,10 @@ class Standings:
     Returns:
       None without a common problem.
     """
-    return verdict(self.places, self.p_values, method, other)
+    if (method, other) in self.verdicts:
+      return self.verdicts[method, other]
+    turned = self.verdicts.get((other, method))
+    return None if turned is None else -turned
 
   def against(
     self, method: str, other: str, *, equal_time: bool = False
@@ -177,6 +183,7 @@ def standings(cells: Sequence[Mapping[str, Any]]) -> Standings:
   }
   order = sorted(methods, key=lambda name: place[name].mean)
   p_values = p_values_of(places, order)
+  verdicts = {pair: verdict(places, p_values, *pair) for pair in p_values}
   return Standings(
     scores=scores,
     places=places,
@@ -189,7 +196,8 @@ def standings(cells: Sequence[Mapping[str, Any]]) -> Standings:
       if "ew" in each
     },
     p_values=p_values,
-    cliques=cliques(places, order, p_values),
+    verdicts=verdicts,
+    cliques=cliques(order, verdicts),
   )
 
 
