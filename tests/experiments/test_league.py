@@ -3,10 +3,12 @@
 import csv
 import json
 import sys
+from typing import Any
 
 import jax
 import numpy as np
 import pytest
+from scipy import stats
 
 from experiments import league
 from experiments.problems import NAMES, load
@@ -23,7 +25,12 @@ from experiments.standings.plan import (
   parse,
   unfit,
 )
-from experiments.standings.ranking import interval, p_values_of, verdict
+from experiments.standings.ranking import (
+  interval,
+  p_values_of,
+  signed_rank,
+  verdict,
+)
 from experiments.standings.report import write_report
 from experiments.standings.statistics import standings
 from experiments.standings.training import Lane, make_runner
@@ -318,6 +325,13 @@ def test_ahead_is_what_the_test_and_the_interval_both_say():
   assert verdict(places, p_values, "c", "b") == 1
   assert verdict(places, p_values, "b", "c") == -1
   assert verdict(places, p_values, "b", "d") is None
+
+
+@pytest.mark.parametrize("count", [4, 9, 40])
+def test_the_signed_rank_test_is_scipys_with_ties_and_zeros_too(count):
+  differences = np.random.default_rng(count).integers(-3, 5, count).astype(float)
+  expected: Any = stats.wilcoxon(differences, zero_method="zsplit")
+  assert signed_rank(differences)[0] == pytest.approx(expected.pvalue)
 
 
 def test_methods_that_differ_by_noise_make_a_clique():

@@ -31,7 +31,7 @@ pytestmark = [
 ]
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def collect_garbage():
   """Finds them here, and not in whatever test comes later."""
   yield

@@ -12,18 +12,12 @@ import numpy as np
 import pytest
 
 from igb_jax import balancers
+from tests.compiler_options import AS_USERS_DO
 
 NUM_TASKS, NUM_STEPS, NUM_SEEDS = 3, 2000, 10
 STEPS_PER_EPOCH = 100
 FORGETTING, PERIOD = 0.01, 50
 BASE_LOSS, RESTING_LOSS = 0.01, 0.5
-# what conftest.py leaves out of XLA to compile faster; this runs for longer
-AS_USERS_DO = {
-  "xla_backend_optimization_level": 3,
-  "xla_cpu_parallel_codegen_split_count": 32,
-  "xla_cpu_use_fusion_emitters": True,
-  "xla_llvm_disable_expensive_passes": False,
-}
 
 
 def simulate(balancer: balancers.LossBalancer) -> np.ndarray:
