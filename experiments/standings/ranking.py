@@ -145,7 +145,7 @@ def signed_rank(differences: np.ndarray) -> tuple[float, float]:
   test: Any
   if len(signed) <= _EXACT:  # as stats.wilcoxon does, a hundred times faster
     test = stats.permutation_test(
-      (signed,), np.sum, permutation_type="samples", vectorized=True, n_resamples=np.inf
+      (signed,), np.sum, permutation_type="samples", n_resamples=2**_EXACT
     )
   else:
     test = stats.wilcoxon(bounded, zero_method="zsplit")

@@ -113,17 +113,17 @@ def test_equals_the_published_network(groups):
   initial = jax.eval_shape(net.init, jax.random.key(0), batch)["params"]
   assert jax.tree.map(jnp.shape, params) == jax.tree.map(jnp.shape, initial)
 
-  compiled = jax.jit(net.apply, static_argnames="method")
-  features = compiled({"params": params}, batch, method="features")
-  np.testing.assert_allclose(features, GOLDEN["features"][order], 1e-4, 1e-6)
-
   def losses_of(params):
+    features = net.apply({"params": params}, batch, method="features")
     predictions = net.apply({"params": params}, batch)
-    return jnp.mean((predictions - GOLDEN["y"][order]) ** 2, axis=0), predictions
+    losses = jnp.mean((predictions - GOLDEN["y"][order]) ** 2, axis=0)
+    return losses, (losses, predictions, features)
 
-  jacobian, predictions = jax.jit(jax.jacrev(losses_of, has_aux=True))(params)
+  jacobian, found = jax.jit(jax.jacrev(losses_of, has_aux=True))(params)
+  losses, predictions, features = found
+  np.testing.assert_allclose(features, GOLDEN["features"][order], 1e-4, 1e-6)
   np.testing.assert_allclose(predictions, GOLDEN["pred"][order], 1e-4, 1e-6)
-  np.testing.assert_allclose(jax.jit(losses_of)(params)[0], GOLDEN["losses"], 1e-4)
+  np.testing.assert_allclose(losses, GOLDEN["losses"], 1e-4)
   flat = np.concatenate(
     [leaf.reshape(NUM_TASKS, -1) for leaf in jax.tree.leaves(jacobian["shared"])],
     axis=1,
@@ -256,11 +256,15 @@ def test_task_gradients_equal_jacrev(batch_size):
     predictions = net.apply({"params": params}, batch)
     return jnp.mean(predictions**2, axis=0), predictions
 
-  (losses, aux), grads = jax.jit(
-    value_and_task_grads(losses_of, has_aux=True, batch_size=batch_size)
-  )(params)
-  expected, predictions = jax.jit(jax.jacrev(losses_of, has_aux=True))(params)
-  np.testing.assert_allclose(losses, jax.jit(losses_of)(params)[0], 1e-5, 1e-6)
+  task_grads_of = value_and_task_grads(losses_of, has_aux=True, batch_size=batch_size)
+  (losses, aux), grads = jax.jit(task_grads_of)(params)
+
+  @jax.jit
+  def reference(params):
+    return jax.jacrev(losses_of, has_aux=True)(params), losses_of(params)[0]
+
+  (expected, predictions), expected_losses = reference(params)
+  np.testing.assert_allclose(losses, expected_losses, 1e-5, 1e-6)
   np.testing.assert_allclose(aux, predictions, 1e-5, 1e-6)
   jax.tree.map(
     lambda a, b: np.testing.assert_allclose(a, b, 1e-4, 1e-5), grads, expected
