@@ -94,6 +94,16 @@ def test_a_state_survives_flax_serialization(name):
   assert jax.tree.structure(restored) == jax.tree.structure(template)
 
 
+def test_parameters_that_are_integers_need_no_buffers():
+  params = {"w": jnp.zeros(4), "count": jnp.zeros((), jnp.int32)}
+  grads = {"w": jnp.ones((2, 4)), "count": None}
+  for name in ("dbmtl", "excess", "moco", "mgda"):
+    balancer = make_gradient(name, 2)
+    result, _ = balancer.update(grads, balancer.init(params))
+    assert result["count"] is None
+    assert result["w"].shape == (4,)
+
+
 # ------------------------------------------------------------------- optax's tools
 
 

@@ -7,12 +7,17 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from tests.balancers.contract import init, make_gradient, to_numpy
 
 GOLDEN = Path(__file__).parents[2] / "golden"
 KINDS = ["gauss", "scaled", "common", "conflict", "small"]
 TASK_COUNTS = [2, 3, 5, 11]
+# of methods that compile for seconds each time
+FEWER = [
+  pytest.param(k, marks=[pytest.mark.slow] if k in (2, 5) else []) for k in TASK_COUNTS
+]
 
 
 @functools.cache
@@ -45,6 +50,37 @@ def balanced_by(balancer: Any, file: str, num_tasks: int):
   return to_numpy(jax.jit(jax.vmap(run))(jnp.asarray(jacobians, jnp.float32)))
 
 
+def one_call_at_a_time(balancer: Any, num_tasks: int, key: str, three: bool):
+  """Results, w and the recorded w, each call from the recorded w before it.
+
+  Args:
+    balancer: one that keeps w.
+    num_tasks: K.
+    key: of the golden numbers.
+    three: whether there are three batches, not one.
+
+  Returns:
+    Results [kinds, T, P], and w of ours and of the golden numbers, [kinds, T, K].
+  """
+  recorded = golden("methods.npz", f"{key}_w", num_tasks).astype(np.float32)
+  equal = np.full_like(recorded[:, :1], 1 / num_tasks)
+  before = np.concatenate([equal, recorded[:, :-1]], axis=1)
+  first, second, third = (
+    golden("methods.npz", batch, num_tasks).astype(np.float32)
+    for batch in ("J", "J2", "J3")
+  )
+
+  def call(first, second, third, w):
+    state = balancer.init(first[0])._replace(memory=w)
+    if not three:
+      return balancer.update(first, state)
+    products = jnp.matmul(first, second.T, precision="highest")
+    return balancer.update(third, state, cross_gramian=products)
+
+  results, states = jax.jit(jax.vmap(jax.vmap(call)))(first, second, third, before)
+  return np.asarray(results), np.asarray(states.memory), recorded
+
+
 def errors(actual: np.ndarray, expected: np.ndarray) -> np.ndarray:
   """Relative errors of vectors along the last axis."""
   difference = np.linalg.norm(np.asarray(actual, np.float64) - expected, axis=-1)
@@ -67,6 +103,24 @@ def assert_near(
   for index, values in enumerate(error):
     kind = KINDS[index] if bounds else ""
     assert values.max() < (bounds or {}).get(kind, bound), (index, values.max())
+
+
+def assert_published(
+  key: str, name: str, num_tasks: int, apart: tuple[str, ...] = (), **options: Any
+) -> None:
+  """Ours is what was published, and says that it is solved.
+
+  Args:
+    key: of the golden numbers.
+    name: of the method.
+    num_tasks: K.
+    apart: kinds where an absolute epsilon of the published code is seen.
+    **options: of the method.
+  """
+  results, states = balanced("methods.npz", name, num_tasks, **options)
+  expected = golden("methods.npz", key, num_tasks)
+  assert_near(results, expected, 1e-4, dict.fromkeys(apart, 1e-3))
+  assert (states.residual < 1e-5).all()
 
 
 def assert_close_or_better(
@@ -98,3 +152,26 @@ def assert_close_or_better(
       for vector in (results, expected)
     )
     assert ours < theirs
+
+
+def assert_weights_follow(
+  formula: Any, name: str, num_tasks: int, **options: Any
+) -> None:
+  """Weights and results are those of a formula in float64.
+
+  Args:
+    formula: `formula(jacobian, weights)`, the weights that follow.
+    name: of the method.
+    num_tasks: K.
+    **options: of the method.
+  """
+  results, states = balanced("methods.npz", name, num_tasks, **options)
+  jacobians = golden("methods.npz", "J", num_tasks).astype(np.float64)
+  for kind, of_kind in enumerate(jacobians):
+    weights = np.ones(num_tasks)
+    for call, jacobian in enumerate(of_kind):
+      weights = formula(jacobian, weights)
+      np.testing.assert_allclose(states.weights[kind, call], weights, 1e-4)
+      expected = weights @ jacobian
+      largest = np.abs(expected).max()
+      np.testing.assert_allclose(results[kind, call], expected, 0, 1e-4 * largest)

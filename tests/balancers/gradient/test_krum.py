@@ -1,16 +1,11 @@
-"""Krum and the trimmed mean against TorchJD's, and with tasks that are absent."""
+"""Krum against TorchJD's, and with tasks that are absent."""
 
 import numpy as np
 import pytest
 
 from igb_jax import balancers
-from tests.balancers.gradient.published import (
-  KINDS,
-  assert_near,
-  balanced,
-  errors,
-  golden,
-)
+from tests.balancers.gradient.outliers import GRADS, PRESENT
+from tests.balancers.gradient.published import KINDS, balanced, errors, golden
 
 NUM_BYZANTINE = {3: 0, 5: 1, 11: 2}
 
@@ -35,16 +30,6 @@ def test_krum_matches_published_code(key, num_selected, num_tasks):
     np.testing.assert_allclose(np.sort(scores[chosen]), best, 1e-5)
 
 
-@pytest.mark.parametrize("num_tasks", NUM_BYZANTINE)
-def test_trimmed_mean_matches_published_code(num_tasks):
-  results, _ = balanced("methods.npz", "trimmed", num_tasks)
-  assert_near(results, golden("methods.npz", "trimmed1", num_tasks), 1e-5)
-
-
-GRADS = np.array([[1.0, 5], [1, 6], [2, 7], [100, -9], [np.nan, 0]], np.float32)
-PRESENT = np.array([True, True, True, True, False])
-
-
 def test_absent_tasks_are_no_neighbours():
   balancer = balancers.krum(5, num_byzantine=1)
   state = balancer.init(GRADS[0])
@@ -56,27 +41,12 @@ def test_absent_tasks_are_no_neighbours():
   assert state.weights.tolist() == [0, 0, 0, 1, 0]
 
 
-def test_fewer_entries_are_trimmed_where_tasks_are_absent():
-  balancer = balancers.trimmed_mean(5, trim=2)
-  state = balancer.init(GRADS[0])
-  result, state = balancer.update(GRADS, state, present=PRESENT)
-  np.testing.assert_allclose(result, [1.5, 5.5])
-  pair = np.arange(5) < 2
-  result, state = balancer.update(GRADS, state, present=pair)
-  np.testing.assert_allclose(result, [1.0, 5.5])
-  result, _ = balancer.update(GRADS, state)
-  assert np.isnan(result[0])
-  assert result[1] == 5
-
-
 @pytest.mark.parametrize(
   ("make", "message"),
   [
     (lambda: balancers.krum(2), r"at least num_byzantine \+ 3 = 3, got 2"),
     (lambda: balancers.krum(5, num_byzantine=3), "3 = 6, got 5"),
     (lambda: balancers.krum(3, num_selected=4), "at most num_tasks = 3, got 4"),
-    (lambda: balancers.trimmed_mean(2), r"at least 2 trim \+ 1 = 3, got 2"),
-    (lambda: balancers.trimmed_mean(3, trim=-1), "trim must be .* got -1"),
   ],
 )
 def test_numbers_of_tasks_are_checked(make, message):

@@ -1,0 +1,10 @@
+"""ConFIG against the published code."""
+
+import pytest
+
+from tests.balancers.gradient.published import TASK_COUNTS, assert_published
+
+
+@pytest.mark.parametrize("num_tasks", TASK_COUNTS)
+def test_matches_published_code(num_tasks):
+  assert_published("config", "config", num_tasks)

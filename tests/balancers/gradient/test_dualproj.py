@@ -1,0 +1,10 @@
+"""DualProj without what the published code (TorchJD) adds to the Gramian."""
+
+import pytest
+
+from tests.balancers.gradient.published import TASK_COUNTS, assert_published
+
+
+@pytest.mark.parametrize("num_tasks", TASK_COUNTS)
+def test_matches_published_code(num_tasks):
+  assert_published("dualproj_exact", "dualproj", num_tasks)
