@@ -5,6 +5,7 @@ A cache is complete if it has a manifest, which is written last and lists the fi
 
 import contextlib
 import errno
+import inspect
 import json
 import os
 import shutil
@@ -48,6 +49,7 @@ def naming(folder: Path, what: str) -> Iterator[None]:
 @contextlib.contextmanager
 def locked(folder: Path, what: str) -> Iterator[None]:
   """Keeps other processes from the folder, after waiting for them."""
+  _check_not_started_again()
   lock = filelock.FileLock(f"{folder}.lock")
   with naming(folder, what):
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -60,6 +62,20 @@ def locked(folder: Path, what: str) -> Iterator[None]:
     yield
   finally:
     lock.release()
+
+
+def _check_not_started_again() -> None:
+  """Refuses to wait, in a worker, for the process that waits for this worker."""
+  frame = inspect.currentframe()
+  while frame is not None:
+    of_script = frame.f_globals.get("__name__") == "__mp_main__"
+    if of_script and frame.f_code.co_name == "<module>":
+      raise RuntimeError(
+        "the processes that prepare the data run your script once more, to import it; "
+        'put what it does under `if __name__ == "__main__":`, or prepare the data '
+        "beforehand."
+      )
+    frame = frame.f_back
 
 
 class Manifest(Protocol):

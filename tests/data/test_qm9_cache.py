@@ -202,6 +202,20 @@ def test_two_processes_prepare_once(tmp_path):
   assert "Finding bonds: 2000 of 2000 molecules" in together
 
 
+def test_a_script_that_its_workers_run_again_is_told_so(tmp_path):
+  script = tmp_path / "script.py"
+  script.write_text(
+    "from pathlib import Path\n"
+    "from igb_jax.data import qm9\n"
+    f"qm9.load(Path({str(tmp_path)!r}), limit=2000)\n"
+  )
+  done = subprocess.run(
+    [sys.executable, script], capture_output=True, text=True, timeout=60, check=False
+  )
+  assert done.returncode != 0
+  assert 'under `if __name__ == "__main__":`' in done.stderr
+
+
 @pytest.mark.parametrize(
   "stop", [signal.SIGKILL, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
 )
