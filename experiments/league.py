@@ -35,7 +35,7 @@ from .comparison.measure import check_parallel
 from .comparison.processes import Stopped, stop_on_sigterm
 from .comparison.running import duration
 from .problems import NAMES
-from .standings.plan import cells_of, check_names, everyone
+from .standings.plan import SINGLE, cells_of, check_names
 from .standings.report import write_report
 from .standings.running import errors, estimate, missing, play_missing
 
@@ -76,7 +76,8 @@ class Config:
     quick = self.quick
     return {
       "problems": [*(self.problems or (_QUICK_PROBLEMS if quick else NAMES))],
-      "methods": [*(self.methods or (_QUICK_METHODS if quick else everyone()))],
+      # None for those that each problem has
+      "methods": [*_QUICK_METHODS] if quick and not self.methods else self.methods,
       "seeds": self.seeds or (2 if quick else 10),
       "validation_seeds": self.validation_seeds or (1 if quick else 3),
     }
@@ -212,8 +213,13 @@ def dry_run(config: Config, console: Console) -> None:
     console: where it is printed.
   """
   settings = config.settings
-  methods, total = settings["methods"], 0.0
+  total = 0.0
   for problem in settings["problems"]:
+    methods = [
+      cell.method
+      for cell in cells_of([problem], settings["methods"])
+      if cell.method != SINGLE
+    ]
     seconds = estimate(
       problem, methods, settings["seeds"], settings["validation_seeds"]
     )

@@ -16,6 +16,7 @@ NAMES = (
   "digits",
   "diamonds",
   "teachers",
+  "qm9",
 )
 
 
@@ -33,6 +34,21 @@ def training_of(name: str) -> Training:
     'distance'
   """
   return _module(name).TRAINING
+
+
+def entrants_of(name: str) -> tuple[str, ...] | None:
+  """Who plays a problem of this folder that would take too long for all.
+
+  Args:
+    name: the name of its file.
+
+  Returns:
+    Their names, as `experiments.standings.plan` reads them; None for everyone.
+
+  Example:
+    >>> entrants_of("toy")
+  """
+  return getattr(_module(name), "ENTRANTS", None)
 
 
 @functools.lru_cache(1)

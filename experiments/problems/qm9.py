@@ -1,8 +1,8 @@
 """Eleven properties of small molecules: QM9 at a size that ends within seconds.
 
-The first 8,000 molecules of QM9 that have at most 16 atoms, and the graph network of
-`experiments.qm9` at half its width. Complete graphs of one capacity are rows like any
-other array.
+Those of the first 8,000 molecules of QM9 that have at most 16 atoms, and the graph
+network of `experiments.qm9`, but narrow. Complete graphs of one capacity are rows like
+any other array.
 
 Reference: Ramakrishnan et al., "Quantum chemistry structures and properties of 134 kilo
 molecules", Scientific Data 2014; Navon et al., ICML 2022, for its eleven tasks.
@@ -28,12 +28,20 @@ CAPACITY = 16  # atoms
 HELD_OUT = {"validation": 1_000, "test": 2_000}
 
 TRAINING = Training(
-  epochs=10,
-  batch_size=64,
-  learning_rates=(2e-3, 5e-3, 1e-2),
+  epochs=8,
+  batch_size=32,
+  learning_rates=(4e-3, 1e-2, 2e-2),
   judged_by="delta_m",
-  trivial=(1.0,) * 11,
+  # the mean of the training molecules
+  trivial=(0.80, 0.77, 0.76, 0.81, 0.79, 0.79, 0.76, 0.76, 0.76, 0.76, 0.77),
   at_once=False,
+)
+# eleven backward passes a step are too slow for all
+ENTRANTS = (
+  *("ew", "rlw", "si", "uw", "dwa", "stch", "famo", "imtll", "gls", "igbv1", "igbv2"),
+  *("mgda", "cagrad", "nashmtl", "pcgrad", "imtlg", "dbmtl"),
+  *(f"{name}@features" for name in ("mgda", "cagrad", "nashmtl", "pcgrad", "imtlg")),
+  *("igbv1+nashmtl@features", "ew@2", "ew@4"),
 )
 
 
@@ -67,7 +75,7 @@ def graphs_of(rows: Any) -> list[jraph.GraphsTuple]:
 def make_task() -> ArrayTask:
   """The molecules, split by a fixed seed, and the net."""
   splits: dict[str, Any] = load()
-  net = MPNN(num_tasks=len(qm9.TARGETS), dim=32, edge_dim=32)
+  net = MPNN(num_tasks=len(qm9.TARGETS), dim=24, edge_dim=16)
   shown = {name: leaf[:1] for name, leaf in splits["train"].items()}
 
   def trunk(params: Any, rows: Any) -> Any:

@@ -1,8 +1,9 @@
 """Who plays: methods with their options, and which of them fit which problem.
 
-A method is named as for `balancers.create`, with hyper-parameters after colons and how
-many times as long as others it is trained after an @: "igbv1+nashmtl:update_every=2",
-"ew@2".
+A method is named as for `balancers.create`, with hyper-parameters after colons. After
+an @ stands how many times as long as others it is trained, or that its gradients are
+balanced at the features that the heads read and not at the shared parameters:
+"igbv1+nashmtl:update_every=2", "ew@2", "mgda@features".
 """
 
 import dataclasses
@@ -17,6 +18,7 @@ from igb_jax.balancers.registry import names_of
 from igb_jax.training.array_task import ArrayTask
 from igb_jax.training.balancing import make_balancer
 
+from ..problems import entrants_of
 from ..problems.base import Training
 
 # What single-task nets reach, to which delta_m is relative.
@@ -43,12 +45,14 @@ class Entrant:
     spec: as for `balancers.create`.
     options: its hyper-parameters, each NAME=VALUE.
     length: how many times as long as others it is trained.
+    moved: whether it balances at the features though it need not.
   """
 
   text: str
   spec: str
   options: tuple[str, ...] = ()
   length: int = 1
+  moved: bool = False
 
   @property
   def names(self) -> list[str]:
@@ -57,8 +61,10 @@ class Entrant:
 
   @property
   def at_features(self) -> bool:
-    """Whether it needs the features that the heads read."""
-    return any(METHODS[name].traits.backward_passes == "heads" for name in self.names)
+    """Whether it balances at the features that the heads read."""
+    return self.moved or any(
+      METHODS[name].traits.backward_passes == "heads" for name in self.names
+    )
 
   @property
   def kind(self) -> str:
@@ -74,17 +80,21 @@ def parse(text: str) -> Entrant:
     text: the name, as this module says; its balancers need not be known.
 
   Raises:
-    ValueError: the length is wrong.
+    ValueError: what stands after the @ is wrong.
 
   Example:
     >>> parse("igbv1+nashmtl:update_every=2").options, parse("ew@2").length
     (('update_every=2',), 2)
   """
   spec, *options = text.split(":")
-  spec, at, length = spec.partition("@")
-  if at and not (length.isdecimal() and int(length) > 1):
-    raise ValueError(f"after the @ of {text!r} there must be a number above 1.")
-  return Entrant(text, spec, tuple(options), int(length or 1))
+  spec, at, other = spec.partition("@")
+  if other == "features":
+    return Entrant(text, spec, tuple(options), moved=True)
+  if at and not (other.isdecimal() and int(other) > 1):
+    raise ValueError(
+      f'after the @ of {text!r} there must be a number above 1, or "features".'
+    )
+  return Entrant(text, spec, tuple(options), int(other or 1))
 
 
 class Cell(NamedTuple):
@@ -108,15 +118,18 @@ class Cell(NamedTuple):
     return out / "cells" / self.problem / f"{name}.json"
 
 
-def cells_of(problems: Sequence[str], methods: Sequence[str]) -> list[Cell]:
+def cells_of(problems: Sequence[str], methods: Sequence[str] | None) -> list[Cell]:
   """What is to be played, problem by problem, single tasks first.
 
   Args:
     problems: their names.
-    methods: the names of the entrants.
+    methods: the names of the entrants; None for those that each problem has.
   """
-  entrants = (SINGLE, *methods)
-  return [Cell(problem, method) for problem in problems for method in entrants]
+  return [
+    Cell(problem, method)
+    for problem in problems
+    for method in (SINGLE, *(methods or entrants_of(problem) or everyone()))
+  ]
 
 
 def everyone() -> list[str]:
@@ -142,6 +155,8 @@ def unfit(entrant: Entrant, task: ArrayTask, training: Training) -> str | None:
     return "needs positive losses"
   if entrant.at_features and task.trunk is None:
     return "needs features that all tasks share"
+  if entrant.moved and entrant.kind == "loss":
+    return "balances no gradients"
   fewest = max(getattr(each, "fewest_tasks", 1) for each in traits)
   if fewest > len(task.task_names):
     return f"needs {fewest} tasks"
@@ -174,20 +189,20 @@ def make(
   )
 
 
-def check_names(problems: Sequence[str], methods: Sequence[str]) -> None:
+def check_names(problems: Sequence[str], methods: Sequence[str] | None) -> None:
   """Checks what the command line names, but for the problems' own names.
 
   Args:
     problems: names of problems.
-    methods: names of entrants.
+    methods: names of entrants, or None.
 
   Raises:
     TypeError, ValueError: one is there twice, is unknown, or has a bad option.
   """
   for option, names in (("--problems", problems), ("--methods", methods)):
-    if not names or len({*names}) < len(names):
+    if names is not None and (not names or len({*names}) < len(names)):
       raise ValueError(f"{option} needs names, each once, got {', '.join(names)!r}.")
-  for name in methods:
+  for name in methods or ():
     entrant = parse(name)
     if SINGLE in entrant.names:
       raise ValueError("--methods must not name stl: single tasks are trained anyway.")

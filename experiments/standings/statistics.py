@@ -213,7 +213,8 @@ def _base(here: Mapping[str, Mapping[str, Any]]) -> np.ndarray | None:
 
 
 def _is_ranked(method: str) -> bool:
-  return method != SINGLE and parse(method).length == 1
+  entrant = parse(method)
+  return method != SINGLE and entrant.length == 1 and not entrant.moved
 
 
 def _metrics(cell: Mapping[str, Any]) -> np.ndarray:

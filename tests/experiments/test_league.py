@@ -1,6 +1,7 @@
 """The league: who takes part, what a cell holds, what the standings say, and a run."""
 
 import csv
+import dataclasses
 import json
 import sys
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 from scipy import stats
 
 from experiments import league
-from experiments.problems import NAMES, load
+from experiments.problems import NAMES, entrants_of, load, qm9
 from experiments.problems.base import Training
 from experiments.standings import cells as cells_module
 from experiments.standings import tables, words
@@ -129,11 +130,54 @@ def test_training_that_does_not_fit_is_refused(change, message):
     Training(**vars(TRAINING) | change).check(lines())
 
 
+@pytest.fixture(scope="module")
+def molecules(qm9_dir):
+  """The problem of the molecules, with fewer of them."""
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setenv("IGB_JAX_DATA", str(qm9_dir))
+    patch.setattr(qm9, "FIRST", 500)
+    patch.setattr(qm9, "HELD_OUT", {"validation": 40, "test": 60})
+    return qm9.make_task()
+
+
 @pytest.mark.parametrize("name", NAMES)
-def test_every_problem_fits_its_training(name):
-  task, training = load(name)
+def test_every_problem_fits_its_training(name, molecules):
+  task, training = (molecules, qm9.TRAINING) if name == "qm9" else load(name)
   training.check(task)
   assert sorted(training.learning_rates) == [*training.learning_rates]
+  check_names([name], entrants_of(name))
+
+
+def test_molecules_are_learnt_at_the_features(molecules):
+  training = dataclasses.replace(qm9.TRAINING, epochs=6)
+  balancer = make(parse("mgda@features"), molecules.task_names, 1)
+  run = make_runner(molecules, training, balancer, at_features=True)
+  assert run([Lane(1e-2, 0)]).validation.mean() < 0.9 * np.mean(training.trivial)
+
+
+def test_where_gradients_are_balanced_is_part_of_a_name():
+  moved = parse("igbv1+mgda@features")
+  assert (moved.spec, moved.moved, moved.at_features) == ("igbv1+mgda", True, True)
+  assert parse("ntksr").at_features
+  assert not parse("ntksr").moved
+  assert not parse("mgda@2").at_features
+  task, training = load("digits")
+  assert unfit(parse("si@features"), task, training) == "balances no gradients"
+  assert unfit(parse("mgda@features"), task, training) is None
+  assert unfit(parse("mgda@features"), *load("toy"))
+  with pytest.raises(ValueError, match='above 1, or "features"'):
+    parse("mgda@heads")
+  # it is compared with mgda on its problem, and has no place over problems
+  cells = [cell("digits", name, [1.0]) for name in ("stl", "mgda", "mgda@features")]
+  assert standings(cells).order == ["mgda"]
+  assert "mgda@features" in standings(cells).scores["digits"]
+
+
+def test_a_problem_may_name_who_plays_it():
+  everywhere = {each.method for each in cells_of(["toy"], None)}
+  assert everywhere == {"stl", *everyone()}
+  assert [each.method for each in cells_of(["qm9"], None)] == ["stl", *qm9.ENTRANTS]
+  assert [each.method for each in cells_of(["qm9"], ["krum"])] == ["stl", "krum"]
 
 
 # --------------------------------------------------------------------------- a cell
