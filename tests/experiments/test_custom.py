@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from experiments import custom
+from igb_jax.balancers.methods import METHODS
 from igb_jax.training.experiment import Experiment, for_seed
 from igb_jax.training.task_file import load_task
 from tests.experiments.running import exit_code, make_experiment, read_metrics
@@ -145,6 +146,24 @@ def test_trains_and_writes_its_results(balancer, write_task, tmp_path, capsys):
   shown = capsys.readouterr().out
   assert re.search(r"accuracy +│ % +│", shown)
   assert f"70 rows to train on, 30 to validate and 20 to test, from {task}" in shown
+
+
+def test_a_method_of_the_task_file_has_its_name(write_task):
+  traits = METHODS["ew"].traits._asdict()
+  code = f"""
+import igb_jax.balancers
+
+@igb_jax.balancers.methods.method("mine", "loss", paper="mine", **{traits})
+def mine(num_tasks: int):
+  return igb_jax.balancers.equal(num_tasks)
+
+def make_task():"""
+  try:
+    made = make(write_task(("def make_task():", code)), "--balancer=mine+mgda")
+  finally:
+    METHODS.pop("mine", None)
+  assert made.balancer.loss is not None
+  assert made.balancer.gradient is not None
 
 
 def test_metrics_are_of_the_whole_split(write_task):
