@@ -16,6 +16,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from igb_jax import balancers
 from igb_jax.metrics import delta_m
 from igb_jax.training.array_task import ArrayTask
 from igb_jax.training.run_folder import read_object, write_whole
@@ -72,13 +73,20 @@ def trained_as(problem: str) -> dict[str, Any]:
   return json.loads(json.dumps(dataclasses.asdict(training_of(problem))))
 
 
-def play(cell: Cell, num_seeds: int, num_validation_seeds: int) -> dict[str, Any]:
+def play(
+  cell: Cell,
+  num_seeds: int,
+  num_validation_seeds: int,
+  *,
+  balancer: balancers.Balancer | None = None,
+) -> dict[str, Any]:
   """Trains a method on a problem.
 
   Args:
     cell: the method and the problem.
     num_seeds: the number of seeds of the test.
     num_validation_seeds: the number of validation seeds of each learning rate.
+    balancer: a variant that takes the place of the method, which has no name.
 
   Returns:
     What its file holds: the facts of the problem, and "unfit" with the reason; or
@@ -114,7 +122,7 @@ def play(cell: Cell, num_seeds: int, num_validation_seeds: int) -> dict[str, Any
   arguments = facts, training, seeds, validation_seeds
   if entrant.spec == SINGLE:
     return facts | _play_single(task, *arguments)
-  balancer = make(entrant, task.task_names, training.steps_per_epoch(task))
+  balancer = balancer or make(entrant, task.task_names, training.steps_per_epoch(task))
   run = make_runner(
     task,
     training,

@@ -9,12 +9,10 @@ on a batch of transitions (s, a, r, s'):
     alpha   : descend  -log alpha mean (log pi(b | s) + target entropy)
     target  : Qbar <- (1 - tau) Qbar + tau Q
 
-in this order, each by an Adam of its own; the target entropy is -K.
-
-    log pi(a | s) = sum_k log N(u_k; mu_k, std_k) - 2 (log 2 - u_k - softplus(-2 u_k))
-
-The second term corrects for a tanh squash, though the action here is a softmax, which
-is not even invertible. It is what produced the published numbers, so it is kept.
+in this order, each by an Adam of its own; the target entropy is -K. The published
+log pi corrects for a tanh squash, though the action here is a softmax, which is not
+even invertible. It is what produced the published numbers, so it is kept; see
+`densities`.
 
 Reference: Haarnoja et al., "Soft Actor-Critic Algorithms and Applications", 2018; Dai
 et al., UAI 2023, section 3.3.
@@ -29,6 +27,7 @@ import optax
 
 from igb_jax.balancers.checks import check_count, check_positive
 from igb_jax.balancers.common import softmax_weights
+from igb_jax.balancers.sac.densities import SQUASHED, Density
 from igb_jax.balancers.sac.networks import Actor, TwinCritic
 from igb_jax.balancers.sac.replay import Transitions
 
@@ -130,6 +129,7 @@ def agent(
   tau: jax.typing.ArrayLike = 0.005,
   initial_alpha: jax.typing.ArrayLike = 0.2,
   hidden_sizes: Sequence[int] = (128, 128),
+  density: Density = SQUASHED,
 ) -> Agent:
   """Makes the agent.
 
@@ -140,6 +140,7 @@ def agent(
     tau: share of the critics that enters their slow copy at each update, in (0, 1].
     initial_alpha: temperature at the start.
     hidden_sizes: widths of the hidden layers of actor and critics.
+    density: how probable an action is, and the target entropy.
 
   Returns:
     An `Agent`.
@@ -170,7 +171,7 @@ def agent(
   actor: Any = Actor(num_tasks, hidden_sizes)
   critic: Any = TwinCritic(hidden_sizes)
   optimizer = optax.adam(learning_rate)
-  target_entropy = -float(num_tasks)
+  target_entropy = density.target_entropy(num_tasks)
 
   def init(key: jax.Array) -> AgentState:
     actor_key, critic_key = jax.random.split(key)
@@ -198,9 +199,7 @@ def agent(
     """Actions f32[N, K] and their log-probabilities f32[N]."""
     mu, std = actor.apply(params, losses)
     u = mu + std * noise
-    normal = -0.5 * noise**2 - jnp.log(std) - 0.5 * jnp.log(2 * jnp.pi)
-    squash = 2 * (jnp.log(2.0) - u - jax.nn.softplus(-2 * u))
-    return num_tasks * jax.nn.softmax(u), jnp.sum(normal - squash, axis=-1)
+    return num_tasks * jax.nn.softmax(u), density.log_prob(std, noise, u)
 
   def update(
     state: AgentState, batch: Transitions, noise: Noise, mask: jax.Array
