@@ -1,4 +1,4 @@
-"""Both experiments on eight devices against one; `test_devices.py` runs this file.
+"""Experiments on eight devices against one; `test_devices.py` runs this file.
 
 JAX must be told of virtual devices before it starts, hence a process of its own.
 """
@@ -10,25 +10,80 @@ import numpy as np
 import optax
 import pytest
 
-from experiments import nyuv2, qm9
+from experiments import custom, nyuv2, qm9
 from igb_jax import balancers, value_and_task_grads
+from tests.balancers.contract import one_of_each_family
 from tests.experiments.running import make_experiment
 from tests.experiments.test_nyuv2 import small as small_scenes
 from tests.experiments.test_qm9 import small as small_molecules
+from tests.needed_options import needed_flags
 
 NUM_STEPS = 20
 ULP = 2.0**-23  # of a float32 near one
 MESHES = {"one": "--devices=1", "data": "--devices=8", "model": "--mesh=data=4,model=2"}
-SLOW = ["igbv1+pcgrad", *balancers.names()]
+# the networks of the experiments take minutes each to compile
+FAMILIES = [*one_of_each_family(), *one_of_each_family("loss")]
+COMBINED = ["igbv1+pcgrad", "igbv2+nashmtl"]
 CASES = [
-  pytest.param("qm9", "igbv2+nashmtl", marks=pytest.mark.slow),
-  pytest.param("nyuv2", "igbv2+nashmtl", marks=pytest.mark.slow),
-  *(
-    pytest.param(name, spec, marks=pytest.mark.slow)
-    for name in ("qm9", "nyuv2")
-    for spec in SLOW
-  ),
+  pytest.param(name, spec, marks=pytest.mark.slow)
+  for name, specs in {
+    "arrays": [*COMBINED, *balancers.names()],
+    "qm9": [*COMBINED, *FAMILIES],
+    "nyuv2": [*COMBINED, "ew"],
+  }.items()
+  for spec in specs
 ]
+# four regressions of one batch an epoch
+TASK = """
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from igb_jax.training.array_task import ArrayTask, TaskMetric
+
+names = ("a", "b", "c", "d")
+
+
+def rows(seed):
+  x = np.random.default_rng(seed).normal(size=(48, 8)).astype(np.float32)
+  y = np.stack([x.sum(1), 10 * x[:, 0], np.sin(3 * x[:, 1]), x[:, 2] ** 2 - 1], axis=1)
+  return {"x": x, "y": y.astype(np.float32)}
+
+
+def init(key):
+  keys = jax.random.split(key)
+  return {
+    "shared": {"trunk": jax.random.normal(keys[0], (8, 64)) / 3},
+    "heads": jax.random.normal(keys[1], (64, 4)) / 8,
+  }
+
+
+def trunk(params, rows):
+  return jnp.tanh(rows["x"] @ params["shared"]["trunk"])
+
+
+def losses(params, features, rows):
+  return jnp.mean((features @ params["heads"] - rows["y"]) ** 2, axis=0)
+
+
+def measures(params, rows):
+  return losses(params, trunk(params, rows), rows)
+
+
+def make_task():
+  return ArrayTask(
+    name="regressions",
+    task_names=names,
+    metrics=[TaskMetric(name, "1", name) for name in names],
+    train=rows(0),
+    validation=rows(1),
+    test=rows(2),
+    init=init,
+    losses=losses,
+    measures=measures,
+    trunk=trunk,
+  )
+"""
 
 
 @pytest.fixture(scope="module")
@@ -37,9 +92,17 @@ def make(qm9_dir, tmp_path_factory):
 
   def make(name, spec, mesh, dim=64, size=48):
     out = tmp_path_factory.mktemp("out") / "run"
+    num_tasks = {"arrays": 4, "qm9": 11, "nyuv2": 3}[name]
     options = [f"--balancer={spec}", MESHES[mesh]]
-    if spec == "stl":
-      options.append("--balancer-options=task=0")
+    options += [
+      flag for each in spec.split("+") for flag in needed_flags(each, num_tasks)
+    ]
+    if name == "arrays":
+      task = out.with_name("task.py")
+      task.write_text(TASK)
+      options += [f"--task={task}", f"--out={out}", "--batch-size=48"]
+      options += [f"--epochs={NUM_STEPS}", "--learning-rate=1e-3"]
+      return make_experiment(custom, custom.parse_config(options))
     if name == "qm9":
       # an epoch is one step, so that base losses and agents come into play
       options += [
