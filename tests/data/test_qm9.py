@@ -1,24 +1,15 @@
-"""QM9: parsing, facts about the data, the split, both sources, refusals."""
+"""QM9 as it is loaded: facts about the data, their check, and the same from TFDS."""
 
-import csv
 import dataclasses
-import importlib.util
-import io
 import itertools
-import os
 import re
-import sys
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from rich.console import Console
 
-from igb_jax.data import _processes, qm9
-from igb_jax.data.qm9 import _featurising
+from igb_jax.data import qm9
+from tests.data.qm9_files import csv_rows
 
 LIMIT = 600  # Two blocks, so that processes are started.
 
@@ -29,18 +20,6 @@ ATOM_ENERGIES = {  # Hartree: U0, U, H, G
   "O": (-75.064579, -75.063163, -75.062219, -75.079532),
   "F": (-99.718730, -99.717314, -99.716370, -99.733544),
 }
-
-
-_SPEC = importlib.util.find_spec("qm9pack")
-assert _SPEC is not None
-assert _SPEC.submodule_search_locations
-CSV_FOLDER = Path(_SPEC.submodule_search_locations[0], "data")
-
-
-def csv_rows():
-  for part in (1, 2, 3):
-    with (CSV_FOLDER / f"qm9_part{part}.csv").open(newline="") as file:
-      yield from csv.DictReader(file)
 
 
 def independent_targets(rows):
@@ -198,239 +177,6 @@ def test_validate_refuses_a_molecule_without_atoms(dataset):
   )
   with pytest.raises(ValueError, match="molecule 1000000: no atoms"):
     empty.validate()
-
-
-# The split.
-
-
-def test_split_covers_everything_once():
-  parts = qm9.split(100, test_size=10, validation_size=20)
-  assert [len(part) for part in parts] == [70, 20, 10]
-  assert sorted(np.concatenate(parts)) == list(range(100))
-  assert {part.dtype for part in parts} == {np.dtype(np.int64)}
-
-
-def test_split_holds_out_the_same_whatever_the_training_size():
-  whole = qm9.split(100, test_size=10, validation_size=20)
-  small = qm9.split(100, test_size=10, validation_size=20, train_size=7)
-  np.testing.assert_array_equal(small.test, whole.test)
-  np.testing.assert_array_equal(small.validation, whole.validation)
-  np.testing.assert_array_equal(small.train, whole.train[:7])
-
-
-def test_split_depends_on_the_seed():
-  first, again, other = (
-    qm9.split(100, test_size=10, validation_size=20, seed=seed) for seed in (0, 0, 1)
-  )
-  np.testing.assert_array_equal(first.train, again.train)
-  assert (first.test != other.test).any()
-
-
-def test_split_of_the_paper():
-  parts = qm9.split(qm9.NUM_MOLECULES)
-  assert [len(part) for part in parts] == [110_831, 10_000, 10_000]
-
-
-@pytest.mark.parametrize(
-  ("sizes", "message"),
-  [
-    ({"test_size": -1}, "test_size must not be negative, got -1"),
-    ({"validation_size": -2}, "validation_size must not be negative, got -2"),
-    ({"test_size": 60, "validation_size": 40}, "leave no training molecules of 100"),
-    ({}, "test_size 10000 and validation_size 10000 leave no training"),
-    (
-      {"test_size": 10, "validation_size": 10, "train_size": 81},
-      "train_size must be 1 to 80 .* got 81",
-    ),
-    ({"test_size": 10, "validation_size": 10, "train_size": 0}, "got 0"),
-  ],
-)
-def test_split_refuses(sizes, message):
-  with pytest.raises(ValueError, match=message):
-    qm9.split(100, **sizes)
-
-
-# The parser.
-
-NEARLY = st.text("[]0123456789.,-+eE 'HCNOFx\n", max_size=40)
-
-
-@given(st.one_of(st.text(), NEARLY))
-def test_parsers_refuse_garbage_with_value_error(text):
-  for parse in (qm9.parse_elements, qm9.parse_positions):
-    try:
-      parse(text)
-    except ValueError:
-      continue
-
-
-FINITE = st.floats(allow_nan=False, allow_infinity=False)
-
-
-@given(st.lists(st.tuples(FINITE, FINITE, FINITE), min_size=1))
-def test_parses_positions(rows):
-  text = str([list(row) for row in rows]).replace(" ", "").replace(".0,", ".,")
-  np.testing.assert_array_equal(qm9.parse_positions(text), rows)
-
-
-@given(st.lists(st.sampled_from("HCNOF"), min_size=1))
-def test_parses_elements(symbols):
-  text = str(symbols).replace(" ", "")
-  assert qm9.parse_elements(text) == tuple(symbols)
-
-
-@pytest.mark.parametrize(
-  "text", ["", "[]", "[[]]", "[[1,2]]", "[[1,2,3],]", "[[1,2,3]]x", "[[1,2,.]]"]
-)
-def test_refuses_positions(text):
-  with pytest.raises(ValueError, match="XYZ_Ang: not a list of coordinate triples"):
-    qm9.parse_positions(text)
-
-
-def test_refuses_positions_quickly():
-  with pytest.raises(ValueError, match="not a list"):
-    qm9.parse_positions("[[" + "1" * 10**6 + "x")
-  with pytest.raises(ValueError, match="too large"):
-    qm9.parse_positions("[[1e999,0,0]]")
-
-
-# The source qm9pack.
-
-
-@pytest.fixture
-def fake_package(tmp_path, monkeypatch):
-  """A package qm9pack that has five rows in each file, as lists of fields."""
-  folder = tmp_path / "packages" / "qm9pack"
-  (folder / "data").mkdir(parents=True)
-  (folder / "__init__.py").write_text("raise ImportError('not to be imported')")
-  monkeypatch.syspath_prepend(folder.parent)
-  tables = {}
-  for part in (1, 2, 3):
-    with (CSV_FOLDER / f"qm9_part{part}.csv").open(newline="") as file:
-      tables[part] = list(itertools.islice(csv.reader(file), 6))
-
-  def write():
-    for part, table in tables.items():
-      text = io.StringIO()
-      csv.writer(text).writerows(table)
-      (folder / "data" / f"qm9_part{part}.csv").write_text(text.getvalue())
-    return tables
-
-  return tables, write
-
-
-def test_finds_qm9pack_without_importing_it(fake_package, tmp_path):
-  _, write = fake_package
-  write()
-  dataset = qm9.load(tmp_path / "cache", limit=5)
-  assert dataset.index.tolist() == [1, 2, 3, 4, 5]
-  assert "qm9pack" not in sys.modules
-
-
-@pytest.mark.parametrize(
-  ("field", "value", "message"),
-  [
-    ("XYZ_Ang", "__import__('os')", "XYZ_Ang: not a list of coordinate triples"),
-    ("XYZ_Ang", "[[0,0,0]]", "XYZ_Ang: 1 atoms, but N_atoms is 4"),
-    ("Elements", "['N','H','H','Xe']", "Elements: not a list of H/C/N/O/F"),
-    ("Elements", "['N','H','H']", "Elements: 3 atoms, but N_atoms is 4"),
-    ("HOMO_au", "", "HOMO_au: not a number: ''"),
-    ("ZPVE_au", "abc", "ZPVE_au: not a number: 'abc'"),
-    ("Index", "inf", "Index: not a number: 'inf'"),
-    ("Index", "0", "Index: 0, expected a whole number, 1 to 133885"),
-    ("Index", "133886", "Index: 133886, expected a whole number, 1 to 133885"),
-    ("Index", "1.5", "Index: 1.5, expected a whole number, 1 to 133885"),
-  ],
-)
-def test_names_file_row_and_field(fake_package, tmp_path, field, value, message):
-  tables, write = fake_package
-  tables[1][2][tables[1][0].index(field)] = value
-  write()
-  with pytest.raises(ValueError, match=f"^qm9_part1.csv, row 2, {re.escape(message)}"):
-    qm9.load(tmp_path / "cache", limit=5)
-
-
-@pytest.mark.parametrize(
-  ("field", "value", "message"),
-  [
-    ("SMILES", "C(", r"molecule 2: cannot read the SMILES string 'C\('"),
-    (
-      "XYZ_Ang",
-      "[[0,0,0],[5,0,0],[0,5,0],[0,0,5]]",
-      "molecule 2: no bonds found for 'N'",
-    ),
-    ("XYZ_Ang", "[[0,0,0],[0,0,0],[1,0,0],[0,1,0]]", "molecule 2: atoms 0 and 1 are"),
-  ],
-)
-def test_names_the_molecule(fake_package, tmp_path, field, value, message):
-  tables, write = fake_package
-  tables[1][2][tables[1][0].index(field)] = value
-  write()
-  with pytest.raises(ValueError, match=message):
-    qm9.load(tmp_path / "cache", limit=5)
-
-
-def waters(number):
-  positions = np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0]], np.float64)
-  return [
-    _featurising.Record("a.csv", i, "O", ("O", "H", "H"), positions, np.zeros(11))
-    for i in range(number)
-  ]
-
-
-def test_names_the_molecule_from_another_process():
-  records = waters(1500)
-  records[1200] = dataclasses.replace(records[1200], smiles="C(")
-  with pytest.raises(ValueError, match=r"a\.csv, molecule 1200: cannot read"):
-    _featurising.featurise_all(records, progress=False)
-
-
-def test_tells_when_a_process_dies(monkeypatch):
-  monkeypatch.setattr(_processes, "_start_worker", os.abort)
-  with pytest.raises(RuntimeError, match=r"a process .*has died"):
-    _featurising.featurise_all(waters(600), progress=False)
-
-
-def test_shows_a_bar_on_a_terminal(monkeypatch):
-  terminal = Console(file=io.StringIO(), force_terminal=True, width=100)
-  monkeypatch.setattr(_processes, "_console", terminal)
-  assert len(_featurising.featurise_all(waters(600), progress=True)) == 2
-  assert "Finding bonds" in terminal.file.getvalue()
-  assert "600/600" in terminal.file.getvalue()
-
-
-def test_refuses_a_column_that_is_missing(fake_package, tmp_path):
-  tables, write = fake_package
-  tables[1][0][tables[1][0].index("LUMO_au")] = "other"
-  write()
-  with pytest.raises(ValueError, match=r"qm9_part1\.csv, header, LUMO_au: 0 columns"):
-    qm9.load(tmp_path / "cache", limit=5)
-
-
-def test_refuses_an_incomplete_package(fake_package, tmp_path):
-  _, write = fake_package
-  write()
-  with pytest.raises(ValueError, match=r"expected 130831 molecules in .*, got 15"):
-    qm9.load(tmp_path / "cache")
-
-
-def test_refuses_a_molecule_that_comes_twice(fake_package, tmp_path):
-  tables, write = fake_package
-  tables[1][2] = tables[1][1]
-  write()
-  with pytest.raises(ValueError, match=r"molecule 1 comes 2 times in .*data"):
-    qm9.load(tmp_path / "cache", limit=5)
-
-
-def test_tells_which_file_is_missing(fake_package, tmp_path):
-  with pytest.raises(FileNotFoundError, match=r"qm9_part1\.csv"):
-    qm9.load(tmp_path / "cache", limit=5)
-
-
-def test_tells_how_to_install_qm9pack(tmp_path, monkeypatch):
-  monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-  with pytest.raises(FileNotFoundError, match="pip install qm9pack"):
-    qm9.load(tmp_path, limit=5)
 
 
 # The source TFDS.

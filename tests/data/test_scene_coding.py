@@ -8,22 +8,18 @@ import pytest
 from PIL import Image
 
 from igb_jax.data import nyuv2
-from tests.data.test_nyuv2 import (
+from tests.data.scene_files import (
   HEIGHT,
   REAL,
   WIDTH,
-  cache,
   degrees,
   load,
   problems_of,
   save,
-  source,
   write_arrays,
   write_images,
   write_mat,
 )
-
-__all__ = ["cache", "source"]  # fixtures
 
 
 def change(source, field, function):

@@ -28,3 +28,8 @@ def read_metrics(folder: Path) -> list[dict]:
 def make_experiment(module: ModuleType, config: RunConfig) -> Experiment:
   """The experiment of a module, ready to train."""
   return Experiment(module.make_problem, config)
+
+
+def one_line(text: str) -> str:
+  """What a terminal's frames and line breaks hold."""
+  return " ".join(text.replace("│", " ").split())
