@@ -47,8 +47,10 @@ def _simplex(std: jax.Array, noise: jax.Array, u: jax.Array) -> jax.Array:
 
 
 SQUASHED = Density(_squashed, lambda num_tasks: -float(num_tasks))
-# as far below the uniform density as -K is on the cube [-1, 1]^K
+"""The published one; its target is -K."""
 SIMPLEX = Density(
   _simplex,
   lambda num_tasks: -math.lgamma(num_tasks) - (num_tasks - 1) * (1 + math.log(2)),
 )
+"""The exact one; its target is as far below the entropy of uniform shares as -K is
+below that of the cube [-1, 1]^K."""
