@@ -158,8 +158,7 @@ def igbv2(
     tau: share of the critics that enters their slow copy at each update, in (0, 1].
     initial_alpha: the agent's temperature at the start.
     hidden_sizes: widths of the hidden layers of actor and critics.
-    epsilon: added to every loss before its logarithm is taken, so that a loss may be 0
-      or come close to it.
+    epsilon: added to a loss before its logarithm is taken, so that it may come near 0.
     absent: see `Absent`. A step that remembers a loss makes a transition too, with a
       reward of at most 0.
 
