@@ -1,5 +1,6 @@
 """The league from its command line to its report."""
 
+import collections
 import csv
 import json
 import sys
@@ -105,3 +106,21 @@ def test_a_dry_run_writes_nothing_and_names_the_time(tmp_path, monkeypatch, caps
   assert "toy: 3 methods" in out
   assert "in all with --parallel=1" in out
   assert not [*tmp_path.iterdir()]
+
+
+@pytest.mark.slow
+def test_the_quick_league_is_played(tmp_path, monkeypatch):
+  assert started(tmp_path, monkeypatch, "--quick", "--parallel=2") == 0
+  counts = collections.Counter(
+    (row["problem"], row["method"]) for row in rows_of(tmp_path)
+  )
+  assert counts == {
+    ("digits", "stl"): 2,
+    ("toy", "ew"): 2,
+    ("toy", "mgda"): 2,
+    **{
+      (problem, name): 2
+      for problem in ("helmholtz", "digits")
+      for name in ("ew", "igbv1", "mgda")
+    },
+  }
