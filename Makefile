@@ -22,8 +22,6 @@ run: $(VENV)/experiments.stamp  ## Train IGBv1 on QM9 for a few minutes.
 test: lint  ## Run lint, types and the tests.
 	$(BIN)/python -m pytest -n $(WORKERS) -m "$(MARKS)"
 
-# Kept on disk, what is compiled makes the loop faster from the second time on.
-test-core: export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0
 test-core: $(VENV)/test.stamp  ## Run the tests of balancers and the step, in minutes.
 	$(BIN)/python -m pytest -n $(WORKERS) tests/balancers tests/test_task_grads.py \
 	  tests/test_balanced_grads.py tests/test_balanced_grads_use.py tests/test_metrics.py \
