@@ -53,11 +53,14 @@ class Interval:
   problems: int
 
 
-def interval(blocks: Sequence[np.ndarray]) -> Interval:
+def interval(
+  blocks: Sequence[np.ndarray], within: tuple[float, float] = (-math.inf, math.inf)
+) -> Interval:
   """The mean over problems, and its interval by a bootstrap of problems and seeds.
 
   Args:
     blocks: one a problem, f64[seeds].
+    within: the least and the largest number that there can be.
 
   Example:
     >>> interval([np.array([1.0, 1.0]), np.array([1.0, 1.0])])
@@ -78,6 +81,7 @@ def interval(blocks: Sequence[np.ndarray]) -> Interval:
   wider = stats.t.ppf(0.975, max(number - 1, 1)) / stats.norm.ppf(0.975)
   wider *= math.sqrt(number / max(number - 1, 1))
   low, high = mean + wider * (np.quantile(means, [0.025, 0.975]) - mean)
+  low, high = np.clip([low, high], *within)
   return Interval(mean, float(low), float(high), len(blocks))
 
 

@@ -178,7 +178,9 @@ def standings(cells: Sequence[Mapping[str, Any]]) -> Standings:
   }
   methods = dict.fromkeys(name for each in places.values() for name in each)
   place = {
-    name: interval([each[name] for each in places.values() if name in each])
+    name: interval(
+      [each[name] for each in places.values() if name in each], within=(0, 100)
+    )
     for name in methods
   }
   order = sorted(methods, key=lambda name: place[name].mean)

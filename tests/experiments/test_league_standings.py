@@ -14,6 +14,7 @@ from tests.experiments.made_up_league import SEEDS, cell, some_cells
 
 def test_the_standings_rank_compare_and_count():
   found = standings(some_cells())
+  assert all(0 <= each.low <= each.high <= 100 for each in found.place.values())
   assert found.order == ["mgda", "ew", "si"]
   assert [found.place[name].mean for name in found.order] == [0, 50, 100]
   assert found.failures("digits", "si") == (1, 1)
