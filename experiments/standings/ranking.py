@@ -147,7 +147,7 @@ def signed_rank(differences: np.ndarray) -> tuple[float, float]:
   bounded = np.clip(differences, -largest, largest)
   signed = np.sign(bounded) * stats.rankdata(np.abs(bounded))
   test: Any
-  if len(signed) <= _EXACT:  # as stats.wilcoxon does, a hundred times faster
+  if 1 < len(signed) <= _EXACT:  # as stats.wilcoxon does, a hundred times faster
     test = stats.permutation_test(
       (signed,), np.sum, permutation_type="samples", n_resamples=2**_EXACT
     )

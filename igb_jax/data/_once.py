@@ -5,7 +5,6 @@ A cache is complete if it has a manifest, which is written last and lists the fi
 
 import contextlib
 import errno
-import inspect
 import json
 import os
 import shutil
@@ -16,7 +15,7 @@ from typing import Any, Protocol, TypeVar
 import filelock
 import platformdirs
 
-from igb_jax.data._processes import say
+from igb_jax.data._processes import is_worker, say
 
 _Result = TypeVar("_Result")
 
@@ -49,7 +48,12 @@ def naming(folder: Path, what: str) -> Iterator[None]:
 @contextlib.contextmanager
 def locked(folder: Path, what: str) -> Iterator[None]:
   """Keeps other processes from the folder, after waiting for them."""
-  _check_not_started_again()
+  if is_worker():  # it would wait for the process that waits for it
+    raise RuntimeError(
+      "the processes that prepare the data run your script once more, to import it; "
+      'put what it does under `if __name__ == "__main__":`, or prepare the data '
+      "beforehand."
+    )
   lock = filelock.FileLock(f"{folder}.lock")
   with naming(folder, what):
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -62,20 +66,6 @@ def locked(folder: Path, what: str) -> Iterator[None]:
     yield
   finally:
     lock.release()
-
-
-def _check_not_started_again() -> None:
-  """Refuses to wait, in a worker, for the process that waits for this worker."""
-  frame = inspect.currentframe()
-  while frame is not None:
-    of_script = frame.f_globals.get("__name__") == "__mp_main__"
-    if of_script and frame.f_code.co_name == "<module>":
-      raise RuntimeError(
-        "the processes that prepare the data run your script once more, to import it; "
-        'put what it does under `if __name__ == "__main__":`, or prepare the data '
-        "beforehand."
-      )
-    frame = frame.f_back
 
 
 class Manifest(Protocol):

@@ -21,6 +21,7 @@ _Result = TypeVar("_Result")
 _MOST_PROCESSES = 8
 _FEW = 12  # tasks that are done sooner than processes start.
 _AHEAD = 64  # results that may wait for whoever takes them.
+_STARTED_BY = "IGB_JAX_STARTED_BY"  # tells workers from other processes, by its number
 
 _console = Console(stderr=True, soft_wrap=True)
 
@@ -28,6 +29,11 @@ _console = Console(stderr=True, soft_wrap=True)
 def say(line: str) -> None:
   """Prints a line for the user, apart from the output."""
   _console.print(line, markup=False, highlight=False)
+
+
+def is_worker() -> bool:
+  """Whether this process works for `on_all_cores`, or imports the script to do so."""
+  return os.environ.get(_STARTED_BY) == str(os.getppid())
 
 
 def _start_worker() -> None:
@@ -68,6 +74,7 @@ def on_all_cores(
     mp_context=multiprocessing.get_context("spawn"),
     initializer=_start_worker,
   )
+  os.environ[_STARTED_BY] = str(os.getpid())
   try:
     waiting = iter(tasks)
     futures = [
@@ -84,6 +91,7 @@ def on_all_cores(
       'that calls this must guard its code by: if __name__ == "__main__".'
     ) from error
   finally:
+    os.environ.pop(_STARTED_BY, None)
     executor.shutdown(cancel_futures=True)
 
 

@@ -202,18 +202,37 @@ def test_two_processes_prepare_once(tmp_path):
   assert "Finding bonds: 2000 of 2000 molecules" in together
 
 
-def test_a_script_that_its_workers_run_again_is_told_so(tmp_path):
-  script = tmp_path / "script.py"
-  script.write_text(
-    "from pathlib import Path\n"
-    "from igb_jax.data import qm9\n"
-    f"qm9.load(Path({str(tmp_path)!r}), limit=2000)\n"
-  )
-  done = subprocess.run(
+def run_script(folder, limit, *more):
+  """Runs a script that loads molecules as soon as it is imported."""
+  script = folder / "script.py"
+  lines = [
+    "import multiprocessing",
+    "from pathlib import Path",
+    "from igb_jax.data import qm9",
+    f"data = qm9.load(Path({str(folder)!r}), limit={limit})",
+    *more,
+  ]
+  script.write_text("\n".join(lines))
+  return subprocess.run(
     [sys.executable, script], capture_output=True, text=True, timeout=60, check=False
   )
+
+
+def test_a_script_that_its_workers_run_again_is_told_so(tmp_path):
+  done = run_script(tmp_path, 2000)
   assert done.returncode != 0
   assert 'under `if __name__ == "__main__":`' in done.stderr
+
+
+def test_processes_of_the_user_may_load_what_is_prepared(prepared):
+  done = run_script(
+    prepared,
+    LIMIT,
+    "if __name__ == '__main__':",
+    "  with multiprocessing.get_context('spawn').Pool(1) as pool:",
+    "    print(pool.apply(len, (data.index,)))",
+  )
+  assert done.stdout == f"{LIMIT}\n", done.stderr
 
 
 @pytest.mark.parametrize(

@@ -79,9 +79,10 @@ def test_ahead_is_what_the_test_and_the_interval_both_say():
   assert verdict(places, p_values, "b", "d") is None
 
 
-@pytest.mark.parametrize("count", [4, 9, 40])
+@pytest.mark.parametrize("count", [1, 4, 9, 40])
 def test_the_signed_rank_test_is_scipys_with_ties_and_zeros_too(count):
   differences = np.random.default_rng(count).integers(-3, 5, count).astype(float)
+  differences[0] = 2  # some difference, where there is but one
   expected: Any = stats.wilcoxon(differences, zero_method="zsplit")
   assert signed_rank(differences)[0] == pytest.approx(expected.pvalue)
 
