@@ -7,8 +7,7 @@ compiled as a user's programs are: `make test-slow` sets `XLA_FLAGS`, which is k
 Every compiled function takes about ten memory mappings, of which Linux gives a process
 65,530. So they are dropped at a module's end when there are many: kept to the end of
 the suite they crashed a test process. They are also kept on disk, in a cache that all
-test processes share: of what the tests of the training step compile, every fourth is
-there already.
+test processes share, since many tests compile what others have compiled.
 
 Tracing makes objects by the million, few of them garbage: looking for it at Python's
 default intervals took a tenth of the time.

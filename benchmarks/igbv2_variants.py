@@ -185,7 +185,7 @@ def main() -> None:
         text = f"{np.nanmean(found[problem, name]):.4g}"
         if (problem, name) in corrected:
           p = corrected[problem, name]
-          verdict = {-1: "better", 1: "worse"}[int(signs[problem, name])]
+          verdict = "better" if signs[problem, name] < 0 else "worse"
           text += f" (p = {p:.3f}{', ' + verdict if p < ALPHA else ''})"
         line.append(f"{problem} {text}")
       print(f"  {name}: {'; '.join(line)}", flush=True)

@@ -35,7 +35,7 @@ from .comparison.measure import check_parallel
 from .comparison.processes import Stopped, stop_on_sigterm
 from .comparison.running import duration
 from .problems import NAMES
-from .standings.plan import SINGLE, cells_of, check_names
+from .standings.plan import cells_of, check_names, players
 from .standings.report import write_report
 from .standings.running import errors, estimate, missing, play_missing
 
@@ -215,11 +215,7 @@ def dry_run(config: Config, console: Console) -> None:
   settings = config.settings
   total = 0.0
   for problem in settings["problems"]:
-    methods = [
-      cell.method
-      for cell in cells_of([problem], settings["methods"])
-      if cell.method != SINGLE
-    ]
+    methods = players(problem, settings["methods"])
     seconds = estimate(
       problem, methods, settings["seeds"], settings["validation_seeds"]
     )

@@ -128,8 +128,18 @@ def cells_of(problems: Sequence[str], methods: Sequence[str] | None) -> list[Cel
   return [
     Cell(problem, method)
     for problem in problems
-    for method in (SINGLE, *(methods or entrants_of(problem) or everyone()))
+    for method in (SINGLE, *players(problem, methods))
   ]
+
+
+def players(problem: str, methods: Sequence[str] | None) -> Sequence[str]:
+  """Who plays a problem, beside single tasks.
+
+  Args:
+    problem: its name.
+    methods: the names of the entrants; None for those that the problem has.
+  """
+  return methods or entrants_of(problem) or everyone()
 
 
 def everyone() -> list[str]:
