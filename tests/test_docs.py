@@ -56,8 +56,20 @@ def assert_shown(actual: str, shown: str) -> None:
   assert numbers[0] == pytest.approx(numbers[1], rel=0.05, abs=1e-3), actual
 
 
+# whose blocks compile for five seconds and more
+LONG_PAGES = [
+  f"docs/how_to/{name}.md"
+  for name in ("gradient_accumulation", "one_step", "optax_pipeline", "recommenders")
+]
+
+
 @pytest.mark.parametrize(
-  "page", [name for name, text in PAGES.items() if "```python" in text]
+  "page",
+  [
+    pytest.param(name, marks=pytest.mark.slow if name in LONG_PAGES else ())
+    for name, text in PAGES.items()
+    if "```python" in text
+  ],
 )
 def test_code_runs_and_prints_what_the_page_shows(page, tmp_path, monkeypatch):
   """Blocks of a page share their names; a block of text after one is its output."""
@@ -82,6 +94,7 @@ def test_the_readme_has_code():
   assert sum(language == "python" for language, _ in fences(PAGES["README.md"])) >= 3
 
 
+@pytest.mark.slow
 def test_a_recommender_balances_in_little_more_memory_than_equal_weights():
   """The page's model with 100,000 rows, which is compiled and not run."""
   page: dict[str, Any] = {}

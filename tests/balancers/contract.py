@@ -68,21 +68,29 @@ def one_of_each_family(kind: str = "gradient") -> list[str]:
   return list(families.values())
 
 
-FAST_COUNTS = (3, 11)
+def families_first(names: list[str]) -> list[Any]:
+  """Values of `name`: one of each family in the fast tests, all in the slow ones.
+
+  For what wrappers do alike for all methods of a family, and each compiles anew.
+  """
+  fast = [*one_of_each_family(), *one_of_each_family("loss")]
+  return [
+    pytest.param(name, marks=() if name in fast else pytest.mark.slow) for name in names
+  ]
 
 
 def with_task_counts(names: list[str], task_counts: list[int]) -> list[Any]:
   """Values of `name` and `num_tasks`, every number of tasks for every method.
 
-  Each is compiled anew. So most methods have 3 and 11 tasks in the fast tests, one of
-  each family has all numbers, and the slow tests have the rest.
+  Each is compiled anew. So most methods have three tasks in the fast tests, one of each
+  family has all numbers, and the slow tests have the rest.
   """
   whole = [*one_of_each_family(), *one_of_each_family("loss")]
   return [
     pytest.param(
       name,
       num_tasks,
-      marks=() if num_tasks in FAST_COUNTS or name in whole else pytest.mark.slow,
+      marks=() if num_tasks == 3 or name in whole else pytest.mark.slow,
     )
     for name in names
     for num_tasks in task_counts

@@ -15,6 +15,7 @@ from tests.balancers.contract import (
   gradient_traits,
   init,
   make_gradient,
+  one_of_each_family,
 )
 from tests.balancers.jacobians import Solved, sample, solve_each, solved
 
@@ -67,8 +68,11 @@ def solved_without(name: str, num_tasks: int) -> dict[str, Solved]:
   return solve_each(make_gradient(name, num_tasks - 1), inputs, None)
 
 
+FAST = one_of_each_family()
 SMALLER = [
-  pytest.param(name, num_tasks + 1, marks=[] if fast else pytest.mark.slow)
+  pytest.param(
+    name, num_tasks + 1, marks=[] if fast and name in FAST else pytest.mark.slow
+  )
   for num_tasks, fast in ((1, False), (2, True), (3, True), (5, False))
   for name in GRADIENT
   if num_tasks >= gradient_traits(name).fewest_tasks

@@ -21,6 +21,7 @@ from tests.balancers.contract import (
   assert_close,
   assert_equal,
   assert_same_form,
+  families_first,
   init,
   make_gradient,
   needed_for,
@@ -134,7 +135,7 @@ def test_map_params_reaches_what_belongs_to_parameters(name):
     assert jax.tree.leaves(kinds[0]).count("parameter") == own
 
 
-@pytest.mark.parametrize("name", GRADIENT)
+@pytest.mark.parametrize("name", families_first(GRADIENT))
 def test_numbers_of_a_method_may_be_traced(name):
   """As `optax.inject_hyperparams` does, with counts and words static."""
   parameters = parameters_of(name)

@@ -14,6 +14,7 @@ from tests.balancers.contract import (
   assert_equal,
   assert_finite,
   at,
+  families_first,
   gradient_traits,
   init,
 )
@@ -43,7 +44,7 @@ def heads_of(name: str, run: Run, step: int) -> np.ndarray:
   return np.tensordot(weights, np.nan_to_num(run.task_grads["heads"][step]), 1)
 
 
-@pytest.mark.parametrize("name", GRADIENT)
+@pytest.mark.parametrize("name", families_first(GRADIENT))
 def test_one_trace_serves_all_steps_and_equals_a_scan(name):
   """With masks and unknown arguments, donated states, and runs that vmap has taken."""
   balancer, traces = make(name), []

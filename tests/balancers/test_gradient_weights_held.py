@@ -13,6 +13,7 @@ from tests.balancers.contract import (
   assert_close,
   assert_equal,
   at,
+  families_first,
   gradient_traits,
   held_for,
   init,
@@ -62,7 +63,7 @@ def test_weights_that_overflow_are_not_held_for_good():
     assert np.isfinite(result["trunk"]["w"]).all() == (left == 2)
 
 
-@pytest.mark.parametrize("name", HOLDING)
+@pytest.mark.parametrize("name", families_first(HOLDING))
 def test_held_weights_are_those_of_an_update_at_every_step(name):
   always = make_gradient(name, NUM_TASKS, shared=SHARED, **held_for(name, 1))
   run = runs_of(name)["plain"]
@@ -75,7 +76,7 @@ def test_held_weights_are_those_of_an_update_at_every_step(name):
   assert state.held is state.steps_left is None
 
 
-@pytest.mark.parametrize("name", HOLDING)
+@pytest.mark.parametrize("name", families_first(HOLDING))
 def test_one_gradient_of_the_weighted_sum_serves_between_updates(name):
   balancer = make(name)
 

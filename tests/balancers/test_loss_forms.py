@@ -15,6 +15,7 @@ from tests.balancers.contract import (
   assert_equal,
   assert_finite,
   assert_same_form,
+  families_first,
   loss_traits,
 )
 from tests.balancers.losses import PLAIN, make_loss, runs_of
@@ -51,7 +52,7 @@ def test_a_state_survives_flax_serialization(name):
   assert type(restored) is type(state)
 
 
-@pytest.mark.parametrize("name", LOSS)
+@pytest.mark.parametrize("name", families_first(LOSS))
 def test_float64_keeps_its_digits_and_leaves_states_in_float32(name):
   with jax.enable_x64(True):
     balancer = make_loss(name, 2, steps_per_epoch=1)

@@ -15,6 +15,7 @@ from tests.balancers.contract import (
   assert_equal,
   assert_finite,
   at,
+  families_first,
   having,
   loss_traits,
   to_numpy,
@@ -201,7 +202,7 @@ def test_bad_losses_never_poison_a_state_in_many_runs(name):
 # -------------------------------------------------------------------- inside of jit
 
 
-@pytest.mark.parametrize("name", LOSS)
+@pytest.mark.parametrize("name", families_first(LOSS))
 def test_one_trace_serves_all_steps_and_equals_a_scan(name):
   """With masks and unknown arguments, and states that are donated."""
   traces = []

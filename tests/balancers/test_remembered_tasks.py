@@ -13,6 +13,7 @@ from tests.balancers.contract import (
   assert_equal,
   assert_finite,
   at,
+  families_first,
   having,
   loss_traits,
 )
@@ -22,7 +23,8 @@ ALTERNATING = np.arange(40)[:, None] % 2 == np.arange(2)
 NONE, BAD = 30, {21: np.nan, 23: np.inf, 25: 0.0, 27: -1.0}  # steps below
 
 
-NAMES = having("loss", needs=())  # what else a method needs is not remembered
+# what else a method needs is not remembered
+NAMES = families_first(having("loss", needs=()))
 
 
 @functools.cache
@@ -79,7 +81,9 @@ def test_weights_are_those_of_all_tasks_with_their_latest_losses(name):
   assert_close(run.weighted, np.where(run.masks, expected.weighted, 0))
 
 
-@pytest.mark.parametrize("name", having("loss", ties_tasks=True, needs=()))
+@pytest.mark.parametrize(
+  "name", families_first(having("loss", ties_tasks=True, needs=()))
+)
 def test_alternating_tasks_are_balanced_only_where_they_are_remembered(name):
   left_out, remembered = (
     runs_of(name, absent)["alternating"].weights[ALTERNATING]

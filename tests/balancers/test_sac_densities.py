@@ -41,14 +41,17 @@ def test_the_density_on_the_simplex_integrates_to_one():
 
 
 def test_an_agent_takes_a_density():
-  agent = sac.agent(3, density=sac.SIMPLEX)
+  agent = sac.agent(3, hidden_sizes=(4,), density=sac.SIMPLEX)
   state = agent.init(jax.random.key(0))
   losses = jax.random.uniform(jax.random.key(1), (8, 3))
   weights = 3 * jax.nn.softmax(jax.random.normal(jax.random.key(2), (8, 3)))
   batch = sac.Transitions(losses, weights, losses[:, 0], losses)
   noise = sac.Noise(*jax.random.normal(jax.random.key(3), (2, 8, 3)))
-  published = sac.agent(3).update(state, batch, noise, jnp.ones(8))
-  other = agent.update(state, batch, noise, jnp.ones(8))
+  published = sac.agent(3, hidden_sizes=(4,))
+  other, published = (
+    jax.jit(each.update)(state, batch, noise, jnp.ones(8))
+    for each in (agent, published)
+  )
   flat, expected = (ravel_pytree(state.actor)[0] for state in (other, published))
   assert np.isfinite(flat).all()
   assert (flat != expected).any()

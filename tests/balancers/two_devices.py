@@ -14,16 +14,13 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from igb_jax import value_and_task_grads
 from igb_jax.balancers.gradient.pcgrad import project_conflicts
 from igb_jax.balancers.solvers import Gramian, Mean
-from tests.balancers.contract import GRADIENT, init, make_gradient, one_of_each_family
+from tests.balancers.contract import GRADIENT, families_first, init, make_gradient
 
 NUM_TASKS = 3
 OVER_ROWS = PartitionSpec(None, "devices")  # of task gradients; axis 0 is the tasks
 SHARED = {"bias": True, "heads": False, "kernel": True}
 
-NAMES = [
-  pytest.param(name, marks=() if name in one_of_each_family() else pytest.mark.slow)
-  for name in GRADIENT
-]
+NAMES = families_first(GRADIENT)
 
 
 def mesh(axis_type):

@@ -173,6 +173,7 @@ def start(source, cache):
   )
 
 
+@pytest.mark.slow  # as of QM9, which is faster
 def test_two_processes_prepare_once(source, cache):
   write_images(source, (("train", 20), ("test", 4)))
   processes = [start(source, cache) for _ in range(2)]

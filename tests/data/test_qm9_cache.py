@@ -180,14 +180,14 @@ def test_full_disk_names_the_folder(tmp_path):
   limited = (
     "import resource, signal\n"
     "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
-    "resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))"
+    "resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))"
   )
-  process = start(tmp_path, LIMIT * 50, limited)
+  process = start(tmp_path, LIMIT * 10, limited)
   _, errors = process.communicate(timeout=60)
   assert process.returncode == 1
   assert "cannot write the QM9 cache" in errors.splitlines()[-1]
   assert str(tmp_path / "igb_qm9") in errors.splitlines()[-1]
-  assert len(qm9.load(tmp_path, limit=LIMIT * 50)) == LIMIT * 50
+  assert len(qm9.load(tmp_path, limit=LIMIT * 10)) == LIMIT * 10
 
 
 def test_two_processes_prepare_once(tmp_path):

@@ -91,9 +91,8 @@ def wait_for_epochs(out: Path, count: int, process: subprocess.Popen[str]) -> No
     time.sleep(0.05)
 
 
-@pytest.mark.parametrize(
-  "balancer", ["uw", pytest.param("igbv1+nashmtl", marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("balancer", ["uw", "igbv1+nashmtl"])
 def test_two_processes_equal_one(balancer, qm9_dir, tmp_path):
   options = f"--balancer={balancer}", "--epochs=2"
   processes = start_two(small(qm9_dir, tmp_path / "two", *options))

@@ -104,7 +104,10 @@ GROUPS = [
 ]
 
 
-@pytest.mark.parametrize("groups", GROUPS)
+@pytest.mark.parametrize(
+  "groups",
+  [*(pytest.param(each, marks=pytest.mark.slow) for each in GROUPS[:2]), GROUPS[2]],
+)
 def test_equals_the_published_network(groups):
   net = mpnn.MPNN(num_tasks=NUM_TASKS)
   params = golden_params()
@@ -246,7 +249,7 @@ def test_lowers_for_every_platform(platform):
   assert "f64" not in exported.mlir_module()
 
 
-@pytest.mark.parametrize("batch_size", [1, 4])
+@pytest.mark.parametrize("batch_size", [pytest.param(1, marks=pytest.mark.slow), 4])
 def test_task_gradients_equal_jacrev(batch_size):
   net = mpnn.MPNN(num_tasks=NUM_TASKS, dim=8)
   batch, _ = golden_batch(GROUPS[0])

@@ -171,7 +171,8 @@ def test_equals_the_published_network(name):
   assert gramian_error(gramian, published["gramian"]) < 1.5e-3
 
 
-@FAST_AND_SLOW
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NETS)
 def test_equals_the_published_network_in_float32(name):
   """Up to jumps: where rounding moves a maximum or a sign, few outputs jump.
 
@@ -291,7 +292,7 @@ def test_upsampling_has_corners_on_corners(size):
   np.testing.assert_allclose(exact, expected, 1e-13, 1e-14)
 
 
-@pytest.mark.parametrize("name", NETS)
+@FAST_AND_SLOW
 def test_training_and_evaluation(name):
   net = NETS[name](width=0.05)
   variables = random_variables(net)
@@ -378,7 +379,7 @@ def test_bad_images_are_refused(name, shape, message):
     jax.eval_shape(lambda: net.init(jax.random.key(0), images, train=False))
 
 
-@pytest.mark.parametrize("name", NETS)
+@FAST_AND_SLOW
 def test_lowers_for_every_platform(name):
   net = NETS[name](width=0.05)
   variables = random_variables(net)

@@ -14,7 +14,7 @@ from tests.balancers.contract import init, make_gradient, to_numpy
 GOLDEN = Path(__file__).parents[2] / "golden"
 KINDS = ["gauss", "scaled", "common", "conflict", "small"]
 TASK_COUNTS = [2, 3, 5, 11]
-# of methods that compile for seconds each time
+# each compiles anew, so the fast tests have two of them
 FEWER = [
   pytest.param(k, marks=[pytest.mark.slow] if k in (2, 5) else []) for k in TASK_COUNTS
 ]

@@ -9,7 +9,11 @@ import pytest
 from igb_jax import balancers
 from tests.balancers.contract import assert_close
 from tests.balancers.gradient.nearly import lengths, nearly_cancelling, relative_errors
-from tests.balancers.gradient.published import TASK_COUNTS, assert_close_or_better
+from tests.balancers.gradient.published import (
+  FEWER,
+  TASK_COUNTS,
+  assert_close_or_better,
+)
 from tests.balancers.jacobians import (
   MANY,
   SEVERAL,
@@ -39,7 +43,7 @@ def radii(jacobians: np.ndarray, results: np.ndarray) -> np.ndarray:
   return relative_errors(np.float64(results) * (1 + 0.4**2) / num_tasks, means)
 
 
-@pytest.mark.parametrize("num_tasks", TASK_COUNTS)
+@pytest.mark.parametrize("num_tasks", FEWER)
 def test_matches_published_code_or_gains_more(num_tasks):
   def loss(jacobian, result, c=0.4):
     """Minus the worst task's gain, for a direction put onto the ball."""
@@ -79,7 +83,7 @@ def test_stays_in_its_ball_where_the_cosines_cancel():
   assert states.residual[0] < 1e-4
 
 
-@pytest.mark.parametrize("num_tasks", TASK_COUNTS)
+@pytest.mark.parametrize("num_tasks", FEWER)
 def test_stays_in_its_ball_up_to_what_its_residual_says(num_tasks):
   jacobians = [nearly_cancelling(num_tasks, 4, size) for size in (1e-1, 1e-2, 3e-3)]
   jacobians = np.concatenate(jacobians)
@@ -146,7 +150,7 @@ def test_a_radius_of_zero_is_the_plain_sum():
   np.testing.assert_allclose(state.weights, 1)
 
 
-@pytest.mark.parametrize("num_tasks", [1, 2, 7, 8, 9, 20])
+@pytest.mark.parametrize("num_tasks", [2, 8, 20])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_sums_are_computed_in_float32(num_tasks, dtype):
   balancer = balancers.cagrad(num_tasks, c=0.0)

@@ -3,10 +3,10 @@
 import pytest
 
 from igb_jax import balancers
-from tests.balancers.gradient.published import TASK_COUNTS, assert_published
+from tests.balancers.gradient.published import FEWER, assert_published
 
 
-@pytest.mark.parametrize("num_tasks", TASK_COUNTS)
+@pytest.mark.parametrize("num_tasks", FEWER)
 @pytest.mark.parametrize(
   ("key", "options"),
   [

@@ -184,7 +184,9 @@ def test_the_action_is_restricted_to_the_tasks_present():
 # ---------------------------------------------------------------- vmap and storage
 
 
-@pytest.mark.parametrize("shared_step", [True, False])
+@pytest.mark.parametrize(
+  "shared_step", [True, pytest.param(False, marks=pytest.mark.slow)]
+)
 def test_vmap_over_seeds_equals_separate_runs(shared_step):
   """Also where the seeds' buffers fill differently and one has nothing to learn."""
   balancer = make()
