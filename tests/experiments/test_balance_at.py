@@ -93,7 +93,11 @@ def test_a_loss_balancer_does_not_mind_the_place(name, make):
 
 
 @pytest.mark.parametrize(
-  "name", ["qm9", pytest.param("nyuv2", marks=pytest.mark.slow), "custom"]
+  "name",
+  [
+    "custom",
+    *(pytest.param(name, marks=pytest.mark.slow) for name in ("qm9", "nyuv2")),
+  ],
 )
 def test_a_gradient_balancer_works_at_the_features(name, make):
   options = ("--balancer=igbv1+mgda", "--balance-at=features")

@@ -144,6 +144,7 @@ def test_same_seed_same_numbers(tmp_path):
   assert a["losses"] != c["losses"]
 
 
+@pytest.mark.slow
 def test_batch_statistics_move_in_training_and_stay_in_evaluation(tmp_path):
   config = experiment.parse_config(small(tmp_path / "run", "--balancer=ew"))
   ready = make_experiment(experiment, config)
