@@ -141,9 +141,10 @@ def test_tasks_without_a_shared_gradient_keep_a_weight_for_their_heads(name):
 @pytest.mark.parametrize("name", GRADIENT)
 def test_the_key_given_to_init_is_all_the_randomness(name):
   draws = gradient_traits(name).draws
-  balancer = make_gradient(name, 11)
+  num_tasks = 11 if draws else 3  # few tasks have few orders to draw
+  balancer = make_gradient(name, num_tasks)
   assert balancer.draws == draws
-  once, other = (solved(name, 11)[kind] for kind in ("sum to zero", OTHER_KEY))
+  once, other = (solved(name, num_tasks)[kind] for kind in ("sum to zero", OTHER_KEY))
   if draws:
     assert relative_error(other.result, once.result) > 1e-3
     assert (other.state.key != once.state.key).any()

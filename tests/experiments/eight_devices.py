@@ -24,8 +24,9 @@ MESHES = {"one": "--devices=1", "data": "--devices=8", "model": "--mesh=data=4,m
 # the networks of the experiments take minutes each to compile
 FAMILIES = [*one_of_each_family(), *one_of_each_family("loss")]
 COMBINED = ["igbv1+pcgrad", "igbv2+nashmtl"]
+FAST = [("arrays", spec) for spec in FAMILIES]
 CASES = [
-  pytest.param(name, spec, marks=pytest.mark.slow)
+  pytest.param(name, spec, marks=() if (name, spec) in FAST else pytest.mark.slow)
   for name, specs in {
     "arrays": [*COMBINED, *balancers.names()],
     "qm9": [*COMBINED, *FAMILIES],
@@ -220,6 +221,7 @@ def test_the_trajectory_is_that_of_one_device(make, name, spec):
     assert found.num_compiled == 1
 
 
+@pytest.mark.slow
 def test_the_gramian_is_of_the_global_gradients(make):
   experiment = make("qm9", "ew+mgda", "data", dim=16, size=16)
   state = experiment.init_state()
@@ -253,6 +255,7 @@ def test_the_gramian_is_of_the_global_gradients(make):
   assert (of_locals > 1.05 * norms).any()  # what an average of local ones would be
 
 
+@pytest.mark.slow
 def test_large_parameters_and_task_gradients_are_divided(make):
   experiment = make("qm9", "ew+mgda", "model", size=16)
   state = experiment.init_state()

@@ -422,9 +422,8 @@ def test_what_is_missing_or_unknown_is_named(arguments, named, capsys):
   assert named in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(
-  "balancer", ["nashmtl", pytest.param("igbv1", marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("balancer", ["nashmtl", "igbv1"])
 def test_the_diamonds_are_learnt(balancer, tmp_path):
   out = tmp_path / "run"
   arguments = [f"--task={DIAMONDS}", f"--out={out}", f"--balancer={balancer}"]

@@ -81,6 +81,7 @@ def test_every_problem_fits_its_training(name, molecules):
   check_names([name], entrants_of(name))
 
 
+@pytest.mark.slow
 def test_molecules_are_learnt_at_the_features(molecules):
   training = dataclasses.replace(qm9.TRAINING, epochs=6)
   balancer = make(parse("mgda@features"), molecules.task_names, 1)

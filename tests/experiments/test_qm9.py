@@ -45,7 +45,7 @@ def run(arguments: list[str]) -> int:
 
 
 LOSS_NAMES = [
-  pytest.param(name, marks=[] if name == "uw" else pytest.mark.slow)
+  pytest.param(name, marks=pytest.mark.slow)
   for name, kind in balancers.names().items()
   if kind == "loss"
 ]
