@@ -44,11 +44,7 @@ def run(arguments: list[str]) -> int:
   return exit_code(experiment.main, arguments)
 
 
-LOSS_NAMES = [
-  pytest.param(name, marks=pytest.mark.slow)
-  for name, kind in balancers.names().items()
-  if kind == "loss"
-]
+LOSS_NAMES = [name for name, kind in balancers.names().items() if kind == "loss"]
 
 
 @pytest.mark.slow
@@ -62,6 +58,7 @@ def test_trains_beside_a_balancer_of_the_other_kind(name, qm9_dir, tmp_path):
   assert np.isfinite(summary["delta_m"])
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("drawn")
 @pytest.mark.parametrize("balancer", LOSS_NAMES)
 def test_trains_with_every_loss_balancer_and_writes_its_results(
@@ -120,13 +117,12 @@ def test_trains_with_every_loss_balancer_and_writes_its_results(
 
 
 GRADIENT_NAMES = [
-  pytest.param(name, marks=pytest.mark.slow)
-  for name, kind in balancers.names().items()
-  if kind == "gradient"
+  name for name, kind in balancers.names().items() if kind == "gradient"
 ]
 
 
 @pytest.mark.usefixtures("drawn")
+@pytest.mark.slow
 @pytest.mark.parametrize("spec", [*GRADIENT_NAMES, "igbv1+nashmtl"])
 def test_trains_with_every_gradient_balancer_and_logs_what_it_saw(
   spec, qm9_dir, tmp_path

@@ -244,6 +244,7 @@ def test_igbv1_and_mgda_on_two_quadratics_equal_numpy():
   assert any(0.01 < share < 0.99 for share in inner_weights)  # not a corner throughout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FAMILIES)
 def test_trains(name):
   step, init = compiled(name, optimizer=optax.adam(0.02))
@@ -374,6 +375,7 @@ def test_one_trace_and_nothing_leaves_the_device(spec):
   assert "callback" not in str(jax.make_jaxpr(step)(state, batch))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FAMILIES)
 def test_one_trace_where_float64_is_enabled(name):
   with jax.enable_x64(True):

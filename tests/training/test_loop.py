@@ -222,7 +222,14 @@ STOPS = [(0, 1), (1, 0), (1, 2), (2, 3)]
 
 @pytest.mark.parametrize(
   ("stop_at", "spec"),
-  [*((each, "igbv1") for each in STOPS), ((1, 2), "dwa"), ((1, 2), "rlw")],
+  [
+    *(
+      pytest.param(each, "igbv1", marks=() if each == (1, 2) else pytest.mark.slow)
+      for each in STOPS
+    ),
+    ((1, 2), "dwa"),
+    ((1, 2), "rlw"),
+  ],
 )
 def test_a_run_that_goes_on_equals_one_that_never_stopped(stop_at, spec, tmp_path):
   whole = Run(tmp_path / "whole", spec=spec)
