@@ -10,7 +10,7 @@ import dataclasses
 import io
 import json
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +22,10 @@ from igb_jax.training.run_folder import read_object, write_whole
 from .. import comparison
 from ..comparison.markdown import bullets, escaped, markdown_table
 from ..comparison.tables import Table
-from ..comparison.words import versions
+from ..comparison.words import listed, versions
 from . import figures, tables, words
 from .cells import read_all
-from .plan import SINGLE, cells_of
+from .plan import SINGLE, Cell, cells_of
 from .running import missing
 from .statistics import Standings, standings
 
@@ -47,8 +47,8 @@ def write_report(out: Path) -> list[Path]:
   settings = league["settings"]
   planned = cells_of(settings["problems"], settings["methods"])
   cells = read_all(out)
-  left = len(missing(planned, out))
-  found = standings(cells)
+  left = missing(planned, out)
+  found = standings(cells, {cell.problem for cell in left})
   kinds = {cell["method"]: cell["kind"] for cell in cells}
   content = _content(league, cells, found, kinds, left)
   texts = {
@@ -67,7 +67,7 @@ def _content(
   cells: Sequence[Mapping[str, Any]],
   found: Standings,
   kinds: dict[str, str],
-  left: int,
+  left: Sequence[Cell],
 ) -> dict[str, Any]:
   settings = league["settings"]
   unfit = [
@@ -78,12 +78,10 @@ def _content(
   seeds, others = settings["seeds"], settings["validation_seeds"]
   return {
     "title": "The league of task balancers",
-    "progress": f"{len(cells)} cells (a method on a problem) are played, {left} of the "
-    "latest command are missing",
+    "progress": f"{len(cells)} cells (a method on a problem) are played, {len(left)} "
+    "of the latest command are missing",
     "is_complete": not left,
-    "notice": "Cells are missing, so that mean places are over different problems."
-    if left
-    else None,
+    "notice": _notice(dict.fromkeys(cell.problem for cell in left)),
     "facts": [
       (
         "Protocol",
@@ -104,6 +102,15 @@ def _content(
     "unfit": unfit,
     "limits": words.limits(found, cells),
   }
+
+
+def _notice(unfinished: Collection[str]) -> str | None:
+  if not unfinished:
+    return None
+  return (
+    f"Not everybody has played {listed([*unfinished])}. Places are over the other "
+    "problems; of these there is a table if anybody has."
+  )
 
 
 def _distinct(

@@ -5,7 +5,7 @@
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -51,7 +51,8 @@ class Standings:
 
   Attributes:
     scores: problem -> method -> f64[seeds], lower is better, NaN for a failed run.
-    places: problem -> method -> f64[seeds], without ew trained for longer.
+    places: problem -> method -> f64[seeds], without ew trained for longer, and without
+      unfinished problems.
     trivial: problem -> the score from which on a run has learnt nothing.
     order: methods by their mean place.
     place: method -> its mean place.
@@ -122,7 +123,8 @@ class Standings:
         the method takes longer, or for the nearest that was played.
     """
     p_values, signs = {}, {}
-    for problem, scores in self.scores.items():
+    for problem in self.places:
+      scores = self.scores[problem]
       opponent = self._of_equal_time(problem, method, other) if equal_time else other
       if opponent is None or method not in scores or opponent not in scores:
         continue
@@ -148,11 +150,24 @@ class Standings:
     return min(lengths, key=lambda name: abs(math.log(ratio / lengths[name])))
 
 
-def standings(cells: Sequence[Mapping[str, Any]]) -> Standings:
+def places_of_ranked(scores: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+  """The places of those that the league ranks.
+
+  Args:
+    scores: method -> f64[seeds], on one problem.
+  """
+  return places_of({name: scores[name] for name in scores if _is_ranked(name)})
+
+
+def standings(
+  cells: Sequence[Mapping[str, Any]], unfinished: Collection[str] = ()
+) -> Standings:
   """Computes everything that the report says.
 
   Args:
     cells: what `cells.play` returned for each; those that did not fit are left out.
+    unfinished: problems that not everybody has played yet. They have scores and no
+      places, since the first of few is not the first of all.
   """
   scores: dict[str, dict[str, np.ndarray]] = {}
   trivial, seconds = {}, {}
@@ -173,8 +188,9 @@ def standings(cells: Sequence[Mapping[str, Any]]) -> Standings:
     if facts["num_parameters"] >= _FEW_PARAMETERS:
       seconds[problem] = {name: each["seconds_per_step"] for name, each in here.items()}
   places = {
-    problem: places_of({name: each[name] for name in each if _is_ranked(name)})
+    problem: places_of_ranked(each)
     for problem, each in scores.items()
+    if problem not in unfinished
   }
   methods = dict.fromkeys(name for each in places.values() for name in each)
   place = {

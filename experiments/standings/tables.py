@@ -10,7 +10,7 @@ from ..comparison.tables import Cell, Column, Row, Table
 from ..comparison.words import number
 from .figures import mean_times
 from .ranking import Interval
-from .statistics import Against, Standings
+from .statistics import Against, Standings, places_of_ranked
 
 OVERALL_NOTE = (
   "A place is 0 for the best of all methods on a problem and a seed, and 100 for the "
@@ -109,7 +109,7 @@ def of_problem(
   scores = {
     name: _over_finite(values) for name, values in standings.scores[problem].items()
   }
-  places = standings.places[problem]
+  places = places_of_ranked(standings.scores[problem])
   order = sorted(
     here, key=lambda name: places[name].mean() if name in places else np.inf
   )

@@ -51,6 +51,22 @@ def test_the_cells_of_a_league_that_was_stopped_anywhere_make_a_report():
       tables.overall(found, kinds)
 
 
+def test_a_problem_that_few_have_played_has_a_table_and_no_places():
+  cells = [
+    each
+    for each in some_cells()
+    if each["problem"] != "digits" or each["method"] != "mgda"
+  ]
+  found = standings(cells, {"digits"})
+  whole = standings([each for each in cells if each["problem"] != "digits"])
+  assert found.place == whole.place
+  assert found.against("si", "ew") == whole.against("si", "ew")
+  assert {"ew", "si"} <= {*found.scores["digits"]}
+  names = [row.name for row in tables.of_problem(cells, found, "digits").rows]
+  assert names.index("ew") < names.index("si")
+  assert standings(cells).place["ew"] != found.place["ew"]
+
+
 def test_single_tasks_that_failed_do_not_spoil_the_others():
   cells = some_cells()
   cells[0]["test"][0] = [None]
