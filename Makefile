@@ -30,7 +30,7 @@ test-core: $(VENV)/test.stamp  ## Run the tests of the balancers, in four minute
 # These compile as a user's programs do, not as conftest.py has it.
 test-slow test-lowest: export XLA_FLAGS ?=
 
-test-slow: $(VENV)/test.stamp  ## Run the tests that take minutes each.
+test-slow: $(VENV)/test.stamp  ## Run the tests that take long.
 	$(BIN)/python -m pytest -n $(WORKERS) -m slow
 
 test-lowest: $(LOWEST)/test.stamp  ## Run the core's tests with the lowest versions allowed.

@@ -1,8 +1,8 @@
 """What all tests and doctests share: how XLA compiles, and how long that is kept.
 
 Most of what a test takes is compilation, so XLA's slow parts are left out: the same
-programs to rounding, in less than half the time. Tests that run for minutes are
-compiled as a user's programs are: `make test-slow` sets `XLA_FLAGS`, which is kept.
+programs to rounding, in less than half the time. Slow tests are compiled as a user's
+programs are: `make test-slow` sets `XLA_FLAGS`, which is kept.
 
 Every compiled function takes about ten memory mappings, of which Linux gives a process
 65,530. So they are dropped at a module's end when there are many: kept to the end of
@@ -103,7 +103,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[Any]) -> No
 
 @pytest.hookimpl(optionalhook=True)  # there is none without pytest-xdist
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-  """Gives processes whole groups of tests; those that run for minutes one by one."""
+  """Gives processes whole groups of tests; slow ones one by one."""
   from xdist.scheduler import LoadScopeScheduling
 
   class ByWhatIsCompiled(LoadScopeScheduling):

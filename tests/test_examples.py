@@ -96,7 +96,7 @@ def why_refused(name: str) -> str | None:
   return None
 
 
-# the slow tests, and those of the contract, train with every one
+# the slow tests train with every one
 FAST = {*one_of_each_family(), *one_of_each_family("loss")}
 
 

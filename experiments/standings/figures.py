@@ -60,7 +60,7 @@ def cost_figure(standings: Standings, kinds: dict[str, str]) -> Markup | None:
   Returns:
     None where nothing was timed beside ew.
   """
-  if not standings.time_of_ew:
+  if not mean_times(standings):
     return None
   return draw(
     lambda: _cost(standings, kinds),
@@ -70,12 +70,16 @@ def cost_figure(standings: Standings, kinds: dict[str, str]) -> Markup | None:
 
 
 def mean_times(standings: Standings) -> dict[str, float]:
-  """Time of a step in steps of ew, the geometric mean over problems.
+  """Time of a step in steps of ew, the geometric mean over problems with places.
 
   Args:
     standings: the standings of the league.
   """
-  times = standings.time_of_ew.values()
+  times = [
+    standings.time_of_ew[problem]
+    for problem in standings.places
+    if problem in standings.time_of_ew
+  ]
   return {
     name: geometric_mean([each[name] for each in times if name in each])
     for name in standings.order

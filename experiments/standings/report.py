@@ -48,9 +48,10 @@ def write_report(out: Path) -> list[Path]:
   planned = cells_of(settings["problems"], settings["methods"])
   cells = read_all(out)
   left = missing(planned, out)
-  found = standings(cells, {cell.problem for cell in left})
+  unfinished = _unfinished(settings, cells, out)
+  found = standings(cells, unfinished)
   kinds = {cell["method"]: cell["kind"] for cell in cells}
-  content = _content(league, cells, found, kinds, left)
+  content = _content(league, cells, found, kinds, left, unfinished)
   texts = {
     "standings.json": json.dumps(_plain(found), indent=1) + "\n",
     "league.csv": _to_csv(cells, found),
@@ -68,6 +69,7 @@ def _content(
   found: Standings,
   kinds: dict[str, str],
   left: Sequence[Cell],
+  unfinished: Collection[str],
 ) -> dict[str, Any]:
   settings = league["settings"]
   unfit = [
@@ -81,7 +83,7 @@ def _content(
     "progress": f"{len(cells)} cells (a method on a problem) are played, {len(left)} "
     "of the latest command are missing",
     "is_complete": not left,
-    "notice": _notice(dict.fromkeys(cell.problem for cell in left)),
+    "notice": _notice(unfinished),
     "facts": [
       (
         "Protocol",
@@ -104,12 +106,24 @@ def _content(
   }
 
 
+def _unfinished(
+  settings: Mapping[str, Any], cells: Sequence[Mapping[str, Any]], out: Path
+) -> set[str]:
+  """Problems that somebody has still to play, also those of earlier commands."""
+  problems = dict.fromkeys(settings["problems"])
+  if settings["methods"] is None:  # what else earlier ones had is not known
+    problems |= dict.fromkeys(cell["problem"] for cell in cells)
+  planned = cells_of([*problems], settings["methods"])
+  return {cell.problem for cell in missing(planned, out)}
+
+
 def _notice(unfinished: Collection[str]) -> str | None:
   if not unfinished:
     return None
+  verb = "is" if len(unfinished) == 1 else "are"
   return (
-    f"Not everybody has played {listed([*unfinished])}. Places are over the other "
-    "problems; of these there is a table if anybody has."
+    f"{listed(sorted(unfinished))} {verb} not complete: what is there is in tables, "
+    "but does not count towards places."
   )
 
 

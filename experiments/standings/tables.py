@@ -20,9 +20,8 @@ OVERALL_NOTE = (
   "steps, whichever takes the most similar time."
 )
 PROBLEM_NOTE = (
-  "Mean ± half-width of the 95% interval over seeds that did not fail; wins, ties and "
-  "losses stand above, problem by problem. Failed: runs that were not finite + runs no "
-  "better than the trivial solution."
+  "Mean ± half-width of the 95% interval over seeds that did not fail. "
+  "Failed: runs that were not finite + runs no better than the trivial solution."
 )
 
 
@@ -50,8 +49,8 @@ def overall(standings: Standings, kinds: Mapping[str, str]) -> Table:
     place = standings.place[name]
     failed = sum(
       sum(standings.failures(problem, name))
-      for problem, scores in standings.scores.items()
-      if name in scores
+      for problem in standings.places
+      if name in standings.scores[problem]
     )
     rows.append(
       Row(

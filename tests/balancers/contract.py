@@ -55,12 +55,12 @@ def parameters_of(name: str) -> dict[str, inspect.Parameter]:
 
 
 def one_of_each_family(kind: str = "gradient") -> list[str]:
-  """A balancer of each family: those that the wrappers tell apart, or two traits do."""
+  """A balancer of each family: as wrappers or traits tell them apart."""
   families = {}
   for name in having(kind):
     traits = METHODS[name].traits
     family = (
-      (traits.gramian_only, traits.draws)
+      (traits.gramian_only, traits.draws, traits.solves)
       if isinstance(traits, GradientTraits)
       else (traits.takes_log, traits.normalised)
     )
@@ -71,9 +71,10 @@ def one_of_each_family(kind: str = "gradient") -> list[str]:
 def families_first(names: list[str]) -> list[Any]:
   """Values of `name`: one of each family in the fast tests, all in the slow ones.
 
-  For what wrappers do alike for all methods of a family, and each compiles anew.
+  For what wrappers do alike for all methods of a family, and each compiles anew. Also
+  fast are one with a state shaped like gradients, and the paper's own.
   """
-  fast = [*one_of_each_family(), *one_of_each_family("loss")]
+  fast = [*one_of_each_family(), *one_of_each_family("loss"), "dbmtl", "igbv1"]
   return [
     pytest.param(name, marks=() if name in fast else pytest.mark.slow) for name in names
   ]

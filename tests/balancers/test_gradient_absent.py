@@ -72,7 +72,9 @@ def solved_without(name: str, num_tasks: int) -> dict[str, Solved]:
 FAST = one_of_each_family()
 SMALLER = [
   pytest.param(
-    name, num_tasks + 1, marks=[] if fast and name in FAST else pytest.mark.slow
+    name,
+    num_tasks + 1,
+    marks=[] if fast and (name in FAST or num_tasks == 3) else pytest.mark.slow,
   )
   for num_tasks, fast in ((1, False), (2, True), (3, True), (5, False))
   for name in GRADIENT

@@ -135,27 +135,45 @@ def test_map_params_reaches_what_belongs_to_parameters(name):
     assert jax.tree.leaves(kinds[0]).count("parameter") == own
 
 
-@pytest.mark.parametrize("name", families_first(GRADIENT))
-def test_numbers_of_a_method_may_be_traced(name):
-  """As `optax.inject_hyperparams` does, with counts and words static."""
-  parameters = parameters_of(name)
-  numbers = {
+def numbers_of(name: str) -> dict[str, float]:
+  """The numbers of a method that are no counts, with their defaults."""
+  return {
     key: parameter.default
-    for key, parameter in parameters.items()
+    for key, parameter in parameters_of(name).items()
     if type(parameter.default) is float
   }
-  static = [key for key in parameters if key not in numbers]
-  injected = optax.inject_hyperparams(METHODS[name].constructor, static_args=static)(
-    num_tasks=NUM_TASKS, **needed_for(name), **numbers
-  )
-  params = jnp.zeros(NUM_PARAMETERS)
-  state: Any = injected.init(params)
+
+
+def inject(name: str, numbers: dict[str, float]) -> Any:
+  """The method with its numbers in the state, and counts and words static."""
+  static = [key for key in parameters_of(name) if key not in numbers]
+  constructor = METHODS[name].constructor
+  injected = optax.inject_hyperparams(constructor, static_args=static)
+  return injected(num_tasks=NUM_TASKS, **needed_for(name), **numbers)
+
+
+@pytest.mark.parametrize("name", GRADIENT)
+def test_numbers_of_a_method_may_be_traced(name):
+  numbers = numbers_of(name)
+  injected = inject(name, numbers)
+  state = injected.init(PARAMS)
   if not numbers:
-    assert_equal(state.inner_state, make(name).init(params))
+    assert_equal(state.inner_state, make(name).init(PARAMS))
     return
+  update = functools.partial(injected.update, losses=LOSSES)
+  result, new = jax.eval_shape(update, GRADS, state, PARAMS)
+  assert jax.tree.map(jnp.shape, result) == jax.tree.map(jnp.shape, PARAMS)
+  assert_same_form(new.inner_state, state.inner_state)
+
+
+@pytest.mark.parametrize(
+  "name", families_first([name for name in GRADIENT if numbers_of(name)])
+)
+def test_numbers_that_are_traced_do_the_same(name):
+  injected = inject(name, numbers_of(name))
   jacobian = jnp.asarray(sample("gaussian", NUM_TASKS), jnp.float32)
   update = jax.jit(functools.partial(injected.update, losses=LOSSES))
-  result, state = update(jacobian, state)
+  result, state = update(jacobian, injected.init(jnp.zeros(NUM_PARAMETERS)))
   expected = solved(name, NUM_TASKS)["gaussian"]
   assert_close(result, expected.result, 1e-4)
   assert_close(state.inner_state.weights, expected.state.weights, 1e-4)

@@ -52,22 +52,29 @@ def test_a_state_survives_flax_serialization(name):
   assert type(restored) is type(state)
 
 
-@pytest.mark.parametrize("name", families_first(LOSS))
-def test_float64_keeps_its_digits_and_leaves_states_in_float32(name):
+@pytest.mark.parametrize("name", LOSS)
+def test_states_are_float32_where_float64_is_enabled(name):
   with jax.enable_x64(True):
     balancer = make_loss(name, 2, steps_per_epoch=1)
-    form = balancer.init(jax.random.key(0))
-    state = form
-    assert_same_form(
-      jax.eval_shape(balancer.update, np.ones(2, np.float32), state)[1], state
-    )
+    state = balancer.init(jax.random.key(0))
+    for dtype in (np.float32, np.float64):
+      weighted, new = jax.eval_shape(balancer.update, np.ones(2, dtype), state)
+      assert weighted.dtype == dtype
+      assert_same_form(new, state)
+  assert {leaf.dtype.type for leaf in jax.tree.leaves(state)} <= {*FLOAT32_AND_WHOLE}
+
+
+@pytest.mark.parametrize("name", families_first(LOSS))
+def test_losses_in_float64_keep_their_digits(name):
+  with jax.enable_x64(True):
+    balancer = make_loss(name, 2, steps_per_epoch=1)
+    state = balancer.init(jax.random.key(0))
     update = jax.jit(balancer.update)
     for losses in ([1.0, 1.0], [1.0, 1.0], [1e-50, 1e39]):
       values = jnp.array(losses, jnp.float64)
       weighted, state = update(values, state)
     assert weighted.dtype == jnp.float64
     assert_finite((weighted, state))
-    assert {leaf.dtype.type for leaf in jax.tree.leaves(state)} <= {*FLOAT32_AND_WHOLE}
     if loss_traits(name).normalised:
       of_losses = np.log(losses) if loss_traits(name).takes_log else np.array(losses)
       weights = np.asarray(state.weights, np.float64)

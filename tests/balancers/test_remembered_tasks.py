@@ -24,7 +24,8 @@ NONE, BAD = 30, {21: np.nan, 23: np.inf, 25: 0.0, 27: -1.0}  # steps below
 
 
 # what else a method needs is not remembered
-NAMES = families_first(having("loss", needs=()))
+EVERY = having("loss", needs=())
+NAMES = families_first(EVERY)
 
 
 @functools.cache
@@ -145,14 +146,14 @@ def test_where_all_tasks_are_there_it_is_the_method_itself(name):
   assert_close(run.states.method, expected.states)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", EVERY)
 def test_the_word_is_checked(name):
   for absent in ("forget", None, True):
     with pytest.raises(ValueError, match=f"absent must be .*got {absent!r}"):
       make_loss(name, 2, absent=absent)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", EVERY)
 def test_the_first_state_can_be_donated(name):
   """No two of its arrays are one."""
   state = make(name, "remember").init(jax.random.key(0))

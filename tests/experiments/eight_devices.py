@@ -204,13 +204,17 @@ def test_the_trajectory_is_that_of_one_device(make, name, spec):
   if name == "nyuv2":
     # SegNet unpools to where maxima were, and so jumps where one moves to another
     # pixel: on one device too, after a change of one unit in the last place. So a
-    # single step shows nothing, and most are held to what rounding does.
-    nudged = trajectory(make(name, spec, "one"), ULP)
+    # single step shows nothing, and most are held to what rounding does. Up and down
+    # may differ much: with igbv2+nashmtl weights by 1e-4 and 8e-3.
+    nudged = [trajectory(make(name, spec, "one"), nudge) for nudge in (ULP, -ULP)]
     of_steps = np.median
-    bounds["gradient"] = 0.1  # measured: 0.04, of the first layer with stl
+    bounds["gradient"] = 0.1  # measured: 0.04 with stl, 0.09 with igbv2+nashmtl
     for field in ("losses", "weights"):
-      rounding = errors(getattr(nudged, field), getattr(expected, field))
-      bounds[field] += 5 * of_steps(rounding)
+      rounding = [
+        of_steps(errors(getattr(each, field), getattr(expected, field)))
+        for each in nudged
+      ]
+      bounds[field] += 5 * max(rounding)
   for mesh in ("data", "model"):
     found = trajectory(make(name, spec, mesh))
     assert norms(found.change)[sizes > floor].all()

@@ -7,6 +7,7 @@ import pytest
 from scipy import stats
 
 from experiments.standings import tables, words
+from experiments.standings.figures import mean_times
 from experiments.standings.ranking import interval, p_values_of, signed_rank, verdict
 from experiments.standings.statistics import standings
 from tests.experiments.made_up_league import SEEDS, cell, some_cells
@@ -60,6 +61,9 @@ def test_a_problem_that_few_have_played_has_a_table_and_no_places():
   found = standings(cells, {"digits"})
   whole = standings([each for each in cells if each["problem"] != "digits"])
   assert found.place == whole.place
+  assert mean_times(found) == mean_times(whole)
+  kinds = {each["method"]: each["kind"] for each in cells}
+  assert tables.overall(found, kinds) == tables.overall(whole, kinds)
   assert found.against("si", "ew") == whole.against("si", "ew")
   assert {"ew", "si"} <= {*found.scores["digits"]}
   names = [row.name for row in tables.of_problem(cells, found, "digits").rows]

@@ -55,20 +55,21 @@ def test_seeds_at_once_are_the_runs_that_they_are_alone(balancer, qm9_dir, tmp_p
   options = [f"--balancer={balancer}", *OPTIONS.get(balancer, [])]
   out = tmp_path / "together"
   assert run(small(qm9_dir, out, *options, *SEEDS)) == 0
-  alone = tmp_path / "alone"
-  assert run(small(qm9_dir, alone, *options, "--seed=5")) == 0
-  own = out / "seed5"
-  for each in zip(read_metrics(own), read_metrics(alone), strict=True):
-    assert_close(*map(untimed, each))
-  summaries = [
-    untimed(json.loads((path / "summary.json").read_text())) for path in (own, alone)
-  ]
-  assert summaries[0].pop("seeds_at_once") == [0, 3, 5]
-  assert_close(*summaries)
-  configs = [json.loads((path / "config.json").read_text()) for path in (own, alone)]
-  assert {name for name in configs[0] if configs[0][name] != configs[1][name]} == {
-    "out"
-  }
+  for seed in (0, 5):
+    alone = tmp_path / f"alone{seed}"
+    assert run(small(qm9_dir, alone, *options, f"--seed={seed}")) == 0
+    own = out / f"seed{seed}"
+    for each in zip(read_metrics(own), read_metrics(alone), strict=True):
+      assert_close(*map(untimed, each))
+    summaries = [
+      untimed(json.loads((path / "summary.json").read_text())) for path in (own, alone)
+    ]
+    assert summaries[0].pop("seeds_at_once") == [0, 3, 5]
+    assert_close(*summaries)
+    configs = [json.loads((path / "config.json").read_text()) for path in (own, alone)]
+    assert {name for name in configs[0] if configs[0][name] != configs[1][name]} == {
+      "out"
+    }
   weights = [
     json.loads((out / f"seed{seed}" / "summary.json").read_text())["delta_m"]
     for seed in (0, 3, 5)

@@ -326,7 +326,14 @@ def test_lowers_for_every_platform(spec, platform):
 
 
 @pytest.mark.parametrize("options", [{}, {"absent": "remember"}])
-@pytest.mark.parametrize("spec", ["igbv1", "igbv1+nashmtl"])
+@pytest.mark.parametrize(
+  "spec",
+  [
+    *(pytest.param(name, marks=pytest.mark.slow) for name in ("ew", "uw")),
+    "igbv1",
+    "igbv1+nashmtl",
+  ],
+)
 def test_compiles_once_for_losses_in_float64(spec, options):
   balancer = balancers.create(
     spec,

@@ -150,7 +150,9 @@ def test_a_radius_of_zero_is_the_plain_sum():
   np.testing.assert_allclose(state.weights, 1)
 
 
-@pytest.mark.parametrize("num_tasks", [2, 8, 20])
+@pytest.mark.parametrize(
+  "num_tasks", [2, 8, 20, *(pytest.param(k, marks=pytest.mark.slow) for k in (1, 7, 9))]
+)
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_sums_are_computed_in_float32(num_tasks, dtype):
   balancer = balancers.cagrad(num_tasks, c=0.0)
