@@ -26,7 +26,6 @@ from ..comparison.words import listed, versions
 from . import figures, tables, words
 from .cells import read_all
 from .plan import SINGLE, Cell, cells_of
-from .running import missing
 from .statistics import Standings, standings
 
 
@@ -45,13 +44,11 @@ def write_report(out: Path) -> list[Path]:
   """
   league = read_object(out / "league.json")
   settings = league["settings"]
-  planned = cells_of(settings["problems"], settings["methods"])
   cells = read_all(out)
-  left = missing(planned, out)
-  unfinished = _unfinished(settings, cells, out)
-  found = standings(cells, unfinished)
+  left = _left(settings, cells)
+  found = standings(cells, {cell.problem for cell in left})
   kinds = {cell["method"]: cell["kind"] for cell in cells}
-  content = _content(league, cells, found, kinds, left, unfinished)
+  content = _content(league, cells, found, kinds, left)
   texts = {
     "standings.json": json.dumps(_plain(found), indent=1) + "\n",
     "league.csv": _to_csv(cells, found),
@@ -69,7 +66,6 @@ def _content(
   found: Standings,
   kinds: dict[str, str],
   left: Sequence[Cell],
-  unfinished: Collection[str],
 ) -> dict[str, Any]:
   settings = league["settings"]
   unfit = [
@@ -78,12 +74,13 @@ def _content(
     if "unfit" in cell and cell["method"] != SINGLE
   ]
   seeds, others = settings["seeds"], settings["validation_seeds"]
+  of_command = sum(cell.problem in settings["problems"] for cell in left)
   return {
     "title": "The league of task balancers",
-    "progress": f"{len(cells)} cells (a method on a problem) are played, {len(left)} "
+    "progress": f"{len(cells)} cells (a method on a problem) are played, {of_command} "
     "of the latest command are missing",
-    "is_complete": not left,
-    "notice": _notice(unfinished),
+    "is_complete": not of_command,
+    "notice": _notice({cell.problem for cell in left}),
     "facts": [
       (
         "Protocol",
@@ -106,15 +103,16 @@ def _content(
   }
 
 
-def _unfinished(
-  settings: Mapping[str, Any], cells: Sequence[Mapping[str, Any]], out: Path
-) -> set[str]:
-  """Problems that somebody has still to play, also those of earlier commands."""
+def _left(
+  settings: Mapping[str, Any], cells: Sequence[Mapping[str, Any]]
+) -> list[Cell]:
+  """What has still to be played, also of problems of earlier commands."""
   problems = dict.fromkeys(settings["problems"])
-  if settings["methods"] is None:  # what else earlier ones had is not known
+  if settings["methods"] is None:  # otherwise who played earlier ones is not known
     problems |= dict.fromkeys(cell["problem"] for cell in cells)
+  played = {Cell(cell["problem"], cell["method"]) for cell in cells}
   planned = cells_of([*problems], settings["methods"])
-  return {cell.problem for cell in missing(planned, out)}
+  return [cell for cell in planned if cell not in played]
 
 
 def _notice(unfinished: Collection[str]) -> str | None:

@@ -59,29 +59,45 @@ def test_a_league_is_played_reported_and_gone_on_with(tmp_path, monkeypatch, cap
   assert "validation" in capfd.readouterr().err
 
 
-def test_a_report_is_written_of_whatever_is_played(tmp_path):
-  (tmp_path / "league.json").write_text(
-    json.dumps(
-      {
-        "command": "league",
-        "started": "today",
-        "settings": {
-          "problems": ["digits", "diamonds", "burgers", "helmholtz"],
-          "methods": ["ew", "ew@2", "mgda", "si", "uw"],
-          "seeds": SEEDS,
-          "validation_seeds": 1,
-        },
-      }
-    )
-  )
+def write_league(out, problems, methods):
+  """A folder with the made-up cells, of which the latest command asked for some."""
+  settings = {"problems": problems, "methods": methods}
+  settings |= {"seeds": SEEDS, "validation_seeds": 1}
+  facts = {"command": "league", "started": "today", "settings": settings}
+  (out / "league.json").write_text(json.dumps(facts))
   for each in some_cells():
-    cells_module.write(Cell(each["problem"], each["method"]), tmp_path, each)
+    cells_module.write(Cell(each["problem"], each["method"]), out, each)
+
+
+def test_a_report_is_written_of_whatever_is_played(tmp_path):
+  methods = ["ew", "ew@2", "mgda", "si", "uw"]
+  write_league(tmp_path, ["digits", "diamonds", "burgers", "helmholtz"], methods)
   for path in write_report(tmp_path):
     assert path.stat().st_size > 0
   text = (tmp_path / "league.md").read_text()
   assert "16 cells (a method on a problem) are played" in text
   assert "uw on burgers: needs positive losses" in text
   assert "Runs on digits that were not finite: si (1)" in text
+
+
+@pytest.mark.parametrize(
+  ("problems", "methods", "without_places"),
+  [
+    (["digits", "helmholtz"], ["ew", "mgda", "si"], {"helmholtz"}),
+    # everybody is asked for, also where others have played before
+    (["toy"], None, {"toy", "digits", "diamonds", "burgers"}),
+  ],
+)
+def test_places_are_over_problems_that_everybody_has_played(
+  tmp_path, problems, methods, without_places
+):
+  write_league(tmp_path, problems, methods)
+  write_report(tmp_path)
+  found = json.loads((tmp_path / "standings.json").read_text())
+  assert {*found["scores"]} == {"digits", "diamonds", "burgers"}
+  assert {*found["places"]} == {*found["scores"]} - without_places
+  notice = (tmp_path / "league.md").read_text().split("**")[1]
+  assert all(problem in notice for problem in without_places)
 
 
 @pytest.mark.parametrize(
