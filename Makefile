@@ -22,7 +22,7 @@ run: $(VENV)/experiments.stamp  ## Train IGBv1 on QM9 for a few minutes.
 test: lint  ## Run lint, types and the tests.
 	$(BIN)/python -m pytest -n $(WORKERS) -m "$(MARKS)"
 
-test-core: $(VENV)/test.stamp  ## Run the tests of the balancers, in four minutes.
+test-core: $(VENV)/test.stamp  ## Run the tests of the balancers, in minutes.
 	$(BIN)/python -m pytest -n $(WORKERS) tests/balancers tests/test_task_grads.py \
 	  tests/test_metrics.py igb_jax/balancers igb_jax/task_grads.py igb_jax/metrics.py \
 	  --ignore=tests/balancers/test_pipelines.py --ignore=tests/balancers/test_shard_map.py
