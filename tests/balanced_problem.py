@@ -24,18 +24,23 @@ LOSS = [n for n in METHODS if isinstance(METHODS[n].traits, LossTraits)]
 LEAN = [n for n in GRADIENT if trait(n, "gramian_only")]
 
 
-def sampled(names: list[str]) -> list[Any]:
-  """All names, of which the slow tests take those that another is like."""
-  likes, found = set(), []
+SLOW = pytest.mark.slow
+
+
+def unlike(names: list[str]) -> list[str]:
+  """Those that none before is like."""
+  found = {}
   for name in names:
     its = METHODS[name].traits
     like = (its.draws, its._asdict().get("heads"), its._asdict().get("gramian_only"))
-    found.append(pytest.param(name, marks=pytest.mark.slow) if like in likes else name)
-    likes.add(like)
-  return found
+    found.setdefault(like, name)
+  return list(found.values())
 
 
-SLOW = pytest.mark.slow
+def sampled(names: list[str]) -> list[Any]:
+  """All names, of which the slow tests take those that another is like."""
+  fast = unlike(names)
+  return [pytest.param(name, marks=() if name in fast else SLOW) for name in names]
 
 
 def trunk(params, x):

@@ -11,7 +11,7 @@ import pytest
 
 from igb_jax import balancers
 from igb_jax.balancers.methods import METHODS
-from tests.balancers.contract import loss_traits, one_of_each_family
+from tests.balancers.contract import FAMILIES, loss_traits
 from tests.needed_options import needed_options
 
 ROOT = Path(__file__).parents[1]
@@ -96,16 +96,12 @@ def why_refused(name: str) -> str | None:
   return None
 
 
-# the slow tests train with every one
-FAST = {*one_of_each_family(), *one_of_each_family("loss")}
-
-
 @pytest.mark.parametrize(
   "name",
   [
     *(
       pytest.param(
-        name, marks=() if name in FAST or why_refused(name) else pytest.mark.slow
+        name, marks=() if name in FAMILIES or why_refused(name) else pytest.mark.slow
       )
       for name in balancers.names()
     ),

@@ -23,7 +23,7 @@ NUM_TASKS = 3
 NAMES = balancers.names()
 ERRORS = (TypeError, ValueError)
 FAST = hypothesis.settings(deadline=None, max_examples=60)
-FASTER = hypothesis.settings(deadline=None, max_examples=10)  # for what is traced anew
+FASTER = hypothesis.settings(deadline=None, max_examples=25)  # for what is traced anew
 
 # what is no hyper-parameter, and what may be one
 junk = st.one_of(

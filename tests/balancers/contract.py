@@ -68,13 +68,16 @@ def one_of_each_family(kind: str = "gradient") -> list[str]:
   return list(families.values())
 
 
+FAMILIES = [*one_of_each_family(), *one_of_each_family("loss")]
+
+
 def families_first(names: list[str]) -> list[Any]:
   """Values of `name`: one of each family in the fast tests, all in the slow ones.
 
-  For what wrappers do alike for all methods of a family, and each compiles anew. Also
-  fast are one with a state shaped like gradients, and the paper's own.
+  For what wrappers do alike for all methods of a family, and each compiles anew. Two
+  more are fast: dbmtl, whose state is shaped like gradients, and igbv1.
   """
-  fast = [*one_of_each_family(), *one_of_each_family("loss"), "dbmtl", "igbv1"]
+  fast = [*FAMILIES, "dbmtl", "igbv1"]
   return [
     pytest.param(name, marks=() if name in fast else pytest.mark.slow) for name in names
   ]
@@ -86,12 +89,11 @@ def with_task_counts(names: list[str], task_counts: list[int]) -> list[Any]:
   Each is compiled anew. So most methods have three tasks in the fast tests, one of each
   family has all numbers, and the slow tests have the rest.
   """
-  whole = [*one_of_each_family(), *one_of_each_family("loss")]
   return [
     pytest.param(
       name,
       num_tasks,
-      marks=() if num_tasks == 3 or name in whole else pytest.mark.slow,
+      marks=() if num_tasks == 3 or name in FAMILIES else pytest.mark.slow,
     )
     for name in names
     for num_tasks in task_counts

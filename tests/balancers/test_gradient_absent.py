@@ -8,6 +8,7 @@ import pytest
 
 from tests.balancers import jacobians
 from tests.balancers.contract import (
+  FAMILIES,
   GRADIENT,
   assert_close,
   assert_equal,
@@ -16,7 +17,6 @@ from tests.balancers.contract import (
   gradient_traits,
   init,
   make_gradient,
-  one_of_each_family,
 )
 from tests.balancers.jacobians import Solved, sample, solve_each, solved
 
@@ -69,12 +69,11 @@ def solved_without(name: str, num_tasks: int) -> dict[str, Solved]:
   return solve_each(make_gradient(name, num_tasks - 1), inputs, None)
 
 
-FAST = one_of_each_family()
 SMALLER = [
   pytest.param(
     name,
     num_tasks + 1,
-    marks=[] if fast and (name in FAST or num_tasks == 3) else pytest.mark.slow,
+    marks=[] if fast and (name in FAMILIES or num_tasks == 3) else pytest.mark.slow,
   )
   for num_tasks, fast in ((1, False), (2, True), (3, True), (5, False))
   for name in GRADIENT

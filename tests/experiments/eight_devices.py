@@ -12,7 +12,7 @@ import pytest
 
 from experiments import custom, nyuv2, qm9
 from igb_jax import balancers, value_and_task_grads
-from tests.balancers.contract import one_of_each_family
+from tests.balancers.contract import FAMILIES
 from tests.experiments.running import make_experiment
 from tests.experiments.test_nyuv2 import small as small_scenes
 from tests.experiments.test_qm9 import small as small_molecules
@@ -22,7 +22,6 @@ NUM_STEPS = 20
 ULP = 2.0**-23  # of a float32 near one
 MESHES = {"one": "--devices=1", "data": "--devices=8", "model": "--mesh=data=4,model=2"}
 # the networks of the experiments take minutes each to compile
-FAMILIES = [*one_of_each_family(), *one_of_each_family("loss")]
 COMBINED = ["igbv1+pcgrad", "igbv2+nashmtl"]
 FAST = [("arrays", spec) for spec in FAMILIES]
 CASES = [

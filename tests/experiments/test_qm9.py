@@ -19,7 +19,7 @@ from igb_jax import balancers
 from igb_jax.data import qm9
 from igb_jax.nets.mpnn import MPNN
 from igb_jax.training.checkpoint import Checkpoints
-from tests.balancers.contract import loss_traits
+from tests.balancers.contract import GRADIENT, LOSS, loss_traits
 from tests.experiments.running import exit_code, make_experiment, read_metrics
 from tests.molecules import MOLECULES
 from tests.needed_options import needed_flags
@@ -44,9 +44,6 @@ def run(arguments: list[str]) -> int:
   return exit_code(experiment.main, arguments)
 
 
-LOSS_NAMES = [name for name, kind in balancers.names().items() if kind == "loss"]
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [*balancers.names()])
 def test_trains_beside_a_balancer_of_the_other_kind(name, qm9_dir, tmp_path):
@@ -60,7 +57,7 @@ def test_trains_beside_a_balancer_of_the_other_kind(name, qm9_dir, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("drawn")
-@pytest.mark.parametrize("balancer", LOSS_NAMES)
+@pytest.mark.parametrize("balancer", LOSS)
 def test_trains_with_every_loss_balancer_and_writes_its_results(
   balancer, qm9_dir, tmp_path, capsys
 ):
@@ -116,14 +113,9 @@ def test_trains_with_every_loss_balancer_and_writes_its_results(
     assert str(out / name) in shown.replace("\n", "")
 
 
-GRADIENT_NAMES = [
-  name for name, kind in balancers.names().items() if kind == "gradient"
-]
-
-
-@pytest.mark.usefixtures("drawn")
 @pytest.mark.slow
-@pytest.mark.parametrize("spec", [*GRADIENT_NAMES, "igbv1+nashmtl"])
+@pytest.mark.usefixtures("drawn")
+@pytest.mark.parametrize("spec", [*GRADIENT, "igbv1+nashmtl"])
 def test_trains_with_every_gradient_balancer_and_logs_what_it_saw(
   spec, qm9_dir, tmp_path
 ):
