@@ -83,7 +83,7 @@ def test_stays_in_its_ball_where_the_cosines_cancel():
   assert states.residual[0] < 1e-4
 
 
-@pytest.mark.parametrize("num_tasks", FEWER)
+@pytest.mark.parametrize("num_tasks", TASK_COUNTS)
 def test_stays_in_its_ball_up_to_what_its_residual_says(num_tasks):
   jacobians = [nearly_cancelling(num_tasks, 4, size) for size in (1e-1, 1e-2, 3e-3)]
   jacobians = np.concatenate(jacobians)
