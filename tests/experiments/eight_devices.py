@@ -13,9 +13,9 @@ import pytest
 from experiments import custom, nyuv2, qm9
 from igb_jax import balancers, value_and_task_grads
 from tests.balancers.contract import FAMILIES
+from tests.experiments.molecule_runs import small as small_molecules
 from tests.experiments.running import make_experiment
 from tests.experiments.test_nyuv2 import small as small_scenes
-from tests.experiments.test_qm9 import small as small_molecules
 from tests.needed_options import needed_flags
 
 NUM_STEPS = 20

@@ -12,10 +12,10 @@ from experiments import nyuv2, qm9
 from experiments.molecules import Molecules
 from igb_jax.nets.mpnn import MPNN
 from igb_jax.training.experiment import Experiment
+from tests.experiments.molecule_runs import small as small_molecules
 from tests.experiments.running import exit_code, make_experiment, read_metrics
 from tests.experiments.test_nyuv2 import small as small_scenes
 from tests.experiments.test_nyuv2 import write_images
-from tests.experiments.test_qm9 import small as small_molecules
 
 
 @pytest.mark.slow

@@ -9,8 +9,8 @@ import orbax.checkpoint as ocp
 import pytest
 
 from experiments import qm9
+from tests.experiments.molecule_runs import small
 from tests.experiments.running import make_experiment
-from tests.experiments.test_qm9 import small
 from tests.molecules import MOLECULES
 
 BY_HAND = Path(__file__).parents[2] / "examples" / "qm9_by_hand.py"

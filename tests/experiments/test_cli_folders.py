@@ -10,9 +10,9 @@ import pytest
 from experiments import cli, qm9
 from igb_jax.data.errors import PreparationError
 from igb_jax.training.run_folder import RunFolder
+from tests.experiments.molecule_runs import small as small_molecules
 from tests.experiments.running import exit_code
 from tests.experiments.test_nyuv2 import write_images
-from tests.experiments.test_qm9 import small as small_molecules
 from tests.molecules import MOLECULES
 
 

@@ -19,8 +19,8 @@ from igb_jax.training.checkpoint import Checkpoints
 from igb_jax.training.config import RunConfig
 from igb_jax.training.devices import describe_devices
 from igb_jax.training.processes import initialize
+from tests.experiments.molecule_runs import small
 from tests.experiments.running import exit_code, read_metrics
-from tests.experiments.test_qm9 import small
 from tests.virtual_devices import run_tests_on
 
 EIGHT = Path(__file__).with_name("eight_devices.py")

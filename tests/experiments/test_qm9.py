@@ -1,6 +1,5 @@
 """The QM9 experiment from its command line to its files, on real molecules."""
 
-import dataclasses
 import json
 import re
 import signal
@@ -20,28 +19,13 @@ from igb_jax.data import qm9
 from igb_jax.nets.mpnn import MPNN
 from igb_jax.training.checkpoint import Checkpoints
 from tests.balancers.contract import GRADIENT, LOSS, loss_traits
-from tests.experiments.running import exit_code, make_experiment, read_metrics
-from tests.molecules import MOLECULES
+from tests.experiments.molecule_runs import run, small
+from tests.experiments.running import make_experiment, read_metrics
 from tests.needed_options import needed_flags
 
 pytestmark = pytest.mark.usefixtures("compiled_once")
 
 TASKS = list(qm9.TARGETS)
-
-
-def small(qm9_dir, out, *more: str) -> list[str]:
-  """Arguments of a run that takes seconds."""
-  return [
-    f"--data-dir={qm9_dir}", f"--molecules={MOLECULES}", f"--out={out}",
-    "--train-size=100", "--validation-size=50", "--test-size=75", "--batch-size=24",
-    "--dim=8", "--size-groups=1", "--epochs=3", "--learning-rate=0.01",
-    "--schedule=plateau", *more,
-  ]  # fmt: skip
-
-
-def run(arguments: list[str]) -> int:
-  """Runs the experiment and returns its exit code."""
-  return exit_code(experiment.main, arguments)
 
 
 @pytest.mark.slow
@@ -241,92 +225,6 @@ def test_a_loss_that_is_not_finite_ends_the_run(qm9_dir, tmp_path, capsys):
   assert (out / "config.json").exists()
 
 
-@pytest.mark.parametrize(
-  ("arguments", "message"),
-  [
-    (["--balancer=igbv9"], "unknown balancer 'igbv9'.*known: cosmos, dwa"),
-    (["--balancer=stl"], "'stl' needs task"),
-    (["--balancer=ew", "--balancer-options", "window=3"], "no hyper-parameter window"),
-    (["--balancer=mgda+pcgrad"], "names two gradient balancers"),
-    (["--balancer=cagrad", "--balancer-options", "c=-1"], "c must be finite and posit"),
-    (["--balancer=mgda", "--balancer-options", "shared=true"], "name of a hyper-para"),
-    (
-      ["--balancer=dwa", "--balancer-options", "window=x"],
-      "window must be an integer, got 'x'",
-    ),
-    (["--balancer=dwa", "--balancer-options", "window"], "takes NAME=VALUE"),
-    (["--balancer=dwa", "--balancer-options", "window=0"], "window must be at least"),
-    (["--balancer=dwa", "--balancer-options", "num_tasks=3"], "the name of a hyper-p"),
-    (["--balancer=rlw", "--balancer-options", "log=true"], "no hyper-parameter log"),
-    (["--train-size=1"], "--train-size must be at least 2, got 1"),
-    (["--molecules=-3"], "--molecules must be at least 1, got -3"),
-    (["--epochs=0"], "--epochs must be at least 1, got 0"),
-    (["--batch-size=-2"], "--batch-size must be at least 1, got -2"),
-    (["--seed=-1"], "--seed must be at least 0, got -1"),
-    (["--learning-rate=nan"], "--learning-rate and --min-learning-rate must be pos"),
-    (["--min-learning-rate=1"], "--learning-rate and --min-learning-rate must be pos"),
-    (["--plateau-factor=1"], "--plateau-factor must be between 0 and 1, got 1"),
-    (["--train-size=400"], "train_size must be 1 to 375"),
-    (["--test-size=450"], "leave no training molecules"),
-    (["--source=tfds"], "qm9/original is not prepared"),
-  ],
-)
-def test_bad_input_is_refused_before_anything_is_written(
-  arguments, message, qm9_dir, tmp_path, capsys, monkeypatch
-):
-  monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "tfds"))
-  out = tmp_path / "run"
-  assert run(small(qm9_dir, out, *arguments)) == 2
-  shown = capsys.readouterr().err
-  assert "error: " in shown
-  assert re.search(message, shown)
-  assert not out.exists()
-
-
-def test_the_folder_is_checked_before_the_data_are_prepared(tmp_path, capsys):
-  (tmp_path / "out").mkdir()
-  (tmp_path / "out" / "notes.txt").write_text("mine")
-  assert run(small(tmp_path / "data", tmp_path / "out")) == 2
-  assert not (tmp_path / "data").exists()
-  assert "Preparing" not in capsys.readouterr().err
-
-
-def test_refuses_targets_that_do_not_vary(qm9_dir, tmp_path, monkeypatch, capsys):
-  def load(*arguments, **keywords):
-    data = loaded(*arguments, **keywords)
-    data.targets[:, 2] = 1.0
-    return data
-
-  loaded = qm9.load
-  monkeypatch.setattr(qm9, "load", load)
-  assert run(small(qm9_dir, tmp_path / "run")) == 2
-  assert "homo has one value in all 100 training" in capsys.readouterr().err
-
-
-def test_out_may_start_with_a_tilde(qm9_dir, tmp_path, monkeypatch):
-  monkeypatch.setenv("HOME", str(tmp_path))
-  assert run([*small(qm9_dir, "~/run"), "--epochs=1"]) == 0
-  assert (tmp_path / "run" / "summary.json").exists()
-
-
-def test_does_not_overwrite_a_run(qm9_dir, tmp_path, capsys):
-  (tmp_path / "notes.txt").write_text("mine")
-  assert run(small(qm9_dir, tmp_path)) == 2
-  assert "is not empty; choose another --out" in capsys.readouterr().err
-  assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
-
-
-def test_folder_without_out_has_data_set_balancer_seed_and_time(
-  qm9_dir, tmp_path, monkeypatch
-):
-  monkeypatch.chdir(tmp_path)
-  arguments = [a for a in small(qm9_dir, "") if not a.startswith("--out")]
-  assert run([*arguments, "--epochs=1", "--seed=5", "--balancer=ew"]) == 0
-  (folder,) = (tmp_path / "runs").iterdir()
-  assert re.fullmatch(r"qm9-ew-seed5-\d{8}-\d{6}", folder.name)
-  assert not (folder / "plots" / "gaps.png").exists()  # no base epoch yet
-
-
 def test_interrupt_tests_and_writes_what_there_is(qm9_dir, tmp_path):
   out = tmp_path / "run"
   process = subprocess.Popen(
@@ -349,34 +247,3 @@ def test_interrupt_tests_and_writes_what_there_is(qm9_dir, tmp_path):
   assert not summary["complete"]
   assert summary["epochs"] == len(read_metrics(out)) >= 1
   assert f"stopped after {summary['epochs']} of 100000 epochs" in shown
-
-
-def test_presets_can_be_overridden():
-  paper = experiment.parse_config(["--preset=paper"])
-  assert (paper.epochs, paper.batch_size, paper.train_size) == (300, 120, None)
-  assert (paper.validation_size, paper.test_size) == (10_000, 10_000)
-  assert (paper.plateau_factor, paper.plateau_patience) == (0.7, 5)
-  assert (paper.learning_rate, paper.min_learning_rate) == (1e-3, 1e-5)
-  assert paper.schedule == "plateau"
-  changed = experiment.parse_config(["--epochs", "7", "--preset", "paper"])
-  assert changed == dataclasses.replace(paper, epochs=7)
-  assert experiment.parse_config([]) == experiment.PRESETS["quick"]
-
-
-def test_help_explains_every_option(capsys):
-  with pytest.raises(SystemExit) as caught:
-    experiment.parse_config(["--help"])
-  assert caught.value.code == 0
-  shown = capsys.readouterr().out
-  for field in dataclasses.fields(experiment.Config):
-    assert "--" + field.name.replace("_", "-") in shown
-
-
-@pytest.mark.parametrize(
-  "arguments", [["--preset=huge"], ["--epoch=3"], ["--epochs=many"], ["--preset"]]
-)
-def test_wrong_options_are_named(arguments, capsys):
-  with pytest.raises(SystemExit) as caught:
-    experiment.parse_config(arguments)
-  assert caught.value.code == 2
-  assert arguments[0].partition("=")[0] in capsys.readouterr().err

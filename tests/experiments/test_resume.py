@@ -23,9 +23,9 @@ from experiments import qm9 as experiment
 from igb_jax.training import checkpoint
 from igb_jax.training.checkpoint import Checkpoints
 from igb_jax.training.run_folder import RunFolder
+from tests.experiments.molecule_runs import run, small
 from tests.experiments.running import exit_code, make_experiment, read_metrics
 from tests.experiments.test_nyuv2 import small as small_scenes
-from tests.experiments.test_qm9 import run, small
 
 pytestmark = pytest.mark.usefixtures("compiled_once")
 

@@ -16,9 +16,9 @@ from igb_jax.training import loop
 from igb_jax.training.balancing import make_balancer
 from igb_jax.training.progress import TrainProgress
 from igb_jax.training.step import init_state, make_train_step
+from tests.experiments.molecule_runs import small as small_molecules
 from tests.experiments.running import make_experiment
 from tests.experiments.test_nyuv2 import small as small_scenes
-from tests.experiments.test_qm9 import small as small_molecules
 
 SPECS = [
   "igbv1+nashmtl",
