@@ -72,6 +72,7 @@ LONG = (
   "tests/experiments/test_compare.py",
   "tests/test_docs.py",
   "tests/experiments/test_resume.py",
+  "tests/experiments/test_resume_folders.py",
   "tests/experiments/test_league.py",
   "tests/nets/test_mpnn.py",
   "tests/nets/test_segnet.py",

@@ -1,5 +1,10 @@
 """Runs of the QM9 experiment that take seconds, on real molecules."""
 
+import subprocess
+import sys
+import time
+from pathlib import Path
+
 from experiments import qm9 as experiment
 from tests.experiments.running import exit_code
 from tests.molecules import MOLECULES
@@ -18,3 +23,34 @@ def small(qm9_dir, out, *more: str) -> list[str]:
 def run(arguments: list[str]) -> int:
   """Runs the experiment and returns its exit code."""
   return exit_code(experiment.main, arguments)
+
+
+def start(arguments: list[str]) -> subprocess.Popen[str]:
+  """Starts the experiment in a process of its own."""
+  return subprocess.Popen(
+    [sys.executable, "-m", "experiments.qm9", *arguments],
+    stdout=subprocess.PIPE,
+    stderr=subprocess.STDOUT,
+    text=True,
+    cwd=Path(__file__).parents[2],
+  )
+
+
+def wait_for(process: subprocess.Popen[str], condition) -> None:
+  """Waits until something is the case, as long as the process runs."""
+  deadline = time.monotonic() + 120
+  while not condition():
+    assert time.monotonic() < deadline
+    assert process.poll() is None, process.stdout and process.stdout.read()
+    time.sleep(0.002)
+
+
+def names(out: Path) -> list[str]:
+  """Names of what is in the folder of the checkpoints."""
+  folder = out / "checkpoints"
+  return [path.name for path in folder.iterdir()] if folder.exists() else []
+
+
+def saved(out: Path) -> list[int]:
+  """Numbers of steps of the checkpoints."""
+  return [int(name) for name in names(out) if name.isdecimal()]

@@ -10,6 +10,11 @@ import pytest
 from igb_jax.training.config import RunConfig
 from igb_jax.training.experiment import Experiment
 
+TIMINGS = {
+  "steps_seconds", "data_seconds", "train_seconds", "seconds_per_step",
+  "data_wait_share",
+}  # fmt: skip
+
 
 def exit_code(main: Callable[[list[str]], None], arguments: list[str]) -> int:
   """Runs an experiment and returns its exit code."""
@@ -33,3 +38,8 @@ def make_experiment(module: ModuleType, config: RunConfig) -> Experiment:
 def one_line(text: str) -> str:
   """What a terminal's frames and line breaks hold."""
   return " ".join(text.replace("│", " ").split())
+
+
+def untimed(content: dict) -> dict:
+  """A JSON object of a run without the fields that are timings."""
+  return {name: value for name, value in content.items() if name not in TIMINGS}

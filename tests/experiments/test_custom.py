@@ -16,8 +16,7 @@ from experiments import custom
 from igb_jax.balancers.methods import METHODS
 from igb_jax.training.experiment import Experiment, for_seed
 from igb_jax.training.task_file import load_task
-from tests.experiments.running import exit_code, make_experiment, read_metrics
-from tests.experiments.test_resume import untimed
+from tests.experiments.running import exit_code, make_experiment, read_metrics, untimed
 
 ROOT = Path(__file__).parents[2]
 DIAMONDS = ROOT / "experiments" / "problems" / "diamonds.py"

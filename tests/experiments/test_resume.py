@@ -3,14 +3,11 @@
 Lines of metrics.jsonl are compared without the fields that are timings.
 """
 
-import dataclasses
 import errno
 import json
 import os
 import re
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -22,21 +19,11 @@ from experiments import nyuv2
 from experiments import qm9 as experiment
 from igb_jax.training import checkpoint
 from igb_jax.training.checkpoint import Checkpoints
-from igb_jax.training.run_folder import RunFolder
-from tests.experiments.molecule_runs import run, small
-from tests.experiments.running import exit_code, make_experiment, read_metrics
+from tests.experiments.molecule_runs import names, run, saved, small, start, wait_for
+from tests.experiments.running import exit_code, make_experiment, read_metrics, untimed
 from tests.experiments.test_nyuv2 import small as small_scenes
 
 pytestmark = pytest.mark.usefixtures("compiled_once")
-
-TIMINGS = {
-  "steps_seconds", "data_seconds", "train_seconds", "seconds_per_step",
-  "data_wait_share",
-}  # fmt: skip
-
-
-def untimed(content: dict) -> dict:
-  return {name: value for name, value in content.items() if name not in TIMINGS}
 
 
 def assert_same_run(arguments, out: Path, expected: Path) -> None:
@@ -53,34 +40,6 @@ def assert_same_run(arguments, out: Path, expected: Path) -> None:
       assert not checkpoints.damaged
       states.append(checkpoints.restore_newest(ready.init_state())[0])
   jax.tree.map(np.testing.assert_array_equal, *states)
-
-
-def start(arguments: list[str]) -> subprocess.Popen[str]:
-  return subprocess.Popen(
-    [sys.executable, "-m", "experiments.qm9", *arguments],
-    stdout=subprocess.PIPE,
-    stderr=subprocess.STDOUT,
-    text=True,
-    cwd=Path(__file__).parents[2],
-  )
-
-
-def wait_for(process: subprocess.Popen[str], condition) -> None:
-  deadline = time.monotonic() + 120
-  while not condition():
-    assert time.monotonic() < deadline
-    assert process.poll() is None, process.stdout and process.stdout.read()
-    time.sleep(0.002)
-
-
-def saved(out: Path) -> list[int]:
-  """Numbers of steps of the checkpoints."""
-  return [int(name) for name in names(out) if name.isdecimal()]
-
-
-def names(out: Path) -> list[str]:
-  folder = out / "checkpoints"
-  return [path.name for path in folder.iterdir()] if folder.exists() else []
 
 
 def is_writing(out: Path) -> bool:
@@ -166,15 +125,6 @@ def test_a_stopped_run_saves_within_an_epoch_and_says_how_to_go_on(
   assert_same_run(more, out, whole)
 
 
-def test_resume_starts_a_run_where_there_is_none(qm9_dir, tmp_path, capsys):
-  out = tmp_path / "run"
-  (out / "plots").mkdir(parents=True)
-  (out / "config.partial").write_text("{")  # as one killed at once leaves it
-  assert run([*small(qm9_dir, out, "--epochs=1"), "--resume"]) == 0
-  assert "no checkpoint yet" in capsys.readouterr().out
-  assert len(read_metrics(out)) == 1
-
-
 def test_more_epochs_a_damaged_checkpoint_and_other_options(qm9_dir, tmp_path, capsys):
   out, whole = tmp_path / "run", tmp_path / "whole"
   arguments = small(qm9_dir, out, "--balancer=dwa")
@@ -206,39 +156,6 @@ def test_more_epochs_a_damaged_checkpoint_and_other_options(qm9_dir, tmp_path, c
   assert_same_run(arguments, out, whole)
   assert run([*arguments, "--resume"]) == 0  # which only tests again
   assert_same_run(arguments, out, whole)
-
-
-@pytest.mark.parametrize(
-  ("content", "message"),
-  [
-    ("{", "config.json is damaged: "),
-    ("[]", "config.json is damaged: it holds no JSON object"),
-    (None, "is not empty; choose another --out"),
-  ],
-)
-def test_resume_refuses_what_is_no_run(content, message, qm9_dir, tmp_path, capsys):
-  name = "notes.txt" if content is None else "config.json"
-  (tmp_path / name).write_text(content or "mine")
-  assert run([*small(qm9_dir, tmp_path), "--resume"]) == 2
-  assert message in capsys.readouterr().err
-  assert [path.name for path in tmp_path.iterdir()] == [name]
-
-
-@pytest.mark.parametrize(
-  ("options", "message"),
-  [
-    (["--resume"], "--resume needs --out"),
-    (["--keep=0"], "--keep must be at least 1, got 0"),
-    (
-      ["--checkpoint-every=often"],
-      "--checkpoint-every must be a positive whole number",
-    ),
-  ],
-)
-def test_wrong_options_are_refused(options, message, qm9_dir, tmp_path, capsys):
-  arguments = [a for a in small(qm9_dir, tmp_path) if not a.startswith("--out")]
-  assert run([*arguments, *options]) == 2
-  assert message in capsys.readouterr().err
 
 
 @pytest.mark.slow
@@ -288,68 +205,3 @@ def test_the_batches_of_an_epoch_start_anywhere(qm9_dir, tmp_path):
     assert len(rest) == ready.problem.steps_per_epoch - 2 > 0
     jax.tree.map(np.testing.assert_array_equal, rest, whole[2:])
     ready.close()
-
-
-def test_another_run_in_the_same_folder_is_refused(qm9_dir, tmp_path, capsys):
-  out = tmp_path / "run"
-  folder = RunFolder(out)
-  arguments = [*small(qm9_dir, out, "--epochs=1"), "--resume"]
-  assert run(arguments) == 2
-  assert f"another process is at work in {out}" in capsys.readouterr().err
-  folder.close()
-  assert run(arguments) == 0
-  assert [line["epoch"] for line in read_metrics(out)] == [0]
-
-
-def test_a_run_without_a_checkpoint_goes_on_with_the_options_given_now(
-  qm9_dir, tmp_path
-):
-  out = tmp_path / "run"
-  before = experiment.parse_config(small(qm9_dir, out, "--epochs=2"))
-  folder = RunFolder(out)
-  folder.write_json("config.json", dataclasses.asdict(before))
-  folder.close()
-  assert run([*small(qm9_dir, out, "--epochs=1"), "--resume"]) == 0
-  assert json.loads((out / "config.json").read_text())["epochs"] == 1
-
-
-def test_data_with_other_epochs_are_not_gone_on_with(
-  qm9_dir, tmp_path, monkeypatch, capsys
-):
-  out = tmp_path / "run"
-  assert run(small(qm9_dir, out, "--epochs=1")) == 0
-  make = experiment.make_problem
-
-  def with_fewer_steps(config, devices):
-    problem = make(config, devices)
-    return dataclasses.replace(problem, steps_per_epoch=problem.steps_per_epoch - 1)
-
-  monkeypatch.setattr(experiment, "make_problem", with_fewer_steps)
-  config = (out / "config.json").read_text()
-  assert run([*small(qm9_dir, out, "--epochs=2"), "--resume"]) == 1
-  assert "the data have changed: an epoch has 4 steps now" in capsys.readouterr().err
-  assert (out / "config.json").read_text() == config
-  assert len(read_metrics(out)) == 1
-
-
-@pytest.mark.parametrize("name", ["metrics.jsonl", "summary.json"])
-def test_a_file_that_cannot_be_written_is_named(
-  name, qm9_dir, tmp_path, monkeypatch, capsys
-):
-  out = tmp_path / "run"
-  opened = Path.open
-
-  def full(self, mode="r", **options):
-    if self.stem == name.partition(".")[0] and mode != "r":
-      raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    return opened(self, mode, **options)
-
-  monkeypatch.setattr(Path, "open", full)
-  arguments = small(qm9_dir, out, "--epochs=1")
-  assert run(arguments) == 1
-  error = capsys.readouterr().err.replace("\n", " ")
-  assert f"{out / name} could not be written: No space left on device" in error
-  assert "to go on: python -m experiments.qm9" in error
-  monkeypatch.undo()
-  assert run([*arguments, "--resume"]) == 0
-  assert [line["epoch"] for line in read_metrics(out)] == [0]

@@ -13,10 +13,9 @@ from experiments.molecules import Molecules
 from igb_jax import balancers
 from igb_jax.training.experiment import Experiment, for_seed
 from igb_jax.training.seeds import make_seeds_step
-from tests.experiments.molecule_runs import run, small
-from tests.experiments.running import exit_code, make_experiment, read_metrics
+from tests.experiments.molecule_runs import run, saved, small, start, wait_for
+from tests.experiments.running import exit_code, make_experiment, read_metrics, untimed
 from tests.experiments.test_nyuv2 import small as small_scenes
-from tests.experiments.test_resume import saved, start, untimed, wait_for
 
 SEEDS = ["--seeds", "0", "3", "5"]
 OPTIONS = {
