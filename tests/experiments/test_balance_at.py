@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 
 from experiments import custom, nyuv2, qm9
+from tests.experiments.custom_task import small as small_task
 from tests.experiments.molecule_runs import small as small_molecules
 from tests.experiments.running import make_experiment
-from tests.experiments.test_custom import small as small_task
 from tests.experiments.test_nyuv2 import small as small_scenes
 
 TASK = """

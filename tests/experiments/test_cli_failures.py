@@ -17,9 +17,9 @@ from igb_jax import __main__
 from igb_jax.extras import PACKAGES
 from igb_jax.training import main as training_main
 from igb_jax.training.experiment import Experiment
+from tests.experiments.custom_task import TASK
+from tests.experiments.custom_task import small as small_task
 from tests.experiments.running import exit_code, read_metrics
-from tests.experiments.test_custom import TASK
-from tests.experiments.test_custom import small as small_task
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """A user's own task file, from the command line to the files of its run."""
 
-import dataclasses
 import json
 import os
 import re
@@ -14,100 +13,14 @@ import pytest
 
 from experiments import custom
 from igb_jax.balancers.methods import METHODS
-from igb_jax.training.experiment import Experiment, for_seed
+from igb_jax.training.experiment import for_seed
 from igb_jax.training.task_file import load_task
-from tests.experiments.running import exit_code, make_experiment, read_metrics, untimed
+from tests.experiments.custom_task import make, small
+from tests.experiments.custom_task import write_task as write_task
+from tests.experiments.running import exit_code, read_metrics, untimed
 
 ROOT = Path(__file__).parents[2]
 DIAMONDS = ROOT / "experiments" / "problems" / "diamonds.py"
-
-# A regression, which two metrics judge, and a classification.
-TASK = """
-import jax
-import jax.numpy as jnp
-import numpy as np
-import optax
-
-from igb_jax.training.array_task import ArrayTask, TaskMetric
-
-BASES = None, None, None
-
-
-def rows(seed, count):
-  x = np.random.default_rng(seed).normal(size=(count, 4)).astype(np.float32)
-  return {"x": x, "height": x.sum(axis=1), "side": (x[:, 0] > x[:, 1]).astype(np.int64)}
-
-
-def init(key):
-  first, second = jax.random.split(key)
-  shared = jax.random.normal(first, (4, 8)) / 2
-  return {"shared": shared, "heads": jax.random.normal(second, (8, 3)) / 3}
-
-
-def predict(params, rows):
-  outputs = jnp.tanh(rows["x"] @ params["shared"]) @ params["heads"]
-  return outputs[:, 0], outputs[:, 1:]
-
-
-def losses(params, rows):
-  height, side = predict(params, rows)
-  entropy = optax.softmax_cross_entropy_with_integer_labels(side, rows["side"])
-  return jnp.stack([jnp.mean((height - rows["height"]) ** 2), entropy.mean()])
-
-
-def measures(params, rows):
-  height, side = predict(params, rows)
-  error = height - rows["height"]
-  right = side.argmax(axis=1) == rows["side"]
-  return jnp.stack(
-    [jnp.abs(error).mean(), jnp.abs(error).max(), 100 * right.mean()]
-  )
-
-
-def make_task():
-  return ArrayTask(
-    name="made-up",
-    task_names=("height", "side"),
-    metrics=(
-      TaskMetric("mean error", "m", "height", base=BASES[0]),
-      TaskMetric("largest error", "m", "height", base=BASES[1]),
-      TaskMetric("accuracy", "%", "side", higher_is_better=True, base=BASES[2]),
-    ),
-    train=rows(0, 70),
-    validation=rows(1, 30),
-    test=rows(2, 20),
-    init=init,
-    losses=losses,
-    measures=measures,
-  )
-"""
-
-
-@pytest.fixture
-def write_task(tmp_path):
-  """Writes the task file, with something in it replaced."""
-
-  def write_task(*changes: tuple[str, str]) -> Path:
-    code = TASK
-    for old, new in changes:
-      assert old in code
-      code = code.replace(old, new)
-    path = tmp_path / f"task{len([*tmp_path.iterdir()])}.py"
-    path.write_text(code)
-    return path
-
-  return write_task
-
-
-def small(task: Path, out: Path | None, *more: str) -> list[str]:
-  """Arguments of a run that takes seconds."""
-  where = [f"--out={out}"] if out else []
-  fixed = ["--batch-size=16", "--epochs=4", "--learning-rate=0.03"]
-  return [f"--task={task}", *where, *fixed, *more]
-
-
-def make(task: Path, *more: str) -> Experiment:
-  return make_experiment(custom, custom.parse_config(small(task, None, *more)))
 
 
 @pytest.mark.parametrize("balancer", ["igbv1", "igbv1+nashmtl", "stl"])
@@ -312,78 +225,6 @@ def test_two_devices_equal_one(write_task):
   assert float(result.stdout) < -10
 
 
-@pytest.mark.parametrize(
-  ("options", "message"),
-  [
-    (
-      ["--batch-size=71"],
-      "--batch-size=71 is larger than the training split, .* 70 rows",
-    ),
-    (["--batch-size=0"], "--batch-size must be at least 1, got 0"),
-    (["--epochs=0"], "--epochs must be at least 1, got 0"),
-    (["--seed=-1"], "--seed must be at least 0, got -1"),
-    (["--plateau-patience=-1"], "--plateau-patience must be at least 0"),
-    (["--max-skips=0"], "--max-skips must be at least 1"),
-    (["--learning-rate=nan"], "--learning-rate and --min-learning-rate must be pos"),
-    (["--min-learning-rate=1"], "--learning-rate and --min-learning-rate must be pos"),
-    (["--plateau-factor=1"], "--plateau-factor must be between 0 and 1, got 1"),
-    (["--devices=99"], "--devices asks for 99 devices"),
-    (["--balancer=igbv9"], "unknown balancer 'igbv9'"),
-    (["--balancer=stl"], "'stl' needs task"),
-    (
-      ["--balancer=stl", "--balancer-options", "task=width"],
-      "'width' is not a number, truth value .* or task .height, side",
-    ),
-    (["--balancer-options", "absent=forget"], "absent must be 'leave_out' or 'remem"),
-    (["--balancer-options", "epsilon=a b"], "'a b' is not a number, truth value"),
-    (["--task=nowhere.py"], "there is no file .*nowhere.py"),
-  ],
-)
-def test_wrong_options_are_refused_before_anything_is_written(
-  options, message, write_task, tmp_path, capsys
-):
-  out = tmp_path / "run"
-  assert exit_code(custom.main, small(write_task(), out, *options)) == 2
-  assert re.search(message, capsys.readouterr().err)
-  assert not out.exists()
-
-
-@pytest.mark.parametrize(
-  ("old", "new", "message"),
-  [
-    (
-      '("height", "side")',
-      '("height", "height")',
-      r"task\d.py, line \d+: ValueError: task_names must differ, got height",
-    ),
-    (
-      "100 * right.mean()",
-      "0 * right.mean()",
-      "metric 'accuracy' of the untrained network is 0.0,.* give every metric a pos",
-    ),
-    (
-      "100 * right.mean()",
-      "-1 - right.mean()",
-      "metric 'accuracy' of the untrained network is -1.* give every metric a positive",
-    ),
-    (
-      '"shared": shared, "heads"',
-      '"shared": shared, "trunk": shared, "heads"',
-      r"nothing for \['trunk'\]",
-    ),
-  ],
-)
-def test_wrong_task_files_are_refused_before_anything_is_written(
-  old, new, message, write_task, tmp_path, capsys
-):
-  out, task = tmp_path / "run", write_task((old, new))
-  assert exit_code(custom.main, small(task, out, "--balancer=ew+mgda")) == 2
-  shown = capsys.readouterr().err
-  assert "error: " in shown
-  assert re.search(message, shown.replace("\n", " "))
-  assert not out.exists()
-
-
 def test_loss_balancers_take_any_parameters(write_task, tmp_path):
   task = write_task(
     ('"shared": shared, "heads"', '"trunk": shared, "heads"'),
@@ -400,25 +241,6 @@ def test_the_learning_rate_falls_where_a_negative_delta_m_stalls(write_task):
     _, plateau = experiment.problem.plateau.update((), plateau, value=score)
     scales.append(float(plateau.scale))
   assert scales == [1, 1, 1, 0.5, 0.5, 0.5]
-
-
-def test_help_explains_every_option(capsys):
-  with pytest.raises(SystemExit) as caught:
-    custom.parse_config(["--help"])
-  assert caught.value.code == 0
-  shown = capsys.readouterr().out
-  for field in dataclasses.fields(custom.Config):
-    assert "--" + field.name.replace("_", "-") in shown
-
-
-@pytest.mark.parametrize(
-  ("arguments", "named"), [([], "--task"), (["--epoch=3"], "--epoch")]
-)
-def test_what_is_missing_or_unknown_is_named(arguments, named, capsys):
-  with pytest.raises(SystemExit) as caught:
-    custom.parse_config(arguments)
-  assert caught.value.code == 2
-  assert named in capsys.readouterr().err
 
 
 @pytest.mark.slow
