@@ -7,17 +7,10 @@ import pytest
 
 from experiments import compare, custom
 from igb_jax.training import loggers
+from tests.experiments.lines_task import task as task
 from tests.experiments.running import exit_code, read_metrics
-from tests.experiments.test_compare import TASK
 from tests.training.event_files import as_float32, read_scalars
 from tests.training.test_loggers import wandb as wandb
-
-
-@pytest.fixture
-def task(tmp_path):
-  path = tmp_path / "lines.py"
-  path.write_text(TASK.replace("OFFSET", "0.0"))
-  return path
 
 
 def arguments(task, out, *more: str) -> list[str]:
