@@ -68,6 +68,7 @@ METHOD = re.compile(
 # by their time, the longest first
 LONG = (
   "tests/experiments/test_devices.py",
+  "tests/experiments/test_processes.py",
   "tests/experiments/test_qm9.py",
   "tests/experiments/test_compare.py",
   "tests/test_docs.py",

@@ -105,14 +105,8 @@ def make(qm9_dir, tmp_path_factory):
       return make_experiment(custom, custom.parse_config(options))
     if name == "qm9":
       # an epoch is one step, so that base losses and agents come into play
-      options += [
-        f"--train-size={size}",
-        f"--batch-size={size}",
-        f"--dim={dim}",
-        "--learning-rate=1e-4",
-        f"--epochs={NUM_STEPS}",
-        "--schedule=plateau",
-      ]
+      options += [f"--train-size={size}", f"--batch-size={size}", f"--dim={dim}"]
+      options += [f"--epochs={NUM_STEPS}", "--learning-rate=1e-4", "--schedule=plateau"]
       return make_experiment(
         qm9, qm9.parse_config(small_molecules(qm9_dir, out, *options))
       )
