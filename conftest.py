@@ -77,6 +77,7 @@ LONG = (
   "tests/experiments/test_league.py",
   "tests/nets/test_mpnn.py",
   "tests/nets/test_segnet.py",
+  "tests/nets/test_published_scene_nets.py",
   "tests/test_examples.py",
   "tests/training/test_gradient_step.py",
   "tests/experiments/test_nyuv2.py",

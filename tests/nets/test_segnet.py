@@ -1,34 +1,18 @@
-"""SegNet and MTAN against the published networks, and their parts against loops."""
-
-import functools
-import json
-from pathlib import Path
+"""SegNet and MTAN: their variables, training, dtypes, platforms and bad images."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import traverse_util
-from jax.typing import DTypeLike
 
-from igb_jax import scene_tasks
-from igb_jax.data.scene_batches import SceneBatch
-from igb_jax.nets import mtan, pooling, segnet
-from tests.compiler_options import AS_USERS_DO
-from tests.golden_parameters import golden_parameter
+from igb_jax.nets import segnet
+from tests.nets.scene_nets import NETS, shapes_of
 
-GOLDEN = Path(__file__).parents[1] / "golden"
-NETS = {"segnet": segnet.SegNet, "mtan": mtan.MTAN}
 FAST_AND_SLOW = pytest.mark.parametrize(
   "name", ["segnet", pytest.param("mtan", marks=pytest.mark.slow)]
 )
 NUM_PARAMETERS = {"segnet": 25_055_185, "mtan": 44_229_073}
-
-
-def shapes_of(net, height=32, width=32):
-  """Shapes of the variables, without computing them."""
-  images = jnp.ones((2, height, width, 3))
-  return jax.eval_shape(lambda: net.init(jax.random.key(0), images, train=False))
 
 
 def random_variables(net, seed=0):
@@ -52,145 +36,6 @@ def random_variables(net, seed=0):
 def random_images(batch=2, height=32, width=64, seed=0):
   generator = np.random.default_rng(seed)
   return jnp.asarray(generator.random((batch, height, width, 3)), jnp.float32)
-
-
-BLOCKS = {
-  "encoder_block": "encoder",
-  "conv_block_enc": "encoder_block",
-  "decoder_block": "decoder",
-  "conv_block_dec": "decoder_block",
-  "encoder_block_att": "encoder_share",
-  "decoder_block_att": "decoder_share",
-  "encoder_att": "encoder_attention",
-  "decoder_att": "decoder_attention",
-}
-
-
-def our_path(name: str, shape: list[int], is_mtan: bool) -> tuple[str, ...]:
-  """Where parameter `name` of the published network is in ours."""
-  _, module, *numbers, kind = name.split(".")
-  # indices in a published Sequential: convolution, norm, (ReLU,) convolution, norm
-  layer = ("convolution", "norm")[int(numbers[-1]) % 3]
-  leaf = {"convolution": "kernel", "norm": "scale"}[layer] if kind == "weight" else kind
-  if module.startswith("pred_task"):
-    task = segnet.TASKS[int(module[-1]) - 1]
-    leaf = "kernel" if kind == "weight" else kind
-    return ("heads", task, ("convolution", "output")[int(numbers[-1])], leaf)
-  block = BLOCKS[module]
-  if block.endswith("_attention"):
-    task, level, position = (int(number) for number in numbers)
-    module = f"{block}_{segnet.TASKS[task]}_{level}"
-    return ("shared", module, f"{layer}_{position // 3}", leaf)
-  index = int(numbers[1]) if len(numbers) == 3 else 0
-  in_trunk = ("trunk",) if is_mtan and not block.endswith("_share") else ()
-  return ("shared", *in_trunk, f"{block}_{numbers[0]}", f"{layer}_{index}", leaf)
-
-
-def golden_params(name: str) -> dict:
-  """The published parameters in our layout: kernels are [h, w, in, out]."""
-  flat = {}
-  entries = json.loads((GOLDEN / f"{name}_params.json").read_text())
-  for number, (published, shape) in enumerate(entries):
-    value = golden_parameter(number, published, shape)
-    if len(shape) == 4:
-      value = value.transpose(2, 3, 1, 0)
-      value = value[0, 0] if shape[2:] == [1, 1] else value
-    flat[our_path(published, shape, name == "mtan")] = value
-  assert len(flat) == len(entries)
-  return traverse_util.unflatten_dict(flat)
-
-
-def compute_golden_network(name: str, dtype: DTypeLike):
-  """Losses, prediction and Gramian of the golden scenes, and the published ones."""
-  net = NETS[name](dtype=dtype)
-  published = dict(np.load(GOLDEN / f"{name}.npz"))
-  for key in ("image", "normal", "semantic_logprob", "normal_pred"):
-    published[key] = published[key].transpose(0, 2, 3, 1)
-  for key in ("depth", "depth_pred"):
-    published[key] = published[key][:, 0]
-
-  def cast(tree):
-    return jax.tree.map(lambda leaf: np.asarray(leaf, dtype), tree)
-
-  image, depth, normal = cast([published[key] for key in ("image", "depth", "normal")])
-  label = published["label"].astype(int)
-  scenes = SceneBatch(image, label, depth, normal, np.ones(len(image), bool))
-  variables = shapes_of(net)
-  params = cast(golden_params(name))
-  assert jax.tree.map(jnp.shape, params) == jax.tree.map(
-    lambda leaf: leaf.shape, variables["params"]
-  )
-  statistics = jax.tree_util.tree_map_with_path(
-    lambda path, leaf: np.full(leaf.shape, path[-1].key == "var", dtype),
-    variables["batch_stats"],
-  )
-
-  # sums that are not vectorised are ten times less exact, and batch norm shows it
-  @functools.partial(jax.jit, compiler_options=AS_USERS_DO)
-  def compute(params):
-    def fun(shared):
-      prediction, _ = net.apply(
-        {"params": {**params, "shared": shared}, "batch_stats": statistics},
-        image,
-        train=True,
-        mutable="batch_stats",
-      )
-      return scene_tasks.losses(prediction, scenes), prediction
-
-    losses, pullback, prediction = jax.vjp(fun, params["shared"], has_aux=True)
-    rows = jax.lax.map(lambda row: pullback(row)[0], jnp.eye(3, dtype=dtype))
-    flat = [leaf.reshape(3, -1) for leaf in jax.tree.leaves(rows)]
-    precision = jax.lax.Precision.HIGHEST
-    gramian = sum(jnp.matmul(leaf, leaf.T, precision=precision) for leaf in flat)
-    return losses, prediction, gramian
-
-  losses, prediction, gramian = jax.tree.map(np.asarray, compute(params))
-  assert losses.dtype == gramian.dtype == dtype
-  return losses, prediction, gramian, published
-
-
-def gramian_error(gramian: np.ndarray, expected: np.ndarray) -> float:
-  """The largest error of an inner product, in parts of the two norms."""
-  norms = np.sqrt(np.diag(expected))
-  return (np.abs(gramian - expected) / np.outer(norms, norms)).max()
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", NETS)
-def test_equals_the_published_network(name):
-  """In float64, so that the rounding is the published float32 numbers' alone."""
-  with jax.enable_x64(True):
-    losses, prediction, gramian, published = compute_golden_network(name, np.float64)
-  np.testing.assert_allclose(losses, published["losses"], 1e-6)
-  close = {"rtol": 0, "atol": 5e-4}
-  segmentation, depth = published["semantic_logprob"], published["depth_pred"]
-  np.testing.assert_allclose(prediction.segmentation, segmentation, **close)
-  np.testing.assert_allclose(prediction.depth, depth, **close)
-  # where a vector is short, its direction takes the rounding of all layers
-  np.testing.assert_allclose(prediction.normal, published["normal_pred"], 0, 2e-3)
-  assert gramian_error(gramian, published["gramian"]) < 1.5e-3
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", NETS)
-def test_equals_the_published_network_in_float32(name):
-  """Up to jumps: where rounding moves a maximum or a sign, few outputs jump.
-
-  XLA before jax 0.10.2 sums on CPU one number after another; one output in fifty jumps
-  then. Later none does.
-  """
-  losses, prediction, gramian, published = compute_golden_network(name, np.float32)
-  np.testing.assert_allclose(losses, published["losses"], 1e-4)
-  for field, key in (
-    ("segmentation", "semantic_logprob"),
-    ("depth", "depth_pred"),
-    ("normal", "normal_pred"),
-  ):
-    is_close = np.isclose(getattr(prediction, field), published[key], 1e-3, 1e-3)
-    assert is_close.mean() > 0.95, field
-  # Gradients jump too: parameters moved by one part in 2^23 change this by 0.7e-3 to
-  # 2e-3, and once in ten by 1.2e-2.
-  assert gramian_error(gramian, published["gramian"]) < 3e-2
 
 
 @pytest.mark.parametrize("name", NETS)
@@ -224,72 +69,6 @@ def test_width_scales_the_filters():
   assert segnet.filters(0.01) == (4, 4, 4, 4, 4)
   with pytest.raises(ValueError, match="got 0"):
     segnet.filters(0)
-
-
-def pool_by_loop(features: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-  """Maxima, positions, and the gradient of their weighted sum, window by window."""
-  batch, height, width, channels = features.shape
-  pooled = np.empty((batch, height // 2, width // 2, channels), features.dtype)
-  position = np.empty(pooled.shape, np.uint8)
-  gradient = np.zeros_like(features)
-  for b, h, w, c in np.ndindex(pooled.shape):
-    window = features[b, 2 * h : 2 * h + 2, 2 * w : 2 * w + 2, c]
-    place = window.argmax()  # the first of equals, row by row
-    position[b, h, w, c], pooled[b, h, w, c] = place, window.flat[place]
-    gradient[b, 2 * h + place // 2, 2 * w + place % 2, c] = 1 + c
-  return pooled, position, gradient
-
-
-@pytest.mark.parametrize("number_of_values", [1, 3, 1000])
-def test_pooling_equals_a_loop(number_of_values):
-  generator = np.random.default_rng(0)
-  features = generator.integers(number_of_values, size=(2, 6, 8, 3)) - 1.0
-  features = features.astype(np.float32)
-  pooled, position, gradient = pool_by_loop(features)
-
-  ours = pooling.max_pool(jnp.asarray(features))
-  np.testing.assert_array_equal(ours[0], pooled)
-  np.testing.assert_array_equal(ours[1], position)
-  weights = jnp.arange(1.0, 4.0)
-  ours = jax.grad(lambda x: (weights * pooling.max_pool(x)[0]).sum())(features)
-  np.testing.assert_array_equal(ours, gradient)
-
-  values = jnp.broadcast_to(weights, pooled.shape)
-  np.testing.assert_array_equal(pooling.unpool(values, position), gradient)
-  ours = jax.grad(lambda v: (features * pooling.unpool(v, position)).sum())(values)
-  np.testing.assert_array_equal(ours, pooled)
-
-
-def test_pooling_keeps_nan():
-  features = jnp.zeros((1, 2, 8, 1)).at[0, 0, 0].set(jnp.nan).at[0, 1, 3].set(jnp.nan)
-  pooled, position = pooling.max_pool(features)
-  np.testing.assert_array_equal(jnp.isnan(pooled).ravel(), [True, True, False, False])
-  np.testing.assert_array_equal(position.ravel(), [0, 3, 0, 0])
-
-
-def test_pooling_checks_shapes():
-  with pytest.raises(ValueError, match="got 3 x 4"):
-    pooling.max_pool(jnp.zeros((1, 3, 4, 1)))
-  with pytest.raises(ValueError, match="positions"):
-    pooling.unpool(jnp.zeros((1, 2, 2, 1)), jnp.zeros((1, 2, 1, 1), jnp.uint8))
-
-
-@pytest.mark.parametrize("size", [1, 2, 5])
-def test_upsampling_has_corners_on_corners(size):
-  generator = np.random.default_rng(0)
-  features = generator.normal(size=(1, size, 3, 2))
-  places = np.linspace(0, size - 1, 2 * size), np.linspace(0, 2, 6)
-  expected = features
-  for axis, place in zip((1, 2), places, strict=True):
-    expected = np.apply_along_axis(
-      lambda row, place=place: np.interp(place, np.arange(len(row)), row),
-      axis,
-      expected,
-    )
-  np.testing.assert_allclose(mtan.upsample(jnp.asarray(features)), expected, 1e-5, 1e-6)
-  with jax.enable_x64(True):
-    exact = mtan.upsample(jnp.asarray(features, jnp.float64))
-  np.testing.assert_allclose(exact, expected, 1e-13, 1e-14)
 
 
 @FAST_AND_SLOW
