@@ -80,6 +80,7 @@ LONG = (
   "tests/nets/test_published_scene_nets.py",
   "tests/test_examples.py",
   "tests/training/test_gradient_step.py",
+  "tests/training/test_gradient_step_forms.py",
   "tests/experiments/test_nyuv2.py",
   "tests/experiments/test_custom.py",
   "tests/data/test_nyuv2_cache.py",

@@ -5,7 +5,6 @@ What a step does it asks no method's name for; so one method of each family is e
 """
 
 import dataclasses
-import functools
 
 import jax
 import jax.numpy as jnp
@@ -19,85 +18,19 @@ from igb_jax.training import records
 from igb_jax.training.balancing import make_balancer
 from igb_jax.training.step import init_state, make_train_step
 
-SHARED = {"shared": True, "heads": False}
-TASKS = ("one", "two", "three")
-X = np.random.default_rng(0).normal(size=(16, 4)).astype(np.float32)
-TARGETS = np.stack([X.sum(1), 10 * X[:, 0], np.sin(X[:, 1])], axis=1)
-BATCH = np.full(3, 0.1, np.float32)
-
-
-def part(name: str):
-  """A gradient balancer of three tasks."""
-  balancer = balancers.create(name, num_tasks=3, steps_per_epoch=4).gradient
-  assert balancer is not None
-  return balancer
-
-
-def families() -> list[str]:
-  """The first method of each kind that a step can tell from another."""
-  found = {}
-  for name, kind in balancers.names().items():
-    if kind == "gradient":
-      method = part(name)
-      needs_grads, no_sum = method.weigh is None, method.apply is None
-      family = needs_grads, no_sum, method.draws, method.keeps_grads
-      found.setdefault(family, name)
-  return list(found.values())
-
-
-FAMILIES = families()
-
-
-def losses_of(params, batch):
-  hidden = jnp.tanh(X @ params["shared"]["w"])
-  predictions = hidden @ params["heads"]["w"] + params["heads"]["b"]
-  return jnp.mean((predictions - TARGETS) ** 2, axis=0) + batch
-
-
-def initial_params():
-  keys = jax.random.split(jax.random.key(0))
-  return {
-    "shared": {"w": 0.5 * jax.random.normal(keys[0], (4, 8))},
-    "heads": {"w": 0.3 * jax.random.normal(keys[1], (8, 3)), "b": jnp.zeros(3)},
-  }
-
-
-def present_of(batch):
-  return ~jnp.isnan(batch)
-
-
-def compiled(spec: str, *options: str, optimizer=None, masked: bool = False):
-  """The jitted step, and what makes its first state of a seed."""
-  balancer = make_balancer(spec, options, task_names=TASKS, steps_per_epoch=4)
-  optimizer = optimizer or optax.sgd(0.05)
-
-  def init(seed: int = 0):
-    return init_state(
-      initial_params(),
-      balancer=balancer,
-      optimizer=optimizer,
-      plateau=optax.contrib.reduce_on_plateau(),
-      key=jax.random.key(seed),
-    )
-
-  mask = present_of if masked else None
-  return make_train_step(losses_of, balancer, optimizer, present_of=mask), init
-
-
-def gradient_of(state):
-  """The state of the gradient balancer."""
-  found = state.balancer.gradient
-  assert found is not None
-  return found
-
-
-compiled_once = functools.cache(compiled)  # for the tests that take the same step
-
-
-def make(spec: str, *options: str, **keywords):
-  """A step and its first state."""
-  step, init = compiled_once(spec, *options, **keywords)
-  return step, init()
+from .gradient_problem import (
+  BATCH,
+  FAMILIES,
+  SHARED,
+  compiled,
+  compiled_once,
+  gradient_of,
+  initial_params,
+  losses_of,
+  make,
+  part,
+  present_of,
+)
 
 
 def test_there_is_a_method_of_each_family():
@@ -321,32 +254,6 @@ def test_nash_holds_its_weights_with_one_backward_pass(every):
   assert (weights[0] != weights[-1]).any()
 
 
-def test_the_branch_of_held_weights_stacks_no_gradients():
-  step, state = make("nashmtl", "update_every=4")
-
-  def conditionals(jaxpr):
-    for equation in jaxpr.eqns:
-      if equation.primitive.name == "cond":
-        yield equation
-      for value in equation.params.values():
-        if hasattr(value, "jaxpr"):
-          yield from conditionals(value.jaxpr)
-
-  stacks = [  # gradients of the shared parameters f32[4, 8] for three tasks
-    sorted("f32[3,4,8]" in str(branch) for branch in equation.params["branches"])
-    for equation in conditionals(jax.make_jaxpr(step)(state, BATCH).jaxpr)
-  ]
-  assert [False, True] in stacks
-
-
-@pytest.mark.parametrize("name", FAMILIES)
-def test_the_gradients_of_the_heads_are_not_stacked(name):
-  step, state = make(name)
-  text = str(jax.make_jaxpr(step)(state, BATCH))
-  assert "f32[3,4,8]" in text  # of the shared parameters they are
-  assert "f32[3,8,3]" not in text
-
-
 @pytest.mark.parametrize("name", FAMILIES)
 def test_a_step_with_bad_numbers_changes_nothing_but_the_failure(name):
   step, init = compiled_once(name)
@@ -362,62 +269,9 @@ def test_a_step_with_bad_numbers_changes_nothing_but_the_failure(name):
     assert state.failure.step == 1
 
 
-@pytest.mark.parametrize("spec", [*FAMILIES, "igbv2+mgda"])
-def test_one_trace_and_nothing_leaves_the_device(spec):
-  step, init = compiled(spec)
-  state = init()
-  for _ in range(3):
-    state = step(state, jnp.asarray(BATCH))
-  assert step._cache_size() == 1  # pyright: ignore[reportFunctionMemberAccess]
-  batch = jnp.asarray(BATCH)
-  with jax.transfer_guard("disallow"):
-    state = step(state, batch)
-  assert "callback" not in str(jax.make_jaxpr(step)(state, batch))
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", FAMILIES)
-def test_one_trace_where_float64_is_enabled(name):
-  with jax.enable_x64(True):
-    step, init = compiled(f"ew+{name}")
-    state = init()
-    for _ in range(2):
-      state = step(state, BATCH)
-    assert step._cache_size() == 1  # pyright: ignore[reportFunctionMemberAccess]
-
-
-@pytest.mark.parametrize("spec", [*FAMILIES, "nashmtl", "igbv2+nashmtl"])
-def test_lowers_for_every_platform(spec):
-  step, state = make(spec, *(["update_every=4"] if "nashmtl" in spec else []))
-  platforms = ["cpu", "cuda", "tpu"]
-  exported = jax.export.export(step, platforms=platforms)(state, jnp.asarray(BATCH))
-  assert "f64" not in exported.mlir_module()
-
-
 @pytest.mark.parametrize("name", [name for name in FAMILIES if part(name).draws])
 def test_draws_follow_the_runs_seed(name):
   _, init = compiled_once(name)
   keys = [gradient_of(init(seed)).key for seed in (0, 0, 1)]
   assert (keys[0] == keys[1]).all()
   assert (keys[0] != keys[2]).any()
-
-
-def init(balancer, params):
-  return init_state(
-    params,
-    balancer=balancer,
-    optimizer=optax.sgd(0.1),
-    plateau=optax.contrib.reduce_on_plateau(),
-    key=jax.random.key(0),
-  )
-
-
-def test_what_the_step_needs_is_checked():
-  alone = balancers.create("mgda", num_tasks=3, shared=SHARED)
-  with pytest.raises(ValueError, match=r"needs a loss balancer; .* balancers.equal"):
-    init(alone, initial_params())
-  with pytest.raises(ValueError, match="needs a loss balancer"):
-    make_train_step(losses_of, alone, optax.sgd(0.1))
-  balancer = alone._replace(loss=balancers.equal(3))
-  with pytest.raises(ValueError, match=r"no parameter is at \['heads'\], \['shared'\]"):
-    init(balancer, {"x": jnp.zeros(2)})
