@@ -13,6 +13,7 @@ from igb_jax.training.step import TrainState, init_state, make_train_step
 
 TARGETS = np.array([[1.0, -2.0], [0.5, 3.0], [-1.0, 1.0]], np.float32)
 NAMES = ("one", "two", "three")
+EQUAL = balancers.Balancer(balancers.equal(3), None)
 
 
 def losses_of(params, batch: jax.Array) -> jax.Array:
@@ -61,3 +62,14 @@ def batches(number: int = 4, bad: int | None = None, value=np.nan) -> Iterator:
 def copy(state: TrainState) -> TrainState:
   """A state that survives the donation of the original."""
   return jax.tree.map(jnp.copy, state)
+
+
+def state_with(optimizer) -> TrainState:
+  """The initial state with equal weights, for the optimizer and x = 1."""
+  return init_state(
+    {"x": jnp.ones(2)},
+    balancer=EQUAL,
+    optimizer=optimizer,
+    plateau=optax.contrib.reduce_on_plateau(),
+    key=jax.random.key(0),
+  )
