@@ -1,70 +1,22 @@
-"""The training loop: epochs, plateau, checkpoints, failures, stopping."""
+"""The training loop: epochs, plateau, checkpoints, failures, and what it shows."""
 
 import io
-import itertools
 import json
-import os
 import re
-import signal
 
 import jax
 import numpy as np
 import pytest
 from rich.console import Console
 
-from igb_jax.training import interrupt, loop, records
+from igb_jax.training import loop, records
 from igb_jax.training.checkpoint import Checkpoints
-from igb_jax.training.interval import EVERY_EPOCH, Interval
+from igb_jax.training.interval import Interval
 from igb_jax.training.progress import TrainProgress
 from igb_jax.training.sums import Failure
 
 from . import problem
-
-
-class Run:
-  """A run of the small problem with everything that the loop needs."""
-
-  def __init__(self, folder, scores=None, **options):
-    self.folder = folder
-    self.step, self.state, self.plateau = problem.make(**options)
-    self.template = problem.copy(self.state)
-    self.scores = scores
-    self.records = []
-    self.params = []
-    self.output = io.StringIO()
-    self.stop = interrupt.StopRequest()
-    self.batches_of_epoch = lambda epoch: problem.batches()
-    self.keep = 1
-    self.every = EVERY_EPOCH
-
-  def evaluate(self, state):
-    params = state.params
-    score = self.scores[len(self.records)] if self.scores else float(params["x"].sum())
-    self.params.append(np.array(params["x"]))
-    return loop.Evaluation(metrics={"error": score}, score=score)
-
-  def train(self, num_epochs, start=None):
-    console = Console(file=self.output, width=200)
-    with Checkpoints(self.folder, every=self.every, keep=self.keep) as checkpoints:
-      final, reached = loop.train(
-        self.state,
-        step=self.step,
-        batches_of_epoch=lambda epoch, start: itertools.islice(
-          self.batches_of_epoch(epoch), start, None
-        ),
-        evaluate=self.evaluate,
-        plateau=self.plateau,
-        task_names=problem.NAMES,
-        num_epochs=num_epochs,
-        checkpoints=checkpoints,
-        progress=TrainProgress(console, num_epochs, 4),
-        stop=self.stop,
-        on_epoch=lambda _, record: self.records.append(record),
-        start=[start or loop.Progress()],
-      )
-      (self.reached,) = reached
-      self.best = checkpoints.restore_best(self.template)
-    return final
+from .loop_run import Run
 
 
 def test_records_every_epoch(tmp_path):
@@ -175,92 +127,6 @@ def test_the_error_names_what_helps_at_a_loss_without_logarithm(value, remedies)
   assert all(remedy in str(error) for remedy in remedies)
 
 
-def test_a_request_to_stop_saves_the_epoch_unrecorded(tmp_path):
-  run = Run(tmp_path / "c", scores=[1.0, 2.0, 3.0])
-
-  def batches(epoch):
-    for index, batch in enumerate(problem.batches()):
-      if (epoch, index) == (1, 2):
-        run.stop.requested = True
-      yield batch
-
-  run.batches_of_epoch = batches
-  state = run.train(3)
-  assert len(run.records) == 1
-  assert 5 <= state.step < 8
-  assert run.best[0].step == 4
-  with Checkpoints(tmp_path / "c") as checkpoints:
-    restored, progress = checkpoints.restore_newest(run.template)
-  assert restored.step == state.step
-  assert loop.Progress.from_json(progress).steps == state.step - 4
-
-
-def test_a_request_at_the_last_step_of_an_epoch_keeps_the_epoch(tmp_path):
-  run = Run(tmp_path / "c", scores=[1.0, 2.0, 3.0])
-
-  def batches(epoch):
-    for index, batch in enumerate(problem.batches()):
-      if (epoch, index) == (1, 3):
-        run.stop.requested = True
-      yield batch
-
-  run.batches_of_epoch = batches
-  assert run.train(3).step == 8
-  assert len(run.records) == 2
-
-
-def test_a_request_between_epochs_stops_before_the_next(tmp_path):
-  run = Run(tmp_path / "c", scores=[1.0, 2.0])
-  run.stop.requested = True
-  assert run.train(2).step == 0
-  assert run.records == []
-  assert run.best is None
-
-
-STOPS = [(0, 1), (1, 0), (1, 2), (2, 3)]
-
-
-@pytest.mark.parametrize(
-  ("stop_at", "spec"),
-  [
-    *(
-      pytest.param(each, "igbv1", marks=() if each == (1, 2) else pytest.mark.slow)
-      for each in STOPS
-    ),
-    ((1, 2), "dwa"),
-    ((1, 2), "rlw"),
-  ],
-)
-def test_a_run_that_goes_on_equals_one_that_never_stopped(stop_at, spec, tmp_path):
-  whole = Run(tmp_path / "whole", spec=spec)
-  expected = whole.train(4)
-  stopped = Run(tmp_path / "c", spec=spec)
-
-  def batches(epoch):
-    for index, batch in enumerate(problem.batches()):
-      if (epoch, index) == stop_at:
-        stopped.stop.requested = True
-      yield batch
-
-  stopped.batches_of_epoch = batches
-  stopped.train(4)
-  assert len(stopped.records) < 4
-  again = Run(tmp_path / "c", spec=spec)
-  with Checkpoints(again.folder) as checkpoints:
-    again.state, content = checkpoints.restore_newest(again.template)
-  start = loop.Progress.from_json(content)
-  assert start.seconds > 0
-  state = again.train(4, start)
-  jax.tree.map(np.testing.assert_array_equal, state, expected)
-  assert [record.epoch for record in stopped.records + again.records] == [0, 1, 2, 3]
-  for found, record in zip(again.reached.records, whole.records, strict=True):
-    for field in ("num_steps", "learning_rate_scale", "validation"):
-      assert getattr(found, field) == getattr(record, field)
-    np.testing.assert_array_equal(found.losses, record.losses)
-    np.testing.assert_array_equal(found.weights, record.weights)
-  assert again.reached.seconds > start.seconds
-
-
 def test_saves_when_it_is_time_and_whatever_is_best(tmp_path):
   run = Run(tmp_path / "c", scores=[5.0, 4.0, 6.0, 7.0, 8.0])
   run.keep, run.every = 9, Interval(epochs=2)
@@ -308,28 +174,6 @@ def test_a_record_survives_json(tmp_path):
   assert list(found.validation.metrics) == ["mu", "alpha"]
   np.testing.assert_array_equal(found.losses, record.losses)
   np.testing.assert_array_equal(found.gradient.cosines, gradient.cosines)
-
-
-def test_first_interrupt_asks_and_the_second_raises():
-  before = signal.getsignal(signal.SIGINT)
-  with interrupt.stop_on_signal() as stop:
-    assert not stop.requested
-    os.kill(os.getpid(), signal.SIGINT)
-    assert stop.requested
-    assert not stop.at_once
-    with pytest.raises(KeyboardInterrupt):
-      os.kill(os.getpid(), signal.SIGINT)
-  assert signal.getsignal(signal.SIGINT) is before
-
-
-def test_sigterm_leaves_no_time():
-  before = signal.getsignal(signal.SIGTERM)
-  with interrupt.stop_on_signal() as stop:
-    for _ in range(2):
-      os.kill(os.getpid(), signal.SIGTERM)
-      assert stop.requested
-      assert stop.at_once
-  assert signal.getsignal(signal.SIGTERM) is before
 
 
 @pytest.mark.parametrize("terminal", [True, False])
