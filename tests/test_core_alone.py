@@ -13,7 +13,7 @@ CORE = [
 ]  # fmt: skip
 STEP = [
   "tests/test_balanced_grads.py", "tests/test_balanced_grads_use.py",
-  "igb_jax/balanced_grads.py",
+  "tests/test_balanced_grads_memory.py", "igb_jax/balanced_grads.py",
 ]  # fmt: skip
 
 
