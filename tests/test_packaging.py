@@ -206,6 +206,7 @@ def test_the_import_takes_under_a_second_and_a_half_of_processor_time():
   assert min(times) < 1.5, times
 
 
+@pytest.mark.slow
 def test_a_users_program_is_typed_strictly_and_runs(user, tmp_path):
   program = tmp_path / USER_PROGRAM.name
   shutil.copy(USER_PROGRAM, program)

@@ -51,7 +51,9 @@ def test_norms_and_sums_of_one_gradient_copy_nothing():
   assert taken < ROW / 10
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize(
+  "dtype", ["float32", pytest.param("bfloat16", marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize("name", one_of_each_family())
 def test_of_heads_nothing_is_copied(name, dtype):
   balancer = make_gradient(name, NUM_TASKS, shared={"head": False, "trunk": True})

@@ -18,6 +18,11 @@ from tests.balancers.contract import (
 )
 
 NAMES = one_of_each_family()
+# optax treats all alike: one with weights, and one with memory of its own
+FAST_AND_SLOW = [
+  pytest.param(n, marks=() if n in ("cagrad", "gradvac") else pytest.mark.slow)
+  for n in NAMES
+]
 NUM_TASKS = 3
 X = np.random.default_rng(0).normal(size=(32, 4)).astype(np.float32)
 TARGETS = np.stack([X.sum(1), X[:, 0], 3 * np.sin(X[:, 1])], axis=1)
@@ -74,7 +79,7 @@ def test_a_chain_equals_balancing_by_hand(name):
   assert_close(updates, expected, 1e-5)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", FAST_AND_SLOW)
 def test_under_multi_transform(name):
   """The trunk's gradients are balanced; the heads' are added up."""
   add_up = optax.stateless(lambda grads, _: jax.tree.map(lambda g: g.sum(0), grads))
@@ -100,7 +105,7 @@ def test_under_multi_transform(name):
   assert jax.tree.structure(doubled) == jax.tree.structure(first)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", FAST_AND_SLOW)
 def test_with_multi_steps_behind_it(name):
   """What optax accumulates is then the balanced gradient."""
   optimizer = optax.chain(
@@ -111,7 +116,7 @@ def test_with_multi_steps_behind_it(name):
   assert state[1].gradient_step == 150 // 4
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", FAST_AND_SLOW)
 def test_under_multi_steps(name):
   """Task gradients are accumulated, and balanced once they are complete.
 
@@ -145,7 +150,7 @@ def test_under_multi_steps(name):
   assert_close(updates, expected, 1e-3, 1e-5)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", FAST_AND_SLOW)
 def test_with_apply_if_finite_behind_it(name):
   optimizer = optax.chain(make(name), optax.apply_if_finite(optax.adam(0.01), 3))
   params = initial_params()
@@ -162,7 +167,7 @@ def test_with_apply_if_finite_behind_it(name):
   assert state[1].last_finite
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", FAST_AND_SLOW)
 def test_as_the_aggregator_of_optax(name):
   aggregating = optax.experimental.aggregating
   optimizer = aggregating.process(optax.identity(), make(name), optax.adam(0.01))
@@ -171,7 +176,7 @@ def test_as_the_aggregator_of_optax(name):
   assert state[1].weights.shape == (NUM_TASKS,)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", FAST_AND_SLOW)
 def test_a_state_survives_orbax(name, tmp_path):
   ocp = pytest.importorskip("orbax.checkpoint")
   params = initial_params()

@@ -193,7 +193,7 @@ def test_training_is_a_function_of_seed_epoch_and_place():
   assert_scenes_equal(pickle.loads(pickle.dumps(first))[5], first[5])
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
 def test_the_loader_gives_the_same_in_threads_and_processes(workers):
   batches = train_batches()
   loaded = list(prefetch(batches, workers=workers, start=4))

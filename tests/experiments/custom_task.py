@@ -86,7 +86,7 @@ def write_task(tmp_path):
   return write_task
 
 
-def small(task: Path, out: Path | None, *more: str) -> list[str]:
+def small(task: Path, out: Path | str | None, *more: str) -> list[str]:
   """Arguments of a run that takes seconds."""
   where = [f"--out={out}"] if out else []
   fixed = ["--batch-size=16", "--epochs=4", "--learning-rate=0.03"]

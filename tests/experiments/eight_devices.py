@@ -23,7 +23,7 @@ ULP = 2.0**-23  # of a float32 near one
 MESHES = {"one": "--devices=1", "data": "--devices=8", "model": "--mesh=data=4,model=2"}
 # the networks of the experiments take minutes each to compile
 COMBINED = ["igbv1+pcgrad", "igbv2+nashmtl"]
-FAST = [("arrays", spec) for spec in FAMILIES]
+FAST = [("arrays", spec) for spec in ("cagrad", "gradvac", "graddrop", "dwa")]
 CASES = [
   pytest.param(name, spec, marks=() if (name, spec) in FAST else pytest.mark.slow)
   for name, specs in {

@@ -43,7 +43,11 @@ class Hungry(Experiment):
 @pytest.mark.parametrize(
   ("error", "told"),
   [
-    (MemoryError(), "too little memory. Lower --batch-size (now 16)."),
+    pytest.param(
+      MemoryError(),
+      "too little memory. Lower --batch-size (now 16).",
+      marks=pytest.mark.slow,
+    ),
     (
       jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: no 9 bytes\nAllocations:\n  a"),
       "too little memory (RESOURCE_EXHAUSTED: no 9 bytes). Lower --batch-size (now 16)",

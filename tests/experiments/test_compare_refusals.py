@@ -106,7 +106,7 @@ def test_a_folder_at_work_is_left_alone(task, tmp_path, capfd):
   out = tmp_path / "cmp"
   given = arguments(task, out)
   config = compare.Config(
-    task=task, out=out, balancers="ew,igbv1,mgda", seeds=2, gradient_seeds=1
+    task=task, out=out, balancers="ew,mgda", seeds=2, gradient_seeds=1
   )
   comparison = compare.Comparison(config, ["--epochs=3", "--batch-size=16"])
   compare.begin(comparison, out, "command")

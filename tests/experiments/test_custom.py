@@ -147,6 +147,36 @@ def test_another_seed_is_the_run_that_it_would_be_alone(write_task):
   assert (states[0].sums.weights != states[2].sums.weights).all()
 
 
+def test_seeds_at_once_are_the_runs_that_they_are_alone(write_task, tmp_path):
+  task, out = write_task(), tmp_path / "together"
+  together = small(task, out, "--balancer=uw", "--seeds", "0", "7")
+  assert exit_code(custom.main, together) == 0
+  alone = small(task, tmp_path / "alone", "--balancer=uw", "--seed=7")
+  assert exit_code(custom.main, alone) == 0
+  epochs = read_metrics(out / "seed7"), read_metrics(tmp_path / "alone")
+  for at_once, by_itself in zip(*epochs, strict=True):
+    for name in ("losses", "weights", "validation"):
+      assert at_once[name] == pytest.approx(by_itself[name], rel=1e-4)
+  assert read_metrics(out / "seed0")[0]["losses"] != epochs[0][0]["losses"]
+
+
+def test_out_may_start_with_a_tilde(write_task, tmp_path, monkeypatch):
+  monkeypatch.setenv("HOME", str(tmp_path))
+  assert exit_code(custom.main, small(write_task(), "~/run", "--epochs=1")) == 0
+  assert (tmp_path / "run" / "summary.json").exists()
+
+
+def test_a_folder_without_out_has_data_set_balancer_seed_and_time(
+  write_task, tmp_path, monkeypatch
+):
+  monkeypatch.chdir(tmp_path)
+  given = small(write_task(), None, "--epochs=1", "--seed=5", "--balancer=igbv1")
+  assert exit_code(custom.main, given) == 0
+  (folder,) = (tmp_path / "runs").iterdir()
+  assert re.fullmatch(r"made-up-igbv1-seed5-\d{8}-\d{6}", folder.name)
+  assert not (folder / "plots" / "gaps.png").exists()  # no base epoch yet
+
+
 PRESENT = (
   ("measures=measures,", "measures=measures, present=present,"),
   ("def make_task", "def present(b): return b['there'].any(axis=0)\ndef make_task"),

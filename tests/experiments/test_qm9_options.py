@@ -110,20 +110,3 @@ def test_does_not_overwrite_a_run(qm9_dir, tmp_path, capsys):
   assert run(small(qm9_dir, tmp_path)) == 2
   assert "is not empty; choose another --out" in capsys.readouterr().err
   assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
-
-
-def test_out_may_start_with_a_tilde(qm9_dir, tmp_path, monkeypatch):
-  monkeypatch.setenv("HOME", str(tmp_path))
-  assert run([*small(qm9_dir, "~/run"), "--epochs=1"]) == 0
-  assert (tmp_path / "run" / "summary.json").exists()
-
-
-def test_folder_without_out_has_data_set_balancer_seed_and_time(
-  qm9_dir, tmp_path, monkeypatch
-):
-  monkeypatch.chdir(tmp_path)
-  arguments = [a for a in small(qm9_dir, "") if not a.startswith("--out")]
-  assert run([*arguments, "--epochs=1", "--seed=5", "--balancer=ew"]) == 0
-  (folder,) = (tmp_path / "runs").iterdir()
-  assert re.fullmatch(r"qm9-ew-seed5-\d{8}-\d{6}", folder.name)
-  assert not (folder / "plots" / "gaps.png").exists()  # no base epoch yet

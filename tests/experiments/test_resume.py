@@ -125,6 +125,7 @@ def test_a_stopped_run_saves_within_an_epoch_and_says_how_to_go_on(
   assert_same_run(more, out, whole)
 
 
+@pytest.mark.slow
 def test_more_epochs_a_damaged_checkpoint_and_other_options(qm9_dir, tmp_path, capsys):
   out, whole = tmp_path / "run", tmp_path / "whole"
   arguments = small(qm9_dir, out, "--balancer=dwa")

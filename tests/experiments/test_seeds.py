@@ -10,9 +10,9 @@ import pytest
 from experiments import nyuv2
 from experiments import qm9 as experiment
 from experiments.molecules import Molecules
-from igb_jax import balancers
 from igb_jax.training.experiment import Experiment, for_seed
 from igb_jax.training.seeds import make_seeds_step
+from tests.balancers.contract import LOSS
 from tests.experiments.molecule_runs import run, saved, small, start, wait_for
 from tests.experiments.running import exit_code, make_experiment, read_metrics, untimed
 from tests.experiments.test_nyuv2 import small as small_scenes
@@ -24,7 +24,6 @@ OPTIONS = {
   "uw": ["--epochs=2"],
   "igbv2": ["--balancer-options=start_epoch=2", "--balancer-options=warmup_epochs=1"],
 }
-QUICK = {"uw"}
 
 
 def assert_close(together: dict, alone: dict) -> None:
@@ -42,14 +41,8 @@ def assert_close(together: dict, alone: dict) -> None:
       np.testing.assert_allclose(*numbers, rtol=2e-3, atol=1e-5, err_msg=name)
 
 
-@pytest.mark.parametrize(
-  "balancer",
-  [
-    pytest.param(name, marks=[] if name in QUICK else pytest.mark.slow)
-    for name, kind in balancers.names().items()
-    if kind == "loss"
-  ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("balancer", LOSS)
 def test_seeds_at_once_are_the_runs_that_they_are_alone(balancer, qm9_dir, tmp_path):
   options = [f"--balancer={balancer}", *OPTIONS.get(balancer, [])]
   out = tmp_path / "together"

@@ -165,6 +165,7 @@ def random_graph(generator: np.random.Generator, num_nodes: int) -> jraph.Graphs
   )
 
 
+@pytest.mark.slow
 def test_reassociated_messages_equal_one_matrix_an_edge():
   generator = np.random.default_rng(0)
   singles = [random_graph(generator, size) for size in (1, 2, 5, 9)]

@@ -30,7 +30,7 @@ from igb_jax.balancers.solvers.linear import dot, pseudo_inverse
 _MAX_STEPS = 50
 _TOLERANCE = 2e-6
 _SMALLEST_MEAN = 1e-6
-_HALF_EPS = float(jnp.finfo(jnp.float32).eps) / 2
+_EPS = float(jnp.finfo(jnp.float32).eps)  # the rounding of a weight and its product
 
 
 class _Newton(NamedTuple):
@@ -65,8 +65,8 @@ def trust_region(
     largest violation of the conditions of optimality, with u_k the unit gradients and
     in units of |g_0| + sum_k z_k |g_k|: of <d, u_k> >= t / |g_k|, of equality where
     z_k > 0, and the duality gap. It is at least what rounding makes of d in float32, in
-    units of |g_0|: 6e-8 of the root of the sum of ((1 / K + z_k) |g_k|)^2. z is scaled
-    so that |d - g_0| <= c |g_0| holds but for this rounding (but for that of the
+    units of |g_0|: 1.2e-7 of the root of the sum of ((1 / K + z_k) |g_k|)^2. z is
+    scaled so that |d - g_0| <= c |g_0| holds but for this rounding (but for that of the
     cosines, without `leaves`).
 
   Example:
@@ -138,7 +138,7 @@ def trust_region(
 
   y, residual = refine(end, improve)
   terms = mean_weights(gramian, present) / jnp.where(has_mean, mean.norm, 1.0) + y
-  rounding = _HALF_EPS * jnp.sqrt(dot(terms, terms))
+  rounding = _EPS * jnp.sqrt(dot(terms, terms))
   # in this order, so that nothing overflows before it has to
   per_norm = y * mean.norm * (largest / gramian.norms)
   return Solution(

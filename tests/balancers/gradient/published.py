@@ -14,9 +14,9 @@ from tests.balancers.contract import init, make_gradient, to_numpy
 GOLDEN = Path(__file__).parents[2] / "golden"
 KINDS = ["gauss", "scaled", "common", "conflict", "small"]
 TASK_COUNTS = [2, 3, 5, 11]
-# each compiles anew, so the fast tests have two of them
+# each compiles anew, so the fast tests have one of them
 FEWER = [
-  pytest.param(k, marks=[pytest.mark.slow] if k in (2, 5) else []) for k in TASK_COUNTS
+  pytest.param(k, marks=[pytest.mark.slow] if k != 11 else []) for k in TASK_COUNTS
 ]
 
 

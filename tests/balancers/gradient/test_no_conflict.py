@@ -7,7 +7,7 @@ from tests.balancers.contract import having
 from tests.balancers.jacobians import solve_many
 
 
-@pytest.mark.parametrize("num_tasks", [3, 11])
+@pytest.mark.parametrize("num_tasks", [3, pytest.param(11, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", having("gradient", avoids_conflict=True))
 def test_no_conflict_in_a_thousand_gaussian_cases(name, num_tasks):
   shape = (1000, num_tasks, 2 * num_tasks)

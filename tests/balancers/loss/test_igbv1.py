@@ -31,7 +31,9 @@ def test_base_losses_are_the_mean_of_the_base_epoch():
   np.testing.assert_allclose(state.weights, 3 * gaps / gaps.sum(), 1e-5)
 
 
-@pytest.mark.parametrize("name", ["igbv1", "igbv2"])
+@pytest.mark.parametrize(
+  "name", ["igbv1", pytest.param("igbv2", marks=pytest.mark.slow)]
+)
 def test_base_losses_are_means_over_the_steps_of_each_task(name):
   losses, masks = random_presence()
   state, _ = scan(make_loss(name, 3), losses, masks)

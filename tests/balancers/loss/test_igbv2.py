@@ -232,6 +232,7 @@ def test_hyperparameters_are_checked(options, error, message):
     balancers.igbv2(3, 3, **{**SMALL, **options})
 
 
+@pytest.mark.slow
 def test_numbers_may_be_traced():
   """All that a run leaves behind depends on them, traced or not."""
   numbers = {"learning_rate": 0.05, "gamma": 0.5, "tau": 0.5, "initial_alpha": 0.9}

@@ -184,9 +184,8 @@ def test_the_action_is_restricted_to_the_tasks_present():
 # ---------------------------------------------------------------- vmap and storage
 
 
-@pytest.mark.parametrize(
-  "shared_step", [True, pytest.param(False, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("shared_step", [True, False])
 def test_vmap_over_seeds_equals_separate_runs(shared_step):
   """Also where the seeds' buffers fill differently and one has nothing to learn."""
   balancer = make()
@@ -219,7 +218,7 @@ def test_vmap_over_seeds_equals_separate_runs(shared_step):
     )
 
 
-@pytest.mark.parametrize("levels", [1, 2])
+@pytest.mark.parametrize("levels", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_agents_of_all_seeds_learn_in_a_branch_and_not_at_every_step(levels):
   balancer = make()
   init, update = balancer.init, balancer.update

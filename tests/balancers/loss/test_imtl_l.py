@@ -6,14 +6,14 @@ import pytest
 
 from igb_jax import balancers
 from tests.balancers.loss.published import (
+  CALLS,
   METHODS,
-  TASK_COUNTS,
   assert_has_coefficients,
 )
 from tests.balancers.losses import run_each
 
 
-@pytest.mark.parametrize("num_tasks", [*TASK_COUNTS, 5])
+@pytest.mark.parametrize("num_tasks", CALLS)
 def test_matches_published_code(num_tasks):
   assert_has_coefficients("imtll", num_tasks, rtol=1e-3)
   losses = METHODS[f"losses_{num_tasks}"]
