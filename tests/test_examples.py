@@ -105,7 +105,8 @@ def why_refused(name: str) -> str | None:
       )
       for name in balancers.names()
     ),
-    "igbv2+mgda",
+    "igbv1+mgda",
+    pytest.param("igbv2+mgda", marks=pytest.mark.slow),
   ],
 )
 def test_the_readme_trains_with_every_balancer(name):

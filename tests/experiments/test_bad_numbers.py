@@ -135,7 +135,9 @@ def test_bad_steps_are_skipped_and_counted(qm9_dir, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
   ("options", "message"),
   [
-    ([], r"stopped at step 6: .*for r2 \(loss nan\)\. The step"),
+    pytest.param(
+      [], r"stopped at step 6: .*for r2 \(loss nan\)\. The step", marks=pytest.mark.slow
+    ),
     (
       ["--on-nonfinite=skip", "--max-skips=1"],
       r"stopped at step 7: .*r2 \(loss nan\) \(and 1 in a row were skipped before\)",

@@ -100,7 +100,9 @@ def test_data_with_other_epochs_are_not_gone_on_with(
   assert len(read_metrics(out)) == 1
 
 
-@pytest.mark.parametrize("name", ["metrics.jsonl", "summary.json"])
+@pytest.mark.parametrize(
+  "name", ["metrics.jsonl", pytest.param("summary.json", marks=pytest.mark.slow)]
+)
 def test_a_file_that_cannot_be_written_is_named(
   name, qm9_dir, tmp_path, monkeypatch, capsys
 ):

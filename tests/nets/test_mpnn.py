@@ -250,7 +250,8 @@ def test_lowers_for_every_platform(platform):
   assert "f64" not in exported.mlir_module()
 
 
-@pytest.mark.parametrize("batch_size", [pytest.param(1, marks=pytest.mark.slow), 4])
+@pytest.mark.slow
+@pytest.mark.parametrize("batch_size", [1, 4])
 def test_task_gradients_equal_jacrev(batch_size):
   net = mpnn.MPNN(num_tasks=NUM_TASKS, dim=8)
   batch, _ = golden_batch(GROUPS[0])

@@ -86,7 +86,10 @@ def test_tells_the_balancer_how_far_the_learning_rate_has_fallen():
   assert len(ratios) == 1
 
 
-@pytest.mark.parametrize("spec", ["ew", "si", "dwa", "uw", "igbv1", "igbv2"])
+@pytest.mark.parametrize(
+  "spec",
+  ["ew", "si", "dwa", "uw", "igbv1", pytest.param("igbv2", marks=pytest.mark.slow)],
+)
 def test_a_batch_without_a_tasks_labels_trains_the_others(spec):
   """Absent task two, whose loss is NaN; its parameters get nothing."""
 
