@@ -14,6 +14,9 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 # QM9 step on Linux CPUs, nothing elsewhere.
 run bench: export GLIBC_TUNABLES = glibc.malloc.hugetlb=1:glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=68719476736
 
+# The tests start a hundred processes, each of which would compile our modules anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: run test test-core test-slow test-lowest lint format bench tables docs package clean
 
 run: $(VENV)/experiments.stamp  ## Train IGBv1 on QM9 for a few minutes.
