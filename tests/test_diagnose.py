@@ -168,6 +168,7 @@ def test_runs_inside_jit_without_callbacks_and_is_traced_once():
   assert "callback" not in str(jax.make_jaxpr(traced)(jnp.ones(2)))
 
 
+@pytest.mark.slow
 def test_vmap_is_a_loop():
   losses = jnp.arange(1.0, 11.0).reshape(5, 2)
   rows = jnp.asarray(gaussian(10, 4).reshape(5, 2, 4))

@@ -16,7 +16,7 @@ import pytest
 from igb_jax import balancers, value_and_task_grads
 from igb_jax.balancers.methods import METHODS
 from igb_jax.metrics import delta_m
-from tests.balancers.contract import loss_traits
+from tests.balancers.contract import families_first, loss_traits
 from tests.needed_options import needed_options
 
 NUM_TASKS = 3
@@ -139,7 +139,7 @@ def test_counts_are_taken_or_refused(name, parameter):
   run()
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", families_first(NAMES))
 def test_inputs_are_computed_with_or_refused(name):
   is_loss = NAMES[name] == "loss"
 

@@ -46,6 +46,7 @@ def test_depth_of_arrays_is_as_it_is(source, cache):
   assert load(source)[0].depth[3, 3] == np.float32(2.00012345)
 
 
+@pytest.mark.slow
 def test_arrays_are_in_order_of_their_numbers(source, cache):
   written = write_arrays(source, (("train", 12), ("val", 1)))
   dataset = load(source)

@@ -246,6 +246,7 @@ def catalogue(tmp_path, monkeypatch):
   return write
 
 
+@pytest.mark.slow
 def test_tfds_gives_the_same(dataset, catalogue, tmp_path):
   catalogue(dataset, "array_record")
   first = qm9.load(tmp_path, "tfds", limit=30)

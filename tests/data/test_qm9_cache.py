@@ -218,6 +218,7 @@ def run_script(folder, limit, *more):
   )
 
 
+@pytest.mark.slow
 def test_a_script_that_its_workers_run_again_is_told_so(tmp_path):
   done = run_script(tmp_path, 2000)
   assert done.returncode != 0

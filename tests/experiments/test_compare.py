@@ -207,6 +207,7 @@ def test_a_run_that_fails_leaves_the_others(task, tmp_path, capfd):
   assert (out / "report.html").exists()
 
 
+@pytest.mark.slow
 def test_nothing_of_the_environment_changes_the_platform_of_the_runs():
   code = (
     "import os\nfrom experiments import compare\n"

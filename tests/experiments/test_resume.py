@@ -197,6 +197,7 @@ def test_scenes_go_on_too(tmp_path):
   assert len(lines[0]) == 3
 
 
+@pytest.mark.slow
 def test_the_batches_of_an_epoch_start_anywhere(qm9_dir, tmp_path):
   molecules = experiment.parse_config(small(qm9_dir, tmp_path))
   scenes = nyuv2.parse_config(small_scenes(tmp_path))

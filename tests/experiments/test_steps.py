@@ -75,6 +75,7 @@ def prepare(experiment, spec):
   return step, experiment.devices.put_state(state), traces
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spec", SPECS)
 @pytest.mark.parametrize("name", ["qm9", pytest.param("nyuv2", marks=pytest.mark.slow)])
 def test_no_float64_and_nothing_of_the_host(experiments, name, spec):

@@ -177,6 +177,7 @@ def test_a_plain_sum_in_float64_of_gradients_that_nearly_cancel():
     np.testing.assert_allclose(result, small, 1e-6)
 
 
+@pytest.mark.slow
 def test_a_schedule_and_a_number_in_the_state():
   """Neither compiles anything anew."""
   schedule = optax.linear_schedule(0.0, 0.5, 2)
