@@ -9,6 +9,7 @@ import pytest
 
 from igb_jax import balancers
 from igb_jax.balancers.methods import METHODS, GradientTraits, LossTraits
+from tests.balancers.contract import slow_but
 from tests.needed_options import needed_options
 
 STEPS_PER_EPOCH = 2
@@ -39,8 +40,7 @@ def unlike(names: list[str]) -> list[str]:
 
 def sampled(names: list[str]) -> list[Any]:
   """All names, of which the slow tests take those that another is like."""
-  fast = unlike(names)
-  return [pytest.param(name, marks=() if name in fast else SLOW) for name in names]
+  return slow_but(unlike(names), names)
 
 
 def trunk(params, x):

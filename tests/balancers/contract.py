@@ -6,7 +6,7 @@ the traits in the method's file. So a new method is tested as soon as it has a n
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any, cast
 
 import jax
@@ -71,16 +71,21 @@ def one_of_each_family(kind: str = "gradient") -> list[str]:
 FAMILIES = [*one_of_each_family(), *one_of_each_family("loss")]
 
 
+def slow_but(fast: Collection[Any], values: Iterable[Any]) -> list[Any]:
+  """Values of a parameter, of which the slow tests take all that are not `fast`."""
+  return [
+    pytest.param(each, marks=() if each in fast else pytest.mark.slow)
+    for each in values
+  ]
+
+
 def families_first(names: list[str]) -> list[Any]:
   """Values of `name`: one of each family in the fast tests, all in the slow ones.
 
   For what wrappers do alike for all methods of a family, and each compiles anew. Two
   more are fast: dbmtl, whose state is shaped like gradients, and igbv1.
   """
-  fast = [*FAMILIES, "dbmtl", "igbv1"]
-  return [
-    pytest.param(name, marks=() if name in fast else pytest.mark.slow) for name in names
-  ]
+  return slow_but([*FAMILIES, "dbmtl", "igbv1"], names)
 
 
 def with_task_counts(names: list[str], task_counts: list[int]) -> list[Any]:

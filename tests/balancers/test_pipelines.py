@@ -15,14 +15,12 @@ from tests.balancers.contract import (
   init,
   make_gradient,
   one_of_each_family,
+  slow_but,
 )
 
 NAMES = one_of_each_family()
 # optax treats all alike: one with weights, and one with memory of its own
-FAST_AND_SLOW = [
-  pytest.param(n, marks=() if n in ("cagrad", "gradvac") else pytest.mark.slow)
-  for n in NAMES
-]
+FAST_AND_SLOW = slow_but(["cagrad", "gradvac"], NAMES)
 NUM_TASKS = 3
 X = np.random.default_rng(0).normal(size=(32, 4)).astype(np.float32)
 TARGETS = np.stack([X.sum(1), X[:, 0], 3 * np.sin(X[:, 1])], axis=1)
@@ -248,7 +246,7 @@ MODELS = {"linen": linen_model, "nnx": nnx_model, "equinox": equinox_model}
 @pytest.mark.parametrize("library", MODELS)
 @pytest.mark.parametrize(
   "name",
-  [NAMES[0], *(pytest.param(name, marks=pytest.mark.slow) for name in NAMES[1:])],
+  slow_but(NAMES[:1], NAMES),
 )
 def test_trains_parameters_of_every_library(name, library):
   params, losses_of = MODELS[library]()

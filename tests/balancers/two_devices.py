@@ -14,18 +14,14 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from igb_jax import value_and_task_grads
 from igb_jax.balancers.gradient.pcgrad import project_conflicts
 from igb_jax.balancers.solvers import Gramian, Mean
-from tests.balancers.contract import GRADIENT, init, make_gradient
+from tests.balancers.contract import GRADIENT, init, make_gradient, slow_but
 
 NUM_TASKS = 3
 OVER_ROWS = PartitionSpec(None, "devices")  # of task gradients; axis 0 is the tasks
 SHARED = {"bias": True, "heads": False, "kernel": True}
 
 # one with weights, one with memory of its own, one whose memory is shaped as gradients
-FAST = ("cagrad", "gradvac", "dbmtl")
-NAMES = [
-  pytest.param(name, marks=() if name in FAST else pytest.mark.slow)
-  for name in GRADIENT
-]
+NAMES = slow_but(["cagrad", "gradvac", "dbmtl"], GRADIENT)
 
 
 def mesh(axis_type):
@@ -123,13 +119,15 @@ def test_products_of_divided_gradients_without_jit_and_under_vmap():
   assert_close(several, jax.tree.map(lambda leaf: np.stack([leaf] * 2), expected))
 
 
-SLOWLY = [(1, False), (3, None)]
-
-
 @pytest.mark.parametrize("own", [True, False])
 @pytest.mark.parametrize(
   ("batch_size", "unroll"),
-  [(1, True), (2, None), *(pytest.param(*of, marks=pytest.mark.slow) for of in SLOWLY)],
+  [
+    (1, True),
+    (2, None),
+    pytest.param(1, False, marks=pytest.mark.slow),
+    pytest.param(3, None, marks=pytest.mark.slow),
+  ],
 )
 def test_task_grads_equal_jacrev_in_shard_map(batch_size, unroll, own):
   def losses_of(params, inputs):

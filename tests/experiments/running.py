@@ -1,9 +1,11 @@
 """Running an experiment in the process of the tests, and reading what it wrote."""
 
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -33,6 +35,16 @@ def read_metrics(folder: Path) -> list[dict]:
 def make_experiment(module: ModuleType, config: RunConfig) -> Experiment:
   """The experiment of a module, ready to train."""
   return Experiment(module.make_problem, config)
+
+
+def assert_help_explains_every_option(experiment: ModuleType, capsys: Any) -> None:
+  """Checks that `--help` names every field of an experiment's configuration."""
+  with pytest.raises(SystemExit) as caught:
+    experiment.parse_config(["--help"])
+  assert caught.value.code == 0
+  shown = capsys.readouterr().out
+  for field in dataclasses.fields(experiment.Config):
+    assert "--" + field.name.replace("_", "-") in shown
 
 
 def one_line(text: str) -> str:

@@ -1,6 +1,5 @@
 """A user's own task: its help, and which options and task files are refused."""
 
-import dataclasses
 import re
 
 import pytest
@@ -8,16 +7,11 @@ import pytest
 from experiments import custom
 from tests.experiments.custom_task import small
 from tests.experiments.custom_task import write_task as write_task
-from tests.experiments.running import exit_code
+from tests.experiments.running import assert_help_explains_every_option, exit_code
 
 
 def test_help_explains_every_option(capsys):
-  with pytest.raises(SystemExit) as caught:
-    custom.parse_config(["--help"])
-  assert caught.value.code == 0
-  shown = capsys.readouterr().out
-  for field in dataclasses.fields(custom.Config):
-    assert "--" + field.name.replace("_", "-") in shown
+  assert_help_explains_every_option(custom, capsys)
 
 
 @pytest.mark.parametrize(

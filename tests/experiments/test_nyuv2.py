@@ -14,7 +14,12 @@ from experiments import scenes
 from experiments.scene_base import SINGLE_TASK, read_base
 from igb_jax import scene_tasks
 from igb_jax.balancers.methods import METHODS
-from tests.experiments.running import exit_code, make_experiment, read_metrics
+from tests.experiments.running import (
+  assert_help_explains_every_option,
+  exit_code,
+  make_experiment,
+  read_metrics,
+)
 
 METRICS = list(scene_tasks.METRICS)
 
@@ -275,12 +280,7 @@ def test_presets_are_the_published_protocols():
 
 
 def test_help_explains_every_option(capsys):
-  with pytest.raises(SystemExit) as caught:
-    experiment.parse_config(["--help"])
-  assert caught.value.code == 0
-  shown = capsys.readouterr().out
-  for field in dataclasses.fields(experiment.Config):
-    assert "--" + field.name.replace("_", "-") in shown
+  assert_help_explains_every_option(experiment, capsys)
 
 
 def test_the_batches_of_an_epoch_are_its_own_in_any_order(tmp_path):

@@ -8,8 +8,7 @@ import pytest
 from experiments import qm9 as experiment
 from igb_jax.data import qm9
 from tests.experiments.molecule_runs import run, small
-
-pytestmark = pytest.mark.usefixtures("compiled_once")
+from tests.experiments.running import assert_help_explains_every_option
 
 
 def test_presets_can_be_overridden():
@@ -25,12 +24,7 @@ def test_presets_can_be_overridden():
 
 
 def test_help_explains_every_option(capsys):
-  with pytest.raises(SystemExit) as caught:
-    experiment.parse_config(["--help"])
-  assert caught.value.code == 0
-  shown = capsys.readouterr().out
-  for field in dataclasses.fields(experiment.Config):
-    assert "--" + field.name.replace("_", "-") in shown
+  assert_help_explains_every_option(experiment, capsys)
 
 
 @pytest.mark.parametrize(

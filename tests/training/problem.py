@@ -64,11 +64,11 @@ def copy(state: TrainState) -> TrainState:
   return jax.tree.map(jnp.copy, state)
 
 
-def state_with(optimizer) -> TrainState:
-  """The initial state with equal weights, for the optimizer and x = 1."""
+def state_with(optimizer, *, x: float = 1.0, balancer=EQUAL) -> TrainState:
+  """The initial state for an optimizer."""
   return init_state(
-    {"x": jnp.ones(2)},
-    balancer=EQUAL,
+    {"x": jnp.full(2, x)},
+    balancer=balancer,
     optimizer=optimizer,
     plateau=optax.contrib.reduce_on_plateau(),
     key=jax.random.key(0),

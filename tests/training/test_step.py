@@ -69,14 +69,7 @@ def test_tells_the_balancer_how_far_the_learning_rate_has_fallen():
   balancer = balancers.Balancer(
     balancers.LossBalancer(balancers.equal(3).init, update), None
   )
-  plateau = optax.contrib.reduce_on_plateau()
-  state = init_state(
-    {"x": jnp.zeros(2)},
-    balancer=balancer,
-    optimizer=optax.sgd(0.1),
-    plateau=plateau,
-    key=jax.random.key(0),
-  )
+  state = problem.state_with(optax.sgd(0.1), x=0.0, balancer=balancer)
   state = state._replace(plateau=state.plateau._replace(scale=jnp.asarray(0.25)))
   step = make_train_step(problem.losses_of, balancer, optax.sgd(0.1))
   (batch,) = problem.batches(1)

@@ -6,7 +6,6 @@ import numpy as np
 import optax
 import pytest
 
-from igb_jax import balancers
 from igb_jax.training.step import init_state, make_train_step
 
 from . import problem
@@ -43,16 +42,9 @@ def test_a_gradient_that_is_not_finite_is_a_failure_too():
   def losses_of(params, batch):
     return jnp.sqrt(jnp.abs(params["x"])).sum() + jnp.ones(3) * batch  # at 0
 
-  balancer = balancers.Balancer(balancers.equal(3), None)
-  plateau = optax.contrib.reduce_on_plateau()
-  state = init_state(
-    {"x": jnp.zeros(2)},
-    balancer=balancer,
-    optimizer=optax.sgd(0.1),
-    plateau=plateau,
-    key=jax.random.key(0),
-  )
-  state = make_train_step(losses_of, balancer, optax.sgd(0.1))(state, jnp.ones(3))
+  state = problem.state_with(optax.sgd(0.1), x=0.0)
+  step = make_train_step(losses_of, problem.EQUAL, optax.sgd(0.1))
+  state = step(state, jnp.ones(3))
   assert state.failure.step == 0
   assert np.isfinite(state.failure.weighted).all()
   assert state.params["x"].tolist() == [0, 0]
@@ -111,17 +103,16 @@ def test_batch_statistics_that_are_not_finite_are_not_kept():
   def losses_of(params, variables, batch):
     return problem.losses_of(params, batch), {"mean": batch.sum() / batch[0]}
 
-  balancer = balancers.Balancer(balancers.equal(3), None)
   state = init_state(
     {"x": jnp.zeros(2)},
     variables={"mean": jnp.float32(7)},
-    balancer=balancer,
+    balancer=problem.EQUAL,
     optimizer=optax.sgd(0.1),
     plateau=optax.contrib.reduce_on_plateau(),
     key=jax.random.key(0),
   )
   step = make_train_step(
-    losses_of, balancer, optax.sgd(0.1), stateful=True, max_skips=1
+    losses_of, problem.EQUAL, optax.sgd(0.1), stateful=True, max_skips=1
   )
   state = step(state, jnp.array([0.0, 1.0, 1.0]))
   assert state.variables["mean"] == 7

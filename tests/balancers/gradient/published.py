@@ -7,17 +7,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 
-from tests.balancers.contract import init, make_gradient, to_numpy
+from tests.balancers.contract import init, make_gradient, slow_but, to_numpy
 
 GOLDEN = Path(__file__).parents[2] / "golden"
 KINDS = ["gauss", "scaled", "common", "conflict", "small"]
 TASK_COUNTS = [2, 3, 5, 11]
 # each compiles anew, so the fast tests have one of them
-FEWER = [
-  pytest.param(k, marks=[pytest.mark.slow] if k != 11 else []) for k in TASK_COUNTS
-]
+FEWER = slow_but([11], TASK_COUNTS)
 
 
 @functools.cache

@@ -6,16 +6,16 @@ from typing import Any
 
 import jax
 import numpy as np
-import pytest
 
 from igb_jax import balancers
+from tests.balancers.contract import slow_but
 from tests.balancers.losses import run_each
 
 GOLDEN = np.load(Path(__file__).parents[2] / "golden" / "loss.npz")
 METHODS = np.load(Path(__file__).parents[2] / "golden" / "methods.npz")
 # each compiles anew, so the fast tests have two of them
-TASK_COUNTS = [pytest.param(2, marks=pytest.mark.slow), 3, 11]
-CALLS = [*TASK_COUNTS, pytest.param(5, marks=pytest.mark.slow)]  # of methods.npz
+TASK_COUNTS = slow_but([3, 11], [2, 3, 11])
+CALLS = slow_but([3, 11], [2, 3, 11, 5])  # of methods.npz
 
 
 def assert_matches(name: str, num_tasks: int, rtol: float = 1e-4) -> None:
