@@ -5,7 +5,7 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import TypeVar
@@ -51,7 +51,7 @@ def _start_worker() -> None:
 
 def on_all_cores(
   function: Callable[[_Task], _Result], tasks: list[_Task], *, few: int = _FEW
-) -> Iterator[_Result]:
+) -> Generator[_Result]:
   """Maps a function over tasks in processes of their own, in order.
 
   Args:
@@ -102,7 +102,7 @@ def shown(
   unit: str,
   *,
   count: Callable[[_Result], int] = lambda result: 1,
-) -> Iterator[_Result]:
+) -> Generator[_Result]:
   """Shows a progress bar, or a line each tenth where there is no terminal.
 
   Args:
