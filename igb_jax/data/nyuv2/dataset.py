@@ -40,7 +40,9 @@ class NYUv2:
   num_train: int
   num_validation: int
   num_test: int
-  _records: tuple[Sequence[dict[str, np.ndarray]], ...] = dataclasses.field(repr=False)
+  _places: Sequence[tuple[Sequence[dict[str, np.ndarray]], int]] = dataclasses.field(
+    repr=False
+  )
   _lacking: Mapping[str, Sequence[str]] = dataclasses.field(repr=False)
 
   def __len__(self) -> int:
@@ -56,18 +58,14 @@ class NYUv2:
     """
     if not 0 <= position < len(self):
       raise IndexError(f"no scene {position}, there are {len(self)}")
-    index = position
-    for records in self._records:
-      if index < len(records):
-        try:
-          return decode(records[index])
-        except Exception as error:  # of the reader, of TFDS or of zlib
-          raise OSError(
-            f"{self.folder}: scene {position} is damaged; remove the folder, so that "
-            f"it is prepared again ({error})"
-          ) from error
-      index -= len(records)
-    raise AssertionError
+    records, index = self._places[position]
+    try:
+      return decode(records[index])
+    except Exception as error:  # of the reader, of TFDS or of zlib
+      raise OSError(
+        f"{self.folder}: scene {position} is damaged; remove the folder, so that it is "
+        f"prepared again ({error})"
+      ) from error
 
   def __reduce__(self) -> tuple[Callable[[Path], "NYUv2"], tuple[Path]]:
     """Pickles the folder alone, since TFDS's readers cannot be pickled."""
@@ -124,6 +122,10 @@ def open_cache(folder: Path) -> NYUv2:
     num_train=len(names["train"]),
     num_validation=len(names.get("validation", ())),
     num_test=len(names["test"]),
-    _records=tuple(_tfds.open_records(folder, TFDS_NAME, names)),
+    _places=[
+      (records, index)
+      for records in _tfds.open_records(folder, TFDS_NAME, names)
+      for index in range(len(records))
+    ],
     _lacking=manifest["lacking"],
   )

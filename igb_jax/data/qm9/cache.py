@@ -10,6 +10,7 @@ import numpy as np
 
 from igb_jax.data import _once
 from igb_jax.data._processes import say
+from igb_jax.data.qm9._catalogue import read_catalogue
 from igb_jax.data.qm9._featurising import Block, Record, featurise_all
 from igb_jax.data.qm9.dataset import QM9
 from igb_jax.data.qm9.qm9pack import read_qm9pack
@@ -129,13 +130,7 @@ def _write(folder: Path, blocks: list[Block]) -> QM9:
   return dataset
 
 
-def _read_catalogue(root: Path, limit: int | None) -> list[Record]:
-  from igb_jax.data.qm9._catalogue import read_catalogue
-
-  return read_catalogue(root, limit)
-
-
 _READERS: dict[str, Callable[[Path, int | None], list[Record]]] = {
   "qm9pack": lambda root, limit: read_qm9pack(limit),
-  "tfds": _read_catalogue,
+  "tfds": read_catalogue,
 }
