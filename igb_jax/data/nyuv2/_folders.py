@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 
-from igb_jax.data.nyuv2._files import FIELD_READERS, by
+from igb_jax.data.nyuv2._files import by, read_array, read_image
 from igb_jax.data.nyuv2.types import Part, Reading, SceneFile, SceneSource, describe
 from igb_jax.data.scene import RawScene
 
@@ -45,9 +45,10 @@ class FolderScene:
   def read(self) -> Reading:
     fields: dict[str, np.ndarray] = {}
     problems = []
+    read_file = read_array if self.kind == "arrays" else read_image
     for field, file in self.files.items():
       try:
-        fields[field] = FIELD_READERS[self.kind, field](self.root / file)
+        fields[field] = read_file(self.root / file, field)
       except ValueError as error:
         problems.append(f"{file}: {error}")
     if "image" in fields:
@@ -100,15 +101,15 @@ def recognise_folders(root: Path, kind: Literal["arrays", "images"]) -> SceneSou
   scenes: dict[Part, tuple[SceneFile, ...]] = {}
   files: list[Path] = []
   for folder in present:
-    found: dict[str, dict[str, Path]] = {}
+    found: dict[str, dict[str, str]] = {}  # field -> name -> path relative to the root
     for field in fields:
       place = root / folder / field
       suffixes = SUFFIXES[kind][field]
       listed = visible(place)
       paths = [path for path in listed if path.suffix.lower() in suffixes]
       files += listed
-      found[field] = {path.stem: path for path in paths}
       where = f"{folder}/{field}"
+      found[field] = {path.stem: f"{where}/{path.name}" for path in paths}
       expected = " or ".join(f"*{suffix}" for suffix in suffixes)
       if not place.is_dir():
         problems.append(f"{where}: there is no such folder")
@@ -139,9 +140,7 @@ def recognise_folders(root: Path, kind: Literal["arrays", "images"]) -> SceneSou
         name=f"{folder}/{name}",
         kind=kind,
         files={
-          field: found[field][name].relative_to(root).as_posix()
-          for field in fields
-          if name in found[field]
+          field: by_name[name] for field, by_name in found.items() if name in by_name
         },
       )
       for name in names
