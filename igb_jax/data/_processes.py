@@ -54,16 +54,8 @@ def on_all_cores(
 ) -> Generator[_Result]:
   """Maps a function over tasks in processes of their own, in order.
 
-  Args:
-    function: What to do; like tasks and results, it must be picklable.
-    tasks: What to do it to.
-    few: So many tasks, or fewer, are done here, without processes.
-
-  Yields:
-    The results.
-
-  Raises:
-    PreparationError: If a process has died.
+  Function, tasks and results must be picklable. Up to `few` tasks are done here,
+  without processes. Raises `PreparationError` if a process has died.
   """
   if len(tasks) <= few:
     yield from map(function, tasks)
@@ -103,17 +95,9 @@ def shown(
   *,
   count: Callable[[_Result], int] = lambda result: 1,
 ) -> Generator[_Result]:
-  """Shows a progress bar, or a line each tenth where there is no terminal.
+  """Passes results on, with a progress bar or, without a terminal, a line each tenth.
 
-  Args:
-    results: What is passed on.
-    label: What is being done.
-    total: Number of units in all results.
-    unit: What there are so many of.
-    count: How many of them a result has.
-
-  Yields:
-    The results.
+  There are `total` units in all results, and `count(result)` in one.
   """
   if _console.is_terminal:
     columns = (*Progress.get_default_columns(), MofNCompleteColumn())

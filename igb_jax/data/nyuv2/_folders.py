@@ -28,14 +28,7 @@ SUFFIXES = {
 
 @dataclasses.dataclass(frozen=True)
 class FolderScene:
-  """A scene of one file for each field.
-
-  Attributes:
-    root: Folder of the source.
-    name: Part and name.
-    kind: Format.
-    files: field -> path relative to the root.
-  """
+  """A scene of one file for each field, with paths relative to the root."""
 
   root: Path
   name: str

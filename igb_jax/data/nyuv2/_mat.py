@@ -28,13 +28,7 @@ MAT_FIELDS = {
 
 @dataclasses.dataclass(frozen=True)
 class MatScene:
-  """A scene of the official file.
-
-  Attributes:
-    path: The file.
-    index: Official index, from 1.
-    part: Its part.
-  """
+  """A scene of the official file, whose indices start from 1."""
 
   path: Path
   index: int
