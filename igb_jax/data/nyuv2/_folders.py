@@ -1,7 +1,7 @@
 """Folders of arrays and of images, a file for each field of a scene."""
 
 import collections
-import dataclasses
+import functools
 from pathlib import Path
 from typing import Literal
 
@@ -17,6 +17,7 @@ _NORMALS_FROM_DEPTH = (
   "valid region (rows 44 to 470, columns 40 to 600) resized"
 )
 
+Kind = Literal["arrays", "images"]
 FOLDERS = ("train", "val", "test")
 _FIELDS = ("image", "label", "depth", "normal")
 _LITTER = ("thumbs.db", "desktop.ini")
@@ -26,43 +27,34 @@ SUFFIXES = {
 }
 
 
-@dataclasses.dataclass(frozen=True)
-class FolderScene:
-  """A scene of one file for each field, with paths relative to the root."""
-
-  root: Path
-  name: str
-  kind: Literal["arrays", "images"]
-  files: dict[str, str]
-
-  def read(self) -> Reading:
-    fields: dict[str, np.ndarray] = {}
-    problems = []
-    read_file = read_array if self.kind == "arrays" else read_image
-    for field, file in self.files.items():
-      try:
-        fields[field] = read_file(self.root / file, field)
-      except ValueError as error:
-        problems.append(f"{file}: {error}")
-    if "image" in fields:
-      size = fields["image"].shape[:2]
-      if min(size) < _LEAST_SIDE:
-        problems.append(
-          f"{self.files['image']}: {by(size)}, expected {_LEAST_SIDE} x {_LEAST_SIDE} "
-          "at least"
-        )
-      for field, values in fields.items():
-        if values.shape[:2] != size:
-          problems.append(
-            f"{self.files[field]}: {by(values.shape)}, but its image is {by(size)} "
-            f"({self.files['image']})"
-          )
-    if problems or not set(_FIELDS[:3]) <= set(fields):  # or files are missing.
-      return Reading(None, tuple(problems))
-    scene = RawScene(
-      fields["image"], fields["label"], fields["depth"], fields.get("normal")
-    )
-    return Reading(scene, ())
+def read_scene(root: Path, kind: Kind, files: dict[str, str]) -> Reading:
+  """Reads a scene of a file for each field, with a path relative to the root."""
+  fields: dict[str, np.ndarray] = {}
+  problems = []
+  read_file = read_array if kind == "arrays" else read_image
+  for field, file in files.items():
+    try:
+      fields[field] = read_file(root / file, field)
+    except ValueError as error:
+      problems.append(f"{file}: {error}")
+  if "image" in fields:
+    size = fields["image"].shape[:2]
+    if min(size) < _LEAST_SIDE:
+      problems.append(
+        f"{files['image']}: {by(size)}, expected {_LEAST_SIDE} x {_LEAST_SIDE} at least"
+      )
+    problems += [
+      f"{files[field]}: {by(values.shape)}, but its image is {by(size)} "
+      f"({files['image']})"
+      for field, values in fields.items()
+      if values.shape[:2] != size
+    ]
+  if problems or not set(_FIELDS[:3]) <= set(fields):  # or files are missing.
+    return Reading(None, tuple(problems))
+  scene = RawScene(
+    fields["image"], fields["label"], fields["depth"], fields.get("normal")
+  )
+  return Reading(scene, ())
 
 
 def visible(folder: Path) -> list[Path]:
@@ -81,7 +73,7 @@ def _in_order(name: str) -> tuple[bool, int, str]:
   return (False, int(name), name) if name.isdecimal() else (True, 0, name)
 
 
-def recognise_folders(root: Path, kind: Literal["arrays", "images"]) -> SceneSource:
+def recognise_folders(root: Path, kind: Kind) -> SceneSource:
   present = [folder for folder in FOLDERS if (root / folder).is_dir()]
   problems = [] if "train" in present else ["train: there is no such folder"]
   if present in ([], ["train"]):
@@ -128,13 +120,14 @@ def recognise_folders(root: Path, kind: Literal["arrays", "images"]) -> SceneSou
       if name not in found[field]
     ]
     scenes[part_of[folder]] = tuple(
-      FolderScene(
-        root=root,
-        name=f"{folder}/{name}",
-        kind=kind,
-        files={
-          field: by_name[name] for field, by_name in found.items() if name in by_name
-        },
+      SceneFile(
+        f"{folder}/{name}",
+        functools.partial(
+          read_scene,
+          root,
+          kind,
+          {field: paths[name] for field, paths in found.items() if name in paths},
+        ),
       )
       for name in names
     )
