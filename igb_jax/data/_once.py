@@ -96,7 +96,7 @@ def _states(folder: Path, kind: Kind) -> dict[str, Any]:
 def find_problem(
   folder: Path, kind: Kind, fingerprint: str | None = None
 ) -> str | None:
-  """Says why a cache, of a source with a fingerprint if it has one, cannot be used."""
+  """Says why a cache of a source, which may have a fingerprint, cannot be used."""
   try:
     manifest = read_manifest(folder)
     if manifest["version"] != kind.version:
@@ -125,7 +125,7 @@ def prepared_once(
   """Reads a cache, which is prepared first where it has a problem."""
   cannot_change = folder.is_dir() and not os.access(folder.parent, os.W_OK)
   if cannot_change and find_problem(folder, kind, fingerprint) is None:
-    return read(folder)  # without a lock, which could not be written either
+    return read(folder)  # nobody can change it, so it needs no lock
   with locked(folder, kind.what):
     problem = find_problem(folder, kind, fingerprint)
     if problem is None:

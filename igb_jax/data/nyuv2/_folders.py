@@ -17,7 +17,7 @@ _NORMALS_FROM_DEPTH = (
   "valid region (rows 44 to 470, columns 40 to 600) resized"
 )
 
-Kind = Literal["arrays", "images"]
+Format = Literal["arrays", "images"]
 FOLDERS = ("train", "val", "test")
 _FIELDS = ("image", "label", "depth", "normal")
 _LITTER = ("thumbs.db", "desktop.ini")
@@ -27,7 +27,7 @@ SUFFIXES = {
 }
 
 
-def read_scene(root: Path, kind: Kind, files: dict[str, str]) -> Reading:
+def read_scene(root: Path, kind: Format, files: dict[str, str]) -> Reading:
   """Reads a scene of a file for each field, with a path relative to the root."""
   fields: dict[str, np.ndarray] = {}
   problems = []
@@ -73,7 +73,7 @@ def _in_order(name: str) -> tuple[bool, int, str]:
   return (False, int(name), name) if name.isdecimal() else (True, 0, name)
 
 
-def recognise_folders(root: Path, kind: Kind) -> SceneSource:
+def recognise_folders(root: Path, kind: Format) -> SceneSource:
   present = [folder for folder in FOLDERS if (root / folder).is_dir()]
   problems = [] if "train" in present else ["train: there is no such folder"]
   if present in ([], ["train"]):
