@@ -10,7 +10,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import filelock
 import platformdirs
@@ -26,11 +26,6 @@ def cache_root(folder: Path | None) -> Path:
   """The folder of all caches: as given, of the environment, or of the platform."""
   root = folder or os.environ.get("IGB_JAX_DATA")
   return Path(root or platformdirs.user_cache_path("igb_jax")).expanduser().absolute()
-
-
-def read_only(folder: Path) -> bool:
-  """Whether nobody can change a folder that exists."""
-  return folder.is_dir() and not os.access(folder.parent, os.W_OK)
 
 
 @contextlib.contextmanager
@@ -68,94 +63,92 @@ def locked(folder: Path, what: str) -> Iterator[None]:
     lock.release()
 
 
-class Manifest(Protocol):
-  """What every manifest says: the cache's version, and a state of each file."""
+class Kind(NamedTuple):
+  """What the caches of one data set have in common.
 
-  @property
-  def version(self) -> int:
-    """Version of what the cache holds."""
-    ...
+  Attributes:
+    what: Name of the data set, for the user.
+    version: Version of what they hold; caches of other versions are prepared anew.
+    state: What the manifest says of a file, which differs where the file has changed.
+    check: Raises `ValueError`, `TypeError` or `KeyError` for a damaged manifest.
+  """
 
-  @property
-  def files(self) -> dict[str, Any]:
-    """Relative path -> what differs where the file has changed."""
-    ...
+  what: str
+  version: int
+  state: Callable[[Path], Any]
+  check: Callable[[dict[str, Any]], None] = lambda manifest: None
 
 
-def states(folder: Path, state: Callable[[Path], Any]) -> dict[str, Any]:
+def read_manifest(folder: Path) -> dict[str, Any]:
+  """The manifest of a cache: its version, the state of its files, and more."""
+  return json.loads((folder / MANIFEST).read_text())
+
+
+def _states(folder: Path, kind: Kind) -> dict[str, Any]:
   """The state of every file in the folder but the manifest, by relative path."""
   return {
-    path.relative_to(folder).as_posix(): state(path)
+    path.relative_to(folder).as_posix(): kind.state(path)
     for path in sorted(folder.rglob("*"))
     if path.is_file() and path.name != MANIFEST
   }
 
 
 def find_problem(
-  folder: Path,
-  read_manifest: Callable[[Path], Manifest],
-  state: Callable[[Path], Any],
-  version: int,
-  fingerprint: str | None = None,
+  folder: Path, kind: Kind, fingerprint: str | None = None
 ) -> str | None:
-  """Says why a cache cannot be used, None if it can.
-
-  Args:
-    folder: The cache.
-    read_manifest: Reads the manifest of a folder.
-    state: What the manifest says of a file.
-    version: The version that is needed.
-    fingerprint: Of the source, where the manifest has one.
-  """
+  """Says why a cache of a source, which may have a fingerprint, cannot be used."""
   try:
     manifest = read_manifest(folder)
+    if manifest["version"] != kind.version:
+      return f"it has version {manifest['version']}, not {kind.version}"
+    if manifest.get("fingerprint") != fingerprint:
+      return "the source has changed"
+    kind.check(manifest)
+    if manifest["files"] != _states(folder, kind):
+      return "files are missing or damaged"
   except FileNotFoundError:
     return "it is not complete"
-  except (ValueError, TypeError):
+  except (ValueError, TypeError, KeyError):
     return f"{MANIFEST} is damaged"
-  if manifest.version != version:
-    return f"it has version {manifest.version}, not {version}"
-  if getattr(manifest, "fingerprint", None) != fingerprint:
-    return "the source has changed"
-  if manifest.files != states(folder, state):
-    return "files are missing or damaged"
   return None
 
 
 def prepared_once(
   folder: Path,
-  what: str,
-  problem_of: Callable[[Path], str | None],
+  kind: Kind,
   read: Callable[[Path], _Result],
   prepare: Callable[[Path], _Result],
   *,
+  fingerprint: str | None = None,
   progress: bool,
 ) -> _Result:
   """Reads a cache, which is prepared first where it has a problem."""
-  if read_only(folder) and problem_of(folder) is None:
-    return read(folder)  # Nobody can change it, so it needs no lock.
-  with locked(folder, what):
-    problem = problem_of(folder)
+  cannot_change = folder.is_dir() and not os.access(folder.parent, os.W_OK)
+  if cannot_change and find_problem(folder, kind, fingerprint) is None:
+    return read(folder)  # nobody can change it, so it needs no lock
+  with locked(folder, kind.what):
+    problem = find_problem(folder, kind, fingerprint)
     if problem is None:
       return read(folder)
     if folder.exists():
-      say(f"Rebuilding the {what} cache in {folder}: {problem}")
+      say(f"Rebuilding the {kind.what} cache in {folder}: {problem}")
     elif progress:
-      say(f"Preparing the {what} cache in {folder}, once")
+      say(f"Preparing the {kind.what} cache in {folder}, once")
     return prepare(folder)
 
 
 @contextlib.contextmanager
-def emptied(folder: Path, what: str) -> Iterator[None]:
+def emptied(folder: Path, kind: Kind) -> Iterator[None]:
   """Removes a cache; errors of writing the next one name its folder."""
-  with naming(folder, what):
+  with naming(folder, kind.what):
     if folder.exists():
       shutil.rmtree(folder)
     yield
 
 
-def write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
+def write_manifest(folder: Path, kind: Kind, **more: Any) -> None:
   """Completes a cache, in one step that cannot be half done."""
+  manifest = {"version": kind.version, "files": _states(folder, kind), **more}
   unfinished = folder / f"{MANIFEST}.unfinished"
   unfinished.write_text(json.dumps(manifest, indent=2))
   unfinished.replace(folder / MANIFEST)

@@ -5,7 +5,7 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import TypeVar
@@ -51,19 +51,11 @@ def _start_worker() -> None:
 
 def on_all_cores(
   function: Callable[[_Task], _Result], tasks: list[_Task], *, few: int = _FEW
-) -> Iterator[_Result]:
+) -> Generator[_Result]:
   """Maps a function over tasks in processes of their own, in order.
 
-  Args:
-    function: What to do; like tasks and results, it must be picklable.
-    tasks: What to do it to.
-    few: So many tasks, or fewer, are done here, without processes.
-
-  Yields:
-    The results.
-
-  Raises:
-    PreparationError: If a process has died.
+  Function, tasks and results must be picklable. Up to `few` tasks are done here,
+  without processes. Raises `PreparationError` if a process has died.
   """
   if len(tasks) <= few:
     yield from map(function, tasks)
@@ -102,18 +94,10 @@ def shown(
   unit: str,
   *,
   count: Callable[[_Result], int] = lambda result: 1,
-) -> Iterator[_Result]:
-  """Shows a progress bar, or a line each tenth where there is no terminal.
+) -> Generator[_Result]:
+  """Passes results on, with a progress bar or, without a terminal, a line each tenth.
 
-  Args:
-    results: What is passed on.
-    label: What is being done.
-    total: Number of units in all results.
-    unit: What there are so many of.
-    count: How many of them a result has.
-
-  Yields:
-    The results.
+  There are `total` units in all results, and `count(result)` in one.
   """
   if _console.is_terminal:
     columns = (*Progress.get_default_columns(), MofNCompleteColumn())

@@ -66,13 +66,9 @@ class _Records(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 def write_records(
   folder: Path, name: str, fields: Fields, parts: Mapping[str, Iterable[Record]]
 ) -> None:
-  """Writes records as a TFDS data set of its own.
+  """Writes records as a TFDS data set, in a folder of its name.
 
-  Args:
-    folder: Where the data set gets a folder of its name.
-    name: The data set's name.
-    fields: What a record has.
-    parts: Part -> its records. No part may be empty; they are taken in turn.
+  The parts are taken in turn; none of them may be empty.
   """
   tfds.disable_progress_bar()  # The caller shows one.
   builder = _Records(folder, name, fields, parts)

@@ -17,20 +17,6 @@ import jraph
 import numpy as np
 
 
-class _Arrays(NamedTuple):
-  """The arrays of a single graph; jraph's own fields may be any tree."""
-
-  nodes: np.ndarray
-  edges: np.ndarray
-  senders: np.ndarray
-  receivers: np.ndarray
-
-  @classmethod
-  def of(cls, graph: jraph.GraphsTuple) -> "_Arrays":
-    fields = graph.nodes, graph.edges, graph.senders, graph.receivers
-    return cls(*(np.asarray(cast(Any, field)) for field in fields))
-
-
 class SizeGroups(NamedTuple):
   """How a batch is padded: `counts[g]` graphs of up to `capacities[g]` nodes.
 
@@ -165,42 +151,46 @@ def pad(
   if not 1 <= len(graphs) <= len(slots):
     raise ValueError(f"there must be 1 to {len(slots)} graphs, got {len(graphs)}.")
   first = len(slots) - len(graphs)
-  arrays = [_Arrays.of(graph) for graph in graphs]
-  for index, graph in enumerate(arrays):
-    _check_graph(graph, index, capacity=int(slots[first + index]))
+  arrays = [
+    _checked(graph, index, int(slots[first + index]))
+    for index, graph in enumerate(graphs)
+  ]
 
   stacked = []
   place = 0
   for count, capacity in zip(*groups, strict=True):
     size = capacity * (capacity - 1)
-    nodes = np.zeros((count, capacity, arrays[0].nodes.shape[1]), np.float32)
-    edges = np.zeros((count, size, arrays[0].edges.shape[1]), np.float32)
+    nodes = np.zeros((count, capacity, arrays[0][0].shape[1]), np.float32)
+    edges = np.zeros((count, size, arrays[0][1].shape[1]), np.float32)
     senders, receivers = np.zeros((2, count, size), np.int32)
     n_node, n_edge = np.zeros((2, count), np.int64)
     for row in range(max(first - place, 0), count):
       graph = arrays[place + row - first]
-      n_node[row], n_edge[row] = len(graph.nodes), len(graph.edges)
-      nodes[row, : n_node[row]] = graph.nodes
-      edges[row, : n_edge[row]] = graph.edges
-      senders[row, : n_edge[row]] = graph.senders
-      receivers[row, : n_edge[row]] = graph.receivers
+      n_node[row], n_edge[row] = len(graph[0]), len(graph[1])
+      for whole, array in zip((nodes, edges, senders, receivers), graph, strict=True):
+        whole[row, : len(array)] = array
     stacked.append(stack(nodes, edges, senders, receivers, n_node, n_edge))
     place += count
   return tuple(stacked)
 
 
-def _check_graph(graph: _Arrays, index: int, capacity: int) -> None:
-  num_nodes = len(graph.nodes)
-  senders, receivers = graph.senders, graph.receivers
+def _checked(
+  graph: jraph.GraphsTuple, index: int, capacity: int
+) -> tuple[np.ndarray, ...]:
+  """Checks a graph and returns its nodes, edges, senders and receivers."""
+  fields = graph.nodes, graph.edges, graph.senders, graph.receivers
+  arrays = tuple(np.asarray(cast(Any, field)) for field in fields)
+  nodes, edges, senders, receivers = arrays
+  num_nodes = len(nodes)
   if num_nodes > capacity:
     raise ValueError(
       f"graph {index} has {num_nodes} nodes, but its place holds {capacity}; sort the "
       "graphs by size, or use groups of larger capacity."
     )
   for name, ends in (("senders", senders), ("receivers", receivers)):
-    if ends.shape != (len(graph.edges),):
+    if ends.shape != (len(edges),):
       raise ValueError(
-        f"graph {index} has {name} of shape {ends.shape} for {len(graph.edges)} edges."
+        f"graph {index} has {name} of shape {ends.shape} for {len(edges)} edges."
       )
     outside = ends[(ends < 0) | (ends >= num_nodes)]
     if outside.size:
@@ -212,9 +202,10 @@ def _check_graph(graph: _Arrays, index: int, capacity: int) -> None:
     raise ValueError(f"graph {index} has an edge from a node to itself.")
   if len(np.unique(receivers.astype(np.int64) * num_nodes + senders)) < len(senders):
     raise ValueError(f"graph {index} has two edges with the same ends.")
-  for name, values in (("nodes", graph.nodes), ("edges", graph.edges)):
+  for name, values in (("nodes", nodes), ("edges", edges)):
     if not np.isfinite(values).all():
       raise ValueError(f"graph {index} has {name} that are not finite.")
+  return arrays
 
 
 def stack(

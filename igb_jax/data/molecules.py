@@ -5,10 +5,10 @@ string whose atoms may be listed in another order. What is needed is the bond
 matrix in the order of the coordinates, and what follows from it: aromaticity,
 hybridisation, hydrogen counts. Several routes lead there, tried in order until
 one gives a graph that fits the coordinates: the same elements, and no bond
-longer than a bond can be (see `_longest_bonds`).
+longer than a bond can be.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -48,6 +48,9 @@ _HYBRIDISATIONS = (
 _LONGEST_BOND_WITH_HYDROGEN = 1.3
 _LONGEST_BOND = 1.9
 _COINCIDENT = 0.1
+
+ROUTES = ("smiles", "bracket_hydrogens", "substructure", "perception")
+"""Ways to the bonds, in the order in which they are tried."""
 
 
 class Molecule(NamedTuple):
@@ -93,21 +96,23 @@ def featurise(smiles: str, elements: Sequence[str], positions: np.ndarray) -> Mo
   """
   positions = np.asarray(positions, np.float32)
   distances = _checked_distances(elements, positions)
-  longest = _longest_bonds(elements)
+  hydrogen = np.array(list(elements)) == "H"
+  longest = np.where(
+    hydrogen[:, None] | hydrogen, _LONGEST_BOND_WITH_HYDROGEN, _LONGEST_BOND
+  )
   with rdBase.BlockLogs():
     smiles_graph = Chem.MolFromSmiles(smiles)
     if smiles_graph is None:
       raise ValueError(f"cannot read the SMILES string {smiles[:80]!r}")
     with_hydrogens = Chem.AddHs(smiles_graph)
-    found = sorted(atom.GetSymbol() for atom in with_hydrogens.GetAtoms())
-    if found != sorted(elements):
+    if sorted(_symbols(with_hydrogens)) != sorted(elements):
       raise ValueError(
         f"the SMILES string {smiles[:80]!r} is not of the elements "
         f"{''.join(elements)!r}"
       )
-    for name, route in _ROUTES.items():
-      graph = route(with_hydrogens, elements, positions, distances <= longest)
-      if graph is None or not _same_elements(graph, elements):
+    graphs = _routes(with_hydrogens, elements, positions, distances <= longest)
+    for name, graph in zip(ROUTES, graphs, strict=True):
+      if graph is None or _symbols(graph) != list(elements):
         continue
       orders = Chem.GetAdjacencyMatrix(graph, useBO=True)
       if np.all(distances[orders > 0] <= longest[orders > 0]):
@@ -143,38 +148,39 @@ def _checked_distances(elements: Sequence[str], positions: np.ndarray) -> np.nda
   return distances
 
 
-def _longest_bonds(elements: Sequence[str]) -> np.ndarray:
-  """Length in Angstrom that a bond of each pair may have, f64[n, n]."""
-  hydrogen = np.array([element == "H" for element in elements])
-  return np.where(
-    hydrogen[:, None] | hydrogen, _LONGEST_BOND_WITH_HYDROGEN, _LONGEST_BOND
-  )
-
-
-def _same_elements(graph: Chem.Mol, elements: Sequence[str]) -> bool:
-  return [atom.GetSymbol() for atom in graph.GetAtoms()] == list(elements)
+def _symbols(graph: Chem.Mol) -> list[str]:
+  return [atom.GetSymbol() for atom in graph.GetAtoms()]
 
 
 def _node_features(graph: Chem.Mol, bonds: np.ndarray) -> np.ndarray:
   """Columns of `NODE_FEATURES`, u8[n, 11]."""
-  numbers, aromatic, hybridisations = zip(
-    *(
-      (atom.GetAtomicNum(), atom.GetIsAromatic(), atom.GetHybridization())
-      for atom in graph.GetAtoms()
-    ),
-    strict=True,
-  )
-  numbers = np.array(numbers, np.uint8)
+  atoms = list(graph.GetAtoms())
+  numbers = np.array([atom.GetAtomicNum() for atom in atoms])
   element = numbers[:, None] == np.array(ATOMIC_NUMBERS)
-  hybridisation = [[h == known for known in _HYBRIDISATIONS] for h in hybridisations]
+  aromatic = [atom.GetIsAromatic() for atom in atoms]
+  hybridisation = [
+    [atom.GetHybridization() == known for known in _HYBRIDISATIONS] for atom in atoms
+  ]
   num_hydrogens = (bonds[:, numbers == 1] > 0).sum(axis=1)
   columns = (element, numbers, aromatic, hybridisation, num_hydrogens)
   return np.column_stack([np.asarray(column, np.uint8) for column in columns])
 
 
-# The routes. Each gets the graph of the SMILES string with its hydrogens, the
-# elements, the positions, and bool[n, n], true where a pair is close enough to be
-# bonded; it returns a graph in the order of the elements, or None.
+def _routes(
+  graph: Chem.Mol, elements: Sequence[str], positions: np.ndarray, close: np.ndarray
+) -> Iterator[Chem.Mol | None]:
+  """The molecule by each of `ROUTES`, None where one leads nowhere.
+
+  Args:
+    graph: That of the SMILES string with its hydrogens.
+    elements: Symbols of the n atoms, whose order the result should have.
+    positions: f32[n, 3].
+    close: bool[n, n], true where a pair is close enough to be bonded.
+  """
+  yield graph
+  yield _bracket_hydrogens(graph)
+  yield _substructure(graph, elements, close)
+  yield _perception(elements, positions)
 
 
 def _bracket_hydrogens(graph: Chem.Mol) -> Chem.Mol:
@@ -228,16 +234,3 @@ def _perception(elements: Sequence[str], positions: np.ndarray) -> Chem.Mol | No
   except ValueError:
     return None
   return perceived
-
-
-_Route = Callable[[Chem.Mol, Sequence[str], np.ndarray, np.ndarray], Chem.Mol | None]
-_ROUTES: dict[str, _Route] = {
-  "smiles": lambda graph, elements, positions, close: graph,
-  "bracket_hydrogens": lambda graph, *_: _bracket_hydrogens(graph),
-  "substructure": lambda graph, elements, _, close: _substructure(
-    graph, elements, close
-  ),
-  "perception": lambda _, elements, positions, close: _perception(elements, positions),
-}
-ROUTES = tuple(_ROUTES)
-"""Ways to the bonds, in the order in which they are tried."""

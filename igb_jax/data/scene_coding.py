@@ -5,16 +5,20 @@ corner seen from the left has no negative normal, and few images show every clas
 file gives signs instead, and those of all files together tell.
 """
 
-from typing import Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 
 from igb_jax.data.normals import unit_normals
 from igb_jax.data.scene import CLASS_NAMES, IGNORED, RawScene
 
-Sign = Literal["class 0", "ignored", "bright", "negative normal", "scaled normal"]
-"""What some pixel has: the class 0, the label that is ignored, a colour above 1 / 255,
-a normal with a negative component, a normal whose length is not 1."""
+Sign = Literal[
+  "label", "depth", "normal",
+  "class 0", "ignored", "bright", "negative normal", "scaled normal",
+]  # fmt: skip
+"""What some pixel has: a label, a depth or a normal; the class 0, the label that is
+ignored, a colour above 1 / 255, a normal with a negative component, a normal whose
+length is not 1."""
 
 _TOLERANCE = 0.01  # in a normal's components and length
 
@@ -28,14 +32,17 @@ def signs_of(raw: RawScene) -> frozenset[Sign]:
   normal = np.zeros((0, 3)) if raw.normal is None else raw.normal
   known = normal[unit_normals(normal).any(axis=-1)]
   length = np.linalg.norm(known, axis=-1)
-  found: dict[Sign, np.bool] = {
+  found: dict[Sign, Any] = {
+    "label": (raw.label != IGNORED).any(),
+    "depth": raw.depth.any(),
+    "normal": known.size,
     "class 0": (raw.label == 0).any(),
     "ignored": (raw.label == IGNORED).any(),
     "bright": (raw.image > 1).any(),
     "negative normal": (known < -_TOLERANCE).any(),
     "scaled normal": (np.abs(length - 1) > _TOLERANCE).any(),
   }
-  return frozenset(sign for sign in get_args(Sign) if found[sign])
+  return frozenset(sign for sign, some in found.items() if some)
 
 
 def misread(kind: str, signs: frozenset[Sign]) -> list[str]:

@@ -86,41 +86,32 @@ class _AttendedTrunk(nn.Module):
   def __call__(self, images: jax.Array, *, train: bool) -> list[jax.Array]:
     trunk = segnet.Trunk(self.filters, self.dtype, name="trunk")
     features = trunk(images, train=train)
-    num_levels = len(self.filters)
+    below = (*self.filters[1:], self.filters[-1])
+    above = (self.filters[0], *self.filters[:-1])
 
-    def share(name: str, level: int, width: int) -> segnet.Layers:
-      return segnet.Layers(width, 1, self.dtype, name=f"{name}_share_{level}")
+    def shares(name: str, widths: tuple[int, ...]) -> list[segnet.Layers]:
+      return [
+        segnet.Layers(width, 1, self.dtype, name=f"{name}_share_{level}")
+        for level, width in enumerate(widths)
+      ]
 
-    below = [
-      self.filters[min(level + 1, num_levels - 1)] for level in range(num_levels)
-    ]
-    above = [self.filters[max(level - 1, 0)] for level in range(num_levels)]
-    encoder_share = [
-      share("encoder", level, below[level]) for level in range(num_levels)
-    ]
-    decoder_share = [
-      share("decoder", level, above[level]) for level in range(num_levels)
-    ]
+    def attend(name: str, width: int, *inputs: jax.Array) -> jax.Array:
+      return _Attention(width, self.dtype, name=name)(*inputs, train=train)
 
-    def attention(name: str, task: str, level: int, width: int) -> _Attention:
-      return _Attention(width, self.dtype, name=f"{name}_attention_{task}_{level}")
-
+    encoder_share, decoder_share = shares("encoder", below), shares("decoder", above)
     attended = []
     for task in segnet.TASKS:
-      x = None
+      inner: list[jax.Array] = []  # nothing comes from above at level 0
       for level, width in enumerate(self.filters):
-        attend = attention("encoder", task, level, width)
-        inputs = (
-          [features.entered[level]] if x is None else [features.entered[level], x]
-        )
-        mask = attend(*inputs, train=train)
+        name = f"encoder_attention_{task}_{level}"
+        mask = attend(name, width, features.entered[level], *inner)
         x = encoder_share[level](mask * features.encoded[level], train=train)
-        x, _ = pooling.max_pool(x)
-      assert x is not None
-      for level in reversed(range(num_levels)):
+        inner = [pooling.max_pool(x)[0]]
+      (x,) = inner
+      for level in reversed(range(len(self.filters))):
         x = decoder_share[level](upsample(x), train=train)
-        attend = attention("decoder", task, level, above[level])
-        mask = attend(features.unpooled[level], x, train=train)
+        name = f"decoder_attention_{task}_{level}"
+        mask = attend(name, above[level], features.unpooled[level], x)
         x = mask * features.decoded[level]
       attended.append(x)
     return attended

@@ -40,6 +40,10 @@ def cache_folder(data_dir):
   return data_dir / "igb_qm9" / CONFIG
 
 
+def problem_of(folder):
+  return _once.find_problem(folder, qm9.cache._KIND)
+
+
 def record_file(data_dir):
   (path,) = cache_folder(data_dir).rglob("*array_record*")
   return path
@@ -158,7 +162,7 @@ def test_failed_rename_leaves_nothing_that_looks_complete(tmp_path, monkeypatch)
       qm9.load(tmp_path, limit=LIMIT)
   assert caught.value.errno == errno.ENOSPC
   assert caught.value.filename == str(cache_folder(tmp_path))
-  assert qm9.cache._find_problem(cache_folder(tmp_path)) == "it is not complete"
+  assert problem_of(cache_folder(tmp_path)) == "it is not complete"
   assert len(qm9.load(tmp_path, limit=LIMIT)) == LIMIT
 
 
@@ -253,9 +257,7 @@ def test_stopped_half_way(tmp_path, stop):
     with contextlib.suppress(subprocess.TimeoutExpired):
       process.communicate(timeout=2)
   assert process.returncode != 0
-  assert (
-    qm9.cache._find_problem(tmp_path / "igb_qm9" / "qm9pack-limit20000") is not None
-  )
+  assert problem_of(tmp_path / "igb_qm9" / "qm9pack-limit20000") is not None
   deadline = time.monotonic() + 20
   while any(Path("/proc", worker).exists() for worker in workers):
     assert time.monotonic() < deadline, "its processes still run"

@@ -4,11 +4,9 @@ import collections
 from typing import NamedTuple
 
 from igb_jax.data import _processes
-from igb_jax.data.normals import unit_normals
 from igb_jax.data.nyuv2._files import by
 from igb_jax.data.nyuv2._records import prepare
 from igb_jax.data.nyuv2.types import PARTS, SceneFile, SceneSource
-from igb_jax.data.scene import IGNORED
 from igb_jax.data.scene_coding import Sign, misread, signs_of
 
 TASK_OF_FIELD = {"label": "segmentation", "depth": "depth", "normal": "normal"}
@@ -26,14 +24,11 @@ class _Checked(NamedTuple):
 
   Attributes:
     size: Rows and columns, None if there are problems.
-    known: Of label, depth and normal those that some pixel has; normals that are to be
-      derived are not among them.
-    signs: Of how its values are coded.
+    signs: What some pixel has; not a normal, if normals are to be derived.
     problems: What is wrong, each beginning with the name of the file.
   """
 
   size: tuple[int, int] | None
-  known: frozenset[str]
   signs: frozenset[Sign]
   problems: tuple[str, ...]
 
@@ -41,15 +36,9 @@ class _Checked(NamedTuple):
 def _check(scene: SceneFile) -> _Checked:
   raw, problems = scene.read()
   if raw is None:
-    return _Checked(None, frozenset(), frozenset(), problems)
-  has = {
-    "label": (raw.label != IGNORED).any(),
-    "depth": raw.depth.any(),
-    "normal": raw.normal is not None and unit_normals(raw.normal).any(),
-  }
+    return _Checked(None, frozenset(), problems)
   rows, columns = raw.depth.shape
-  known = frozenset(field for field, some in has.items() if some)
-  return _Checked((rows, columns), known, signs_of(raw), problems)
+  return _Checked((rows, columns), signs_of(raw), problems)
 
 
 def check_all(
@@ -101,7 +90,7 @@ def _find_unknown(
   part: tuple[SceneFile, ...], checked: dict[str, _Checked]
 ) -> list[str]:
   """Which tasks the scenes of a part, all of them readable, have nothing of."""
-  known = frozenset[str]().union(*(checked[scene.name].known for scene in part))
+  known = frozenset[str]().union(*(checked[scene.name].signs for scene in part))
   # The first scene most often has normals, so that no others are derived twice.
   if "depth" in known and "normal" not in known and any(map(_has_normals, part)):
     known |= {"normal"}

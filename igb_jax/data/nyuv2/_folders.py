@@ -1,13 +1,13 @@
 """Folders of arrays and of images, a file for each field of a scene."""
 
 import collections
-import dataclasses
+import functools
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
-from igb_jax.data.nyuv2._files import FIELD_READERS, by
+from igb_jax.data.nyuv2._files import by, read_array, read_image
 from igb_jax.data.nyuv2.types import Part, Reading, SceneFile, SceneSource, describe
 from igb_jax.data.scene import RawScene
 
@@ -17,6 +17,7 @@ _NORMALS_FROM_DEPTH = (
   "valid region (rows 44 to 470, columns 40 to 600) resized"
 )
 
+Format = Literal["arrays", "images"]
 FOLDERS = ("train", "val", "test")
 _FIELDS = ("image", "label", "depth", "normal")
 _LITTER = ("thumbs.db", "desktop.ini")
@@ -26,49 +27,34 @@ SUFFIXES = {
 }
 
 
-@dataclasses.dataclass(frozen=True)
-class FolderScene:
-  """A scene of one file for each field.
-
-  Attributes:
-    root: Folder of the source.
-    name: Part and name.
-    kind: Format.
-    files: field -> path relative to the root.
-  """
-
-  root: Path
-  name: str
-  kind: Literal["arrays", "images"]
-  files: dict[str, str]
-
-  def read(self) -> Reading:
-    fields: dict[str, np.ndarray] = {}
-    problems = []
-    for field, file in self.files.items():
-      try:
-        fields[field] = FIELD_READERS[self.kind, field](self.root / file)
-      except ValueError as error:
-        problems.append(f"{file}: {error}")
-    if "image" in fields:
-      size = fields["image"].shape[:2]
-      if min(size) < _LEAST_SIDE:
-        problems.append(
-          f"{self.files['image']}: {by(size)}, expected {_LEAST_SIDE} x {_LEAST_SIDE} "
-          "at least"
-        )
-      for field, values in fields.items():
-        if values.shape[:2] != size:
-          problems.append(
-            f"{self.files[field]}: {by(values.shape)}, but its image is {by(size)} "
-            f"({self.files['image']})"
-          )
-    if problems or not set(_FIELDS[:3]) <= set(fields):  # or files are missing.
-      return Reading(None, tuple(problems))
-    scene = RawScene(
-      fields["image"], fields["label"], fields["depth"], fields.get("normal")
-    )
-    return Reading(scene, ())
+def read_scene(root: Path, kind: Format, files: dict[str, str]) -> Reading:
+  """Reads a scene of a file for each field, with a path relative to the root."""
+  fields: dict[str, np.ndarray] = {}
+  problems = []
+  read_file = read_array if kind == "arrays" else read_image
+  for field, file in files.items():
+    try:
+      fields[field] = read_file(root / file, field)
+    except ValueError as error:
+      problems.append(f"{file}: {error}")
+  if "image" in fields:
+    size = fields["image"].shape[:2]
+    if min(size) < _LEAST_SIDE:
+      problems.append(
+        f"{files['image']}: {by(size)}, expected {_LEAST_SIDE} x {_LEAST_SIDE} at least"
+      )
+    problems += [
+      f"{files[field]}: {by(values.shape)}, but its image is {by(size)} "
+      f"({files['image']})"
+      for field, values in fields.items()
+      if values.shape[:2] != size
+    ]
+  if problems or not set(_FIELDS[:3]) <= set(fields):  # or files are missing.
+    return Reading(None, tuple(problems))
+  scene = RawScene(
+    fields["image"], fields["label"], fields["depth"], fields.get("normal")
+  )
+  return Reading(scene, ())
 
 
 def visible(folder: Path) -> list[Path]:
@@ -87,7 +73,7 @@ def _in_order(name: str) -> tuple[bool, int, str]:
   return (False, int(name), name) if name.isdecimal() else (True, 0, name)
 
 
-def recognise_folders(root: Path, kind: Literal["arrays", "images"]) -> SceneSource:
+def recognise_folders(root: Path, kind: Format) -> SceneSource:
   present = [folder for folder in FOLDERS if (root / folder).is_dir()]
   problems = [] if "train" in present else ["train: there is no such folder"]
   if present in ([], ["train"]):
@@ -100,15 +86,15 @@ def recognise_folders(root: Path, kind: Literal["arrays", "images"]) -> SceneSou
   scenes: dict[Part, tuple[SceneFile, ...]] = {}
   files: list[Path] = []
   for folder in present:
-    found: dict[str, dict[str, Path]] = {}
+    found: dict[str, dict[str, str]] = {}  # field -> name -> path relative to the root
     for field in fields:
       place = root / folder / field
       suffixes = SUFFIXES[kind][field]
       listed = visible(place)
       paths = [path for path in listed if path.suffix.lower() in suffixes]
       files += listed
-      found[field] = {path.stem: path for path in paths}
       where = f"{folder}/{field}"
+      found[field] = {path.stem: f"{where}/{path.name}" for path in paths}
       expected = " or ".join(f"*{suffix}" for suffix in suffixes)
       if not place.is_dir():
         problems.append(f"{where}: there is no such folder")
@@ -134,15 +120,14 @@ def recognise_folders(root: Path, kind: Literal["arrays", "images"]) -> SceneSou
       if name not in found[field]
     ]
     scenes[part_of[folder]] = tuple(
-      FolderScene(
-        root=root,
-        name=f"{folder}/{name}",
-        kind=kind,
-        files={
-          field: found[field][name].relative_to(root).as_posix()
-          for field in fields
-          if name in found[field]
-        },
+      SceneFile(
+        f"{folder}/{name}",
+        functools.partial(
+          read_scene,
+          root,
+          kind,
+          {field: paths[name] for field, paths in found.items() if name in paths},
+        ),
       )
       for name in names
     )

@@ -1,6 +1,6 @@
 """The official file. HDF5 has its axes in reverse, as MATLAB writes them."""
 
-import dataclasses
+import functools
 import itertools
 import math
 from pathlib import Path
@@ -26,46 +26,28 @@ MAT_FIELDS = {
 }
 
 
-@dataclasses.dataclass(frozen=True)
-class MatScene:
-  """A scene of the official file.
+def read_scene(path: Path, index: int) -> Reading:
+  """Reads a scene of the official file by its official index, which starts from 1."""
+  import h5py
 
-  Attributes:
-    path: The file.
-    index: Official index, from 1.
-    part: Its part.
-  """
-
-  path: Path
-  index: int
-  part: Part
-
-  @property
-  def name(self) -> str:
-    return f"{self.part}/{self.index:04d}"
-
-  def read(self) -> Reading:
-    import h5py
-
-    fields: dict[str, np.ndarray] = {}
-    problems = []
+  fields: dict[str, np.ndarray] = {}
+  problems = []
+  try:
+    with h5py.File(path, "r") as file:
+      for key in MAT_FIELDS:
+        fields[key] = _read_image(_field(file, key), index - 1)
+  except Exception as error:  # there are many ways to be damaged
+    return Reading(None, (f"{path.name}, image {index}: cannot be read ({error})",))
+  for key, check in (("labels", classes_of_names), ("depths", check_depth)):
     try:
-      with h5py.File(self.path, "r") as file:
-        for key in MAT_FIELDS:
-          fields[key] = _read_image(_field(file, key), self.index - 1)
-    except Exception as error:  # there are many ways to be damaged
-      reason = f"{self.path.name}, image {self.index}: cannot be read ({error})"
-      return Reading(None, (reason,))
-    for key, check in (("labels", classes_of_names), ("depths", check_depth)):
-      try:
-        fields[key] = check(fields[key])
-      except ValueError as error:
-        problems.append(f"{self.path.name}, {key} of image {self.index}: {error}")
-    if problems:
-      return Reading(None, tuple(problems))
-    label, depth = _resize_nearest(fields["labels"]), _resize_nearest(fields["depths"])
-    image = _resize_image(fields["images"])
-    return Reading(RawScene(image, label, depth, None), ())
+      fields[key] = check(fields[key])
+    except ValueError as error:
+      problems.append(f"{path.name}, {key} of image {index}: {error}")
+  if problems:
+    return Reading(None, tuple(problems))
+  label, depth = _resize_nearest(fields["labels"]), _resize_nearest(fields["depths"])
+  image = _resize_image(fields["images"])
+  return Reading(RawScene(image, label, depth, None), ())
 
 
 def _field(file: Any, key: str) -> Any:
@@ -138,7 +120,11 @@ def _resize_image(image: np.ndarray) -> np.ndarray:
 def recognise_mat(path: Path) -> SceneSource:
   count, problems = _look_at_mat(path)
   scenes: dict[Part, tuple[SceneFile, ...]] = {
-    part: tuple(MatScene(path, i, part) for i in TABLES[part] if i <= count)
+    part: tuple(
+      SceneFile(f"{part}/{i:04d}", functools.partial(read_scene, path, i))
+      for i in TABLES[part]
+      if i <= count
+    )
     for part in ("train", "test")
   }
   if not problems:

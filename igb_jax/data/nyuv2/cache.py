@@ -1,12 +1,12 @@
 """NYUv2's cache: scenes as array_record files, whose records have checksums."""
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
 import os
-from collections.abc import Generator, Iterable
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 
@@ -14,21 +14,19 @@ from igb_jax.data import _once, _processes
 from igb_jax.data._processes import say
 from igb_jax.data.nyuv2._checking import check_all, in_order
 from igb_jax.data.nyuv2._records import NOTHING, prepare
-from igb_jax.data.nyuv2.dataset import (
-  TFDS_NAME,
-  Manifest,
-  NYUv2,
-  open_cache,
-  read_manifest,
-)
+from igb_jax.data.nyuv2.dataset import TFDS_NAME, NYUv2, check_manifest, open_cache
 from igb_jax.data.nyuv2.sources import recognise
-from igb_jax.data.nyuv2.types import PARTS, SceneSource
+from igb_jax.data.nyuv2.types import PARTS, Part, SceneSource
 from igb_jax.data.scene_coding import assumed
 
-_Item = TypeVar("_Item")
 
-# Raise it with every change of what the cache holds, so that older ones are rebuilt.
-_CACHE_VERSION = 4
+def _size(path: Path) -> int:
+  return path.stat().st_size
+
+
+# Raise the version with every change of what the cache holds, so that older ones are
+# rebuilt.
+_KIND = _once.Kind("NYUv2", version=4, state=_size, check=check_manifest)
 
 
 def load(
@@ -71,9 +69,6 @@ def load(
     found = dataclasses.replace(found, scenes=scenes, description=description)
   fingerprint = _fingerprint(found)
 
-  def find_problem(folder: Path) -> str | None:
-    return _once.find_problem(folder, read_manifest, _size, _CACHE_VERSION, fingerprint)
-
   def prepare_all(folder: Path) -> NYUv2:
     if progress:
       say(f"Found {found.description}")
@@ -86,7 +81,7 @@ def load(
 
   folder = _once.cache_root(cache_dir) / "igb_nyuv2" / _config(found.path, limit)
   return _once.prepared_once(
-    folder, "NYUv2", find_problem, open_cache, prepare_all, progress=progress
+    folder, _KIND, open_cache, prepare_all, fingerprint=fingerprint, progress=progress
   )
 
 
@@ -114,10 +109,6 @@ def _fingerprint(source: SceneSource) -> str:
   return digest.hexdigest()
 
 
-def _size(path: Path) -> int:
-  return path.stat().st_size
-
-
 def _write(
   folder: Path,
   source: SceneSource,
@@ -137,61 +128,46 @@ def _write(
   }
   scenes = in_order(source)
   encode = functools.partial(prepare, exact_depth=source.exact_depth)
-  prepared: Iterable[dict[str, np.ndarray]] = _processes.on_all_cores(encode, scenes)
+  prepared = _processes.on_all_cores(encode, scenes)
   if progress:
     prepared = _processes.shown(prepared, "Preparing", len(scenes), "scenes")
   failures: list[Exception] = []
-  lacking: dict[str, list[str]] = {}
-  records = _noting(prepared, failures)
-  names = {
+  lacking: dict[str, list[str]] = {}  # by name, what no pixel of a scene has
+  names: dict[Part, list[str]] = {
     part: [scene.name for scene in source.scenes[part]]
     for part in PARTS
     if source.scenes.get(part)
   }
-  parts = {part: _noting_lacks(records, names[part], lacking) for part in names}
+
+  def records(part: Part) -> Iterator[dict[str, np.ndarray]]:
+    try:
+      # The names come first, so that no record of the next part is taken.
+      for name, record in zip(names[part], prepared, strict=False):
+        lacks = [key for key, none in NOTHING.items() if (record[key] == none).all()]
+        if lacks:
+          lacking[name] = lacks
+        yield record
+    except Exception as error:
+      failures.append(error)
+      raise
+
   try:
-    with _once.emptied(folder, "NYUv2"):
-      _tfds.write_records(folder, TFDS_NAME, fields, parts)
-      manifest = Manifest(
-        version=_CACHE_VERSION,
+    with _once.emptied(folder, _KIND), contextlib.closing(prepared):
+      _tfds.write_records(
+        folder, TFDS_NAME, fields, {part: records(part) for part in names}
+      )
+      _once.write_manifest(
+        folder,
+        _KIND,
         fingerprint=fingerprint,
-        files=_once.states(folder, _size),
         description=source.description,
         size=size,
         exact_depth=source.exact_depth,
         names=names,
         lacking=lacking,
       )
-      _once.write_manifest(folder, manifest._asdict())
   except Exception:
     if failures:
       raise failures[0] from None  # and not what TFDS made of it.
     raise
-  finally:
-    records.close()
   return open_cache(folder)
-
-
-def _noting(
-  results: Iterable[_Item], failures: list[Exception]
-) -> Generator[_Item, None, None]:
-  """Passes results on and keeps the error that ends them."""
-  try:
-    yield from results
-  except Exception as error:
-    failures.append(error)
-    raise
-
-
-def _noting_lacks(
-  records: Iterable[dict[str, np.ndarray]],
-  names: Iterable[str],
-  lacking: dict[str, list[str]],
-) -> Generator[dict[str, np.ndarray], None, None]:
-  """Passes on a record a name, and keeps by name what it has nothing of."""
-  # The names come first, so that no record of the next part is taken.
-  for name, record in zip(names, records, strict=False):
-    lacks = [field for field, none in NOTHING.items() if (record[field] == none).all()]
-    if lacks:
-      lacking[name] = lacks
-    yield record

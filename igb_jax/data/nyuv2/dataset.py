@@ -2,11 +2,9 @@
 
 import dataclasses
 import itertools
-import json
-import types
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -42,7 +40,9 @@ class NYUv2:
   num_train: int
   num_validation: int
   num_test: int
-  _records: tuple[Sequence[dict[str, np.ndarray]], ...] = dataclasses.field(repr=False)
+  _places: Sequence[tuple[Sequence[dict[str, np.ndarray]], int]] = dataclasses.field(
+    repr=False
+  )
   _lacking: Mapping[str, Sequence[str]] = dataclasses.field(repr=False)
 
   def __len__(self) -> int:
@@ -58,18 +58,14 @@ class NYUv2:
     """
     if not 0 <= position < len(self):
       raise IndexError(f"no scene {position}, there are {len(self)}")
-    index = position
-    for records in self._records:
-      if index < len(records):
-        try:
-          return decode(records[index])
-        except Exception as error:  # of the reader, of TFDS or of zlib
-          raise OSError(
-            f"{self.folder}: scene {position} is damaged; remove the folder, so that "
-            f"it is prepared again ({error})"
-          ) from error
-      index -= len(records)
-    raise AssertionError
+    records, index = self._places[position]
+    try:
+      return decode(records[index])
+    except Exception as error:  # of the reader, of TFDS or of zlib
+      raise OSError(
+        f"{self.folder}: scene {position} is damaged; remove the folder, so that it is "
+        f"prepared again ({error})"
+      ) from error
 
   def __reduce__(self) -> tuple[Callable[[Path], "NYUv2"], tuple[Path]]:
     """Pickles the folder alone, since TFDS's readers cannot be pickled."""
@@ -88,7 +84,8 @@ class NYUv2:
       f"the task {task} needs"
       for part, positions in vars(parts).items()
       for field, task in TASK_OF_FIELD.items()
-      if len(positions) and all(self._lacks(position, field) for position in positions)
+      if len(positions)
+      and all(field in self._lacking.get(self.names[i], ()) for i in positions)
     ]
     if problems:
       raise ValueError(
@@ -98,61 +95,37 @@ class NYUv2:
       )
     return parts
 
-  def _lacks(self, position: int, field: str) -> bool:
-    return field in self._lacking.get(self.names[position], ())
 
-
-class Manifest(NamedTuple):
-  """What a cache holds.
-
-  Attributes:
-    version: Version of the cache.
-    fingerprint: Of the source.
-    files: relative path -> bytes of each file.
-    description: Of the source.
-    size: Rows and columns.
-    exact_depth: Whether depth is f32.
-    names: part -> names of its scenes.
-    lacking: name -> of label, depth and normal those that no pixel of the scene has;
-      scenes that lack none are left out.
-  """
-
-  version: int
-  fingerprint: str
-  files: dict[str, int]
-  description: str
-  size: tuple[int, int]
-  exact_depth: bool
-  names: dict[str, list[str]]
-  # older caches lack it; its default leaves them to the check of the version
-  lacking: Mapping[str, Sequence[str]] = types.MappingProxyType({})
-
-
-def read_manifest(folder: Path) -> Manifest:
-  """Reads the manifest of a cache, and checks it."""
-  manifest = Manifest(**json.loads((folder / _once.MANIFEST).read_text()))
-  rows, columns = manifest.size
-  if not isinstance(manifest.names, dict) or not {"train", "test"} <= {*manifest.names}:
+def check_manifest(manifest: dict[str, Any]) -> None:
+  """Raises an error for a manifest that `open_cache` cannot use."""
+  names, lacking = manifest["names"], manifest["lacking"]
+  if not isinstance(names, dict) or not {"train", "test"} <= {*names}:
     raise ValueError("parts are missing")
-  if not isinstance(manifest.lacking, Mapping):
-    raise ValueError("it does not say what scenes lack")
-  return manifest._replace(size=(rows, columns))
+  if not isinstance(lacking, dict) or "description" not in manifest:
+    raise ValueError("it does not say what the scenes are")
+  if len(manifest["size"]) != 2:
+    raise ValueError("the size is not of rows and columns")
 
 
 def open_cache(folder: Path) -> NYUv2:
   """Opens a cache that is complete."""
   from igb_jax.data import _tfds
 
-  manifest = read_manifest(folder)
-  names = manifest.names
+  manifest = _once.read_manifest(folder)
+  rows, columns = manifest["size"]
+  names: dict[str, list[str]] = manifest["names"]
   return NYUv2(
-    description=manifest.description,
+    description=manifest["description"],
     folder=folder,
     names=tuple(itertools.chain.from_iterable(names.values())),
-    size=manifest.size,
+    size=(rows, columns),
     num_train=len(names["train"]),
     num_validation=len(names.get("validation", ())),
     num_test=len(names["test"]),
-    _records=tuple(_tfds.open_records(folder, TFDS_NAME, names)),
-    _lacking=manifest.lacking,
+    _places=[
+      (records, index)
+      for records in _tfds.open_records(folder, TFDS_NAME, names)
+      for index in range(len(records))
+    ],
+    _lacking=manifest["lacking"],
   )

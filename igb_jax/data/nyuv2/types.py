@@ -1,8 +1,9 @@
 """What a source of scenes is, whatever its format."""
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple
 
 from igb_jax.data.scene import RawScene
 
@@ -22,17 +23,16 @@ class Reading(NamedTuple):
   problems: tuple[str, ...]
 
 
-class SceneFile(Protocol):
-  """Where a scene is; picklable, so that any process can read it."""
+class SceneFile(NamedTuple):
+  """A scene in its source; picklable, so that any process can read it.
 
-  @property
-  def name(self) -> str:
-    """Part and name, such as `train/0003`."""
-    ...
+  Attributes:
+    name: Part and name, such as `train/0003`.
+    read: Reads and checks the scene, without raising for what is wrong with it.
+  """
 
-  def read(self) -> Reading:
-    """Reads and checks the scene, without raising for what is wrong with it."""
-    ...
+  name: str
+  read: Callable[[], Reading]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import numpy as np
-import tensorflow_datasets as tfds
 
 from igb_jax.data.molecules import ATOMIC_NUMBERS, ELEMENTS
 from igb_jax.data.qm9._featurising import Record
@@ -20,6 +19,8 @@ def read_catalogue(root: Path, limit: int | None) -> list[Record]:
   Raises:
     FileNotFoundError: If it is not prepared, or not as array_record files.
   """
+  import tensorflow_datasets as tfds  # which takes a second
+
   data_dir = root if (root / "qm9" / "original").is_dir() else None
   builder = tfds.builder("qm9/original", data_dir=data_dir)
   try:

@@ -2,21 +2,27 @@
 
 import dataclasses
 import hashlib
-import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
 
 from igb_jax.data import _once
 from igb_jax.data._processes import say
+from igb_jax.data.qm9._catalogue import read_catalogue
 from igb_jax.data.qm9._featurising import Block, Record, featurise_all
 from igb_jax.data.qm9.dataset import QM9
 from igb_jax.data.qm9.qm9pack import read_qm9pack
 
-# Raise it with every change of what the cache holds, so that older ones are rebuilt.
-_CACHE_VERSION = 1
+
+def _digest(path: Path) -> str:
+  return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+# Raise the version with every change of what the cache holds, so that older ones are
+# rebuilt.
+_KIND = _once.Kind("QM9", version=1, state=_digest)
 _NAME, _PART = "blocks", "molecules"
 
 Source = Literal["qm9pack", "tfds"]
@@ -94,29 +100,7 @@ def load(
       say(f"Found the bonds of {len(dataset)} molecules: {', '.join(counts)}")
     return dataset
 
-  return _once.prepared_once(
-    folder, "QM9", _find_problem, _read, prepare, progress=progress
-  )
-
-
-class _Manifest(NamedTuple):
-  """What a cache holds: its version, and the SHA-256 of every file."""
-
-  version: int
-  files: dict[str, str]
-
-
-def _read_manifest(folder: Path) -> _Manifest:
-  return _Manifest(**json.loads((folder / _once.MANIFEST).read_text()))
-
-
-def _digest(path: Path) -> str:
-  return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def _find_problem(folder: Path) -> str | None:
-  """Why the cache in a folder cannot be used, None if it can."""
-  return _once.find_problem(folder, _read_manifest, _digest, _CACHE_VERSION)
+  return _once.prepared_once(folder, _KIND, _read, prepare, progress=progress)
 
 
 def _read(folder: Path) -> QM9:
@@ -138,22 +122,15 @@ def _write(folder: Path, blocks: list[Block]) -> QM9:
   fields = {
     name: ((None, *array.shape[1:]), array.dtype) for name, array in blocks[0].items()
   }
-  with _once.emptied(folder, "QM9"):
+  with _once.emptied(folder, _KIND):
     _tfds.write_records(folder, _NAME, fields, {_PART: blocks})
     # Read before the manifest is there, so that a failed write is never complete.
     dataset = _read(folder)
-    manifest = _Manifest(_CACHE_VERSION, _once.states(folder, _digest))
-    _once.write_manifest(folder, manifest._asdict())
+    _once.write_manifest(folder, _KIND)
   return dataset
-
-
-def _read_catalogue(root: Path, limit: int | None) -> list[Record]:
-  from igb_jax.data.qm9._catalogue import read_catalogue
-
-  return read_catalogue(root, limit)
 
 
 _READERS: dict[str, Callable[[Path, int | None], list[Record]]] = {
   "qm9pack": lambda root, limit: read_qm9pack(limit),
-  "tfds": _read_catalogue,
+  "tfds": read_catalogue,
 }

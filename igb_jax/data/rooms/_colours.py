@@ -47,7 +47,7 @@ def paint(
   front = surface.axis == rows.front[row]
   patterns = rows.pattern[row]
   colours = np.empty((len(patterns), 3), np.float32)
-  for number, drawn in PATTERNS.items():
+  for number, drawn in enumerate(PATTERNS.values()):
     at = np.flatnonzero(patterns == number)
     if not at.size:
       continue

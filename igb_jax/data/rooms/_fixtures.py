@@ -1,17 +1,6 @@
 """What is on the walls and the floor of a room, and how they are painted."""
 
 from igb_jax.data.rooms._solids import (
-  GLAZING,
-  MOTTLED,
-  PAINTING,
-  PANELS,
-  PICTURE,
-  PLAID,
-  PLANKS,
-  STRIPES,
-  TILES,
-  WALL,
-  WINDOW,
   Dice,
   Interval,
   Paint,
@@ -34,19 +23,19 @@ def window(dice: Dice) -> Solids:
   frame = draw_colour(dice, (0.05, 0.12), (0.0, 0.15), (0.75, 0.95))
   sky = draw_colour(dice, (0.53, 0.62), (0.05, 0.45), (0.85, 1.0))
   cells = dice.randint(1, 3), dice.randint(1, 2)
-  pane = Paint(GLAZING, frame, sky, cells=cells, glow=dice.uniform(0.8, 1.5))
+  pane = Paint("glazing", frame, sky, cells=cells, glow=dice.uniform(0.8, 1.5))
   draw = dice.random()
   if draw < 0.25:  # blinds
     pane = pane._replace(cells=(1, dice.randint(14, 24)), glow=0.5)
-  solids = [block(WINDOW, pane, (-half, half), (0, 0.03), (low, high))]
+  solids = [block("window", pane, (-half, half), (0, 0.03), (low, high))]
   if draw > 0.5:
-    cloth = Paint(STRIPES, any_colour(dice), (0.0, 0.0, 0.0), dice.uniform(0.05, 0.09))
-    cloth = cloth._replace(second=scaled(cloth.first, 0.75))
+    colour = any_colour(dice)
+    cloth = Paint("stripes", colour, scaled(colour, 0.75), dice.uniform(0.05, 0.09))
     bottom, width = dice.choice((0.05, low - 0.1)), dice.uniform(0.2, 0.4)
     for side in (-1, 1):
       x = sorted((side * (half - 0.1), side * (half - 0.1 + width)))
       solids.append(
-        block(WINDOW, cloth, (x[0], x[1]), (0.03, 0.1), (bottom, high + 0.08))
+        block("window", cloth, (x[0], x[1]), (0.03, 0.1), (bottom, high + 0.08))
       )
   return solids
 
@@ -61,8 +50,8 @@ def picture(dice: Dice) -> Solids:
       draw_colour(dice, (0, 1), (0, 0.05), (0.05, 0.15)),
     )
   )
-  paint = Paint(PAINTING, frame, any_colour(dice), grain=(0.12, 0.12))
-  return [block(PICTURE, paint, (-a, a), (0, 0.025), (z - b, z + b))]
+  paint = Paint("painting", frame, any_colour(dice), grain=(0.12, 0.12))
+  return [block("picture", paint, (-a, a), (0, 0.025), (z - b, z + b))]
 
 
 def door(dice: Dice) -> Solids:
@@ -71,12 +60,12 @@ def door(dice: Dice) -> Solids:
   if paint.first[0] < 0.3:
     paint = paint._replace(first=(0.9, 0.89, 0.86), second=(0.85, 0.84, 0.8))
   cells = dice.choice(((1, 1), (1, 2), (2, 3)))
-  paint = paint._replace(pattern=PANELS, cells=cells, scale=0.0)
+  paint = paint._replace(pattern="panels", cells=cells, scale=0.0)
   x = dice.choice((-0.36, 0.36))
   handle = (x - 0.05, x + 0.05), (0.02, 0.05), (1.0, 1.025)
   return [
-    block(WALL, paint, (-0.43, 0.43), (0, 0.02), (0, 2.03)),
-    block(WALL, plain((0.6, 0.58, 0.5)), *handle),
+    block("wall", paint, (-0.43, 0.43), (0, 0.02), (0, 2.03)),
+    block("wall", plain((0.6, 0.58, 0.5)), *handle),
   ]
 
 
@@ -88,7 +77,7 @@ def wall_paint(dice: Dice) -> Paint:
     )
   )
   if dice.random() < 0.2:
-    return Paint(STRIPES, colour, scaled(colour, 0.88), dice.uniform(0.1, 0.3))
+    return Paint("stripes", colour, scaled(colour, 0.88), dice.uniform(0.1, 0.3))
   return plain(colour, 0.95, 0.7)
 
 
@@ -96,12 +85,12 @@ def floor_paint(dice: Dice) -> Paint:
   draw = dice.random()
   if draw < 0.45:
     wood = wooden(dice)
-    return wood._replace(pattern=PLANKS, scale=dice.uniform(0.08, 0.16))
+    return wood._replace(pattern="planks", scale=dice.uniform(0.08, 0.16))
   if draw < 0.8:
     colour = draw_colour(dice, (0.04, 0.14), (0.1, 0.4), (0.4, 0.75))
     return plain(colour, 0.7, 0.06)
   colour = draw_colour(dice, (0.05, 0.15), (0.02, 0.25), (0.5, 0.85))
-  return Paint(TILES, colour, scaled(colour, 0.8), dice.choice((0.3, 0.4, 0.5)))
+  return Paint("tiles", colour, scaled(colour, 0.8), dice.choice((0.3, 0.4, 0.5)))
 
 
 def rug(dice: Dice, half: Triple) -> tuple[tuple[Interval, Interval], Paint]:
@@ -112,6 +101,6 @@ def rug(dice: Dice, half: Triple) -> tuple[tuple[Interval, Interval], Paint]:
   a, b = dice.uniform(0.7, 1.3), dice.uniform(0.6, 1.1)
   first = draw_colour(dice, (0, 1), (0.2, 0.7), (0.3, 0.7))
   second = draw_colour(dice, (0.05, 0.15), (0.1, 0.4), (0.5, 0.8))
-  pattern = dice.choice((MOTTLED, STRIPES, PLAID))
+  pattern = dice.choice(("mottled", "stripes", "plaid"))
   paint = Paint(pattern, first, second, dice.uniform(0.15, 0.4), (0.1, 0.1))
   return ((x - a, x + a), (y - b, y + b)), paint

@@ -18,7 +18,6 @@ from igb_jax.data.rooms._fixtures import (
   window,
 )
 from igb_jax.data.rooms._solids import (
-  OBJECTS,
   Bounds,
   Dice,
   Interval,
@@ -213,7 +212,7 @@ def furnish(dice: Dice) -> Room:
   shade = plain((1.0, 0.97, 0.9))._replace(glow=1.2)
   solids = [
     *site.solids,
-    *moved([column(OBJECTS, shade, radius, (high - 0.16, high - 0.001))], *lamp),
+    *moved([column("objects", shade, radius, (high - 0.16, high - 0.001))], *lamp),
   ]
   wall = wall_paint(dice)
   walls = [wall] * 4

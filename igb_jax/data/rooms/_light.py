@@ -7,8 +7,9 @@ import numpy as np
 from igb_jax.data.rooms._layout import Room
 from igb_jax.data.rooms._rays import turned
 from igb_jax.data.rooms._rows import FACES, Rows
-from igb_jax.data.rooms._solids import BOX, PICTURE, WINDOW
+from igb_jax.data.rooms._solids import BOX
 from igb_jax.data.rooms._surfaces import Surface
+from igb_jax.data.scene import CLASS_NAMES
 
 _MOST_SHADOWS = 12
 
@@ -56,7 +57,8 @@ def _shadow(rows: Rows, point: np.ndarray, way: np.ndarray) -> np.ndarray:
   """Share of a lamp's light that is not held up by the larger boxes, f32[P]."""
   casts = rows.shape == BOX
   casts[:FACES] = False
-  casts &= ~np.isin(rows.label, (WINDOW, PICTURE))
+  flat = [CLASS_NAMES.index(name) for name in ("picture", "window")]
+  casts &= ~np.isin(rows.label, flat)
   areas = np.where(casts, np.sort(rows.half, axis=0)[1:].prod(axis=0), 0)
   largest = np.argsort(-areas, kind="stable")[:_MOST_SHADOWS]
   straight = 1 / (way + np.float32(1e-12))

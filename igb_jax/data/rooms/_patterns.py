@@ -5,19 +5,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from igb_jax.data.rooms._solids import (
-  GLAZING,
-  MOTTLED,
-  PAINTING,
-  PANELS,
-  PLAID,
-  PLANKS,
-  SCREEN,
-  SPINES,
-  STRIPES,
-  TILES,
-)
-
 
 class Texels(NamedTuple):
   """The pixels that show one pattern; see `Surface` and `Paint`.
@@ -167,15 +154,15 @@ def _screen(x: Texels) -> np.ndarray:
   return np.where(((edge > 0.93) | ~x.front)[:, None], x.first, inside)
 
 
-PATTERNS: dict[int, Callable[[Texels], np.ndarray]] = {
-  MOTTLED: _mottled,
-  STRIPES: _stripes,
-  PLAID: _plaid,
-  TILES: _tiles,
-  PLANKS: _planks,
-  PANELS: _panels,
-  SPINES: _spines,
-  GLAZING: _glazing,
-  PAINTING: _painting,
-  SCREEN: _screen,
+PATTERNS: dict[str, Callable[[Texels], np.ndarray]] = {
+  "mottled": _mottled,
+  "stripes": _stripes,
+  "plaid": _plaid,
+  "tiles": _tiles,
+  "planks": _planks,
+  "panels": _panels,
+  "spines": _spines,
+  "glazing": _glazing,
+  "painting": _painting,
+  "screen": _screen,
 }

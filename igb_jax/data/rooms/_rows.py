@@ -5,7 +5,9 @@ from typing import NamedTuple
 import numpy as np
 
 from igb_jax.data.rooms._layout import Room
-from igb_jax.data.rooms._solids import BOX, CEILING, FLOOR, WALL, Solid
+from igb_jax.data.rooms._patterns import PATTERNS
+from igb_jax.data.rooms._solids import BOX, Solid
+from igb_jax.data.scene import CLASS_NAMES
 
 # Rows 0 to 5 are the faces of the room, in the order of `Room.faces`; then the rug.
 FLOOR_ROW, RUG_ROW, FACES = 4, 6, 7
@@ -20,7 +22,7 @@ class Rows(NamedTuple):
     centre: f32[3, N], metres, along the row's own axes.
     half: f32[3, N], metres.
     label: i32[N].
-    pattern: i64[N].
+    pattern: i64[N], index into `PATTERNS`.
     front: i64[N], the axis that the front looks along.
     paint: f32[N, 13], first and second colour, scale, grain, cells, glow, and a
       number of its own.
@@ -43,7 +45,7 @@ def rows_of(room: Room) -> Rows:
   (rug_x, rug_y), rug = room.rug
   half_height = room.half[2] / 2
   box = (0.0, 0.0, half_height), (*room.half[:2], half_height)
-  labels = [*[WALL] * 4, FLOOR, CEILING, FLOOR]
+  labels = [*["wall"] * 4, "floor", "ceiling", "floor"]
   solids = [
     Solid(BOX, *box, 0.0, label, paint)
     for label, paint in zip(labels, [*room.faces, rug], strict=True)
@@ -70,8 +72,8 @@ def rows_of(room: Room) -> Rows:
     turn=np.array([cos, sin], np.float32),
     centre=np.array([cos * x + sin * y, cos * y - sin * x, z], np.float32),
     half=half.T.astype(np.float32),
-    label=np.array(label, np.int32),
-    pattern=np.array([paint.pattern for paint in paints]),
+    label=np.array([CLASS_NAMES.index(name) for name in label], np.int32),
+    pattern=np.array([list(PATTERNS).index(paint.pattern) for paint in paints]),
     front=np.where(odd, 0, 1),
     paint=np.concatenate([own, np.array(others)], axis=1).astype(np.float32),
     rug=np.array([*rug_x, *rug_y], np.float32),

@@ -9,15 +9,7 @@ import math
 import random
 from typing import NamedTuple
 
-# The labels, in the order of `CLASS_NAMES`.
-BED, BOOKS, CEILING, CHAIR, FLOOR, FURNITURE, OBJECTS = range(7)
-PICTURE, SOFA, TABLE, TV, WALL, WINDOW = range(7, 13)
-
 BOX, ELLIPSOID, CYLINDER = range(3)
-
-# How a surface is painted.
-MOTTLED, STRIPES, PLAID, TILES, PLANKS, PANELS = range(6)
-SPINES, GLAZING, PAINTING, SCREEN = range(6, 10)
 
 Triple = tuple[float, float, float]
 Colour = Triple
@@ -29,7 +21,7 @@ class Paint(NamedTuple):
   """How a solid looks.
 
   Attributes:
-    pattern: MOTTLED to SCREEN; `_patterns` draws them.
+    pattern: how it is painted, a key of `PATTERNS`.
     first: main colour, sRGB in [0, 1].
     second: the colour of what the pattern draws on it.
     scale: metres, size of the pattern, or of the handles of panels.
@@ -38,7 +30,7 @@ class Paint(NamedTuple):
     glow: light that it gives off by itself.
   """
 
-  pattern: int
+  pattern: str
   first: Colour
   second: Colour
   scale: float = 0.1
@@ -55,7 +47,7 @@ class Solid(NamedTuple):
     centre: x, y, z in metres.
     half: half its extent along its own axes, metres.
     yaw: radians, turn about the vertical axis through its centre.
-    label: index into `CLASSES`.
+    label: its class, one of `CLASSES`.
     paint: its looks.
   """
 
@@ -63,7 +55,7 @@ class Solid(NamedTuple):
   centre: Triple
   half: Triple
   yaw: float
-  label: int
+  label: str
   paint: Paint
 
 
@@ -93,14 +85,14 @@ def scaled(triple: Triple, factor: float) -> Triple:
 
 def plain(colour: Colour, contrast: float = 0.9, grain: float = 0.2) -> Paint:
   """Paint of one colour with blotches of some contrast and size."""
-  return Paint(MOTTLED, colour, scaled(colour, contrast), grain=(grain, grain))
+  return Paint("mottled", colour, scaled(colour, contrast), grain=(grain, grain))
 
 
 def wooden(dice: Dice) -> Paint:
   """Dark, middling or pale wood with its grain."""
   value = dice.choice(((0.22, 0.35), (0.4, 0.6), (0.6, 0.8)))
   colour = draw_colour(dice, (0.045, 0.1), (0.35, 0.65), value)
-  return Paint(MOTTLED, colour, scaled(colour, 0.7), grain=(0.5, 0.03))
+  return Paint("mottled", colour, scaled(colour, 0.7), grain=(0.5, 0.03))
 
 
 def lacquer(dice: Dice) -> Paint:
@@ -109,14 +101,14 @@ def lacquer(dice: Dice) -> Paint:
   return plain(draw_colour(dice, (0, 1), (0.0, 0.08), value), 0.95)
 
 
-def block(label: int, paint: Paint, x: Interval, y: Interval, z: Interval) -> Solid:
+def block(label: str, paint: Paint, x: Interval, y: Interval, z: Interval) -> Solid:
   """A box between least and largest x, y and z."""
   centre = (x[0] + x[1]) / 2, (y[0] + y[1]) / 2, (z[0] + z[1]) / 2
   half = (x[1] - x[0]) / 2, (y[1] - y[0]) / 2, (z[1] - z[0]) / 2
   return Solid(BOX, centre, half, 0.0, label, paint)
 
 
-def column(label: int, paint: Paint, radius: float, z: Interval) -> Solid:
+def column(label: str, paint: Paint, radius: float, z: Interval) -> Solid:
   """An upright cylinder about the origin."""
   half = radius, radius, (z[1] - z[0]) / 2
   return Solid(CYLINDER, (0.0, 0.0, (z[0] + z[1]) / 2), half, 0.0, label, paint)
