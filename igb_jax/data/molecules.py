@@ -37,10 +37,9 @@ BOND_TYPES = ("none", "single", "double", "triple", "aromatic")
 # index into this table, gives the entry of BOND_TYPES.
 _BOND_OF_TWICE_ORDER = np.array([0, 0, 1, 4, 2, 0, 3], np.uint8)
 
-_HYBRIDISATIONS = (
-  Chem.HybridizationType.SP,
-  Chem.HybridizationType.SP2,
-  Chem.HybridizationType.SP3,
+_HYBRIDISATIONS = np.array(
+  [Chem.HybridizationType.SP, Chem.HybridizationType.SP2, Chem.HybridizationType.SP3],
+  int,
 )
 
 # In Angstrom. Over QM9, true bonds with a hydrogen end at 1.25 and others at 1.79,
@@ -148,22 +147,28 @@ def _checked_distances(elements: Sequence[str], positions: np.ndarray) -> np.nda
   return distances
 
 
+def _atoms(graph: Chem.Mol) -> list[Chem.Atom]:
+  # `GetAtoms` counts the atoms again at each of them
+  return [graph.GetAtomWithIdx(i) for i in range(graph.GetNumAtoms())]
+
+
 def _symbols(graph: Chem.Mol) -> list[str]:
-  return [atom.GetSymbol() for atom in graph.GetAtoms()]
+  return [atom.GetSymbol() for atom in _atoms(graph)]
 
 
 def _node_features(graph: Chem.Mol, bonds: np.ndarray) -> np.ndarray:
   """Columns of `NODE_FEATURES`, u8[n, 11]."""
-  atoms = list(graph.GetAtoms())
+  atoms = _atoms(graph)
   numbers = np.array([atom.GetAtomicNum() for atom in atoms])
-  element = numbers[:, None] == np.array(ATOMIC_NUMBERS)
-  aromatic = [atom.GetIsAromatic() for atom in atoms]
-  hybridisation = [
-    [atom.GetHybridization() == known for known in _HYBRIDISATIONS] for atom in atoms
-  ]
-  num_hydrogens = (bonds[:, numbers == 1] > 0).sum(axis=1)
-  columns = (element, numbers, aromatic, hybridisation, num_hydrogens)
-  return np.column_stack([np.asarray(column, np.uint8) for column in columns])
+  hybridisations = np.array([int(atom.GetHybridization()) for atom in atoms])
+  columns = (
+    numbers[:, None] == ATOMIC_NUMBERS,
+    numbers,
+    [atom.GetIsAromatic() for atom in atoms],
+    hybridisations[:, None] == _HYBRIDISATIONS,
+    (bonds[:, numbers == 1] > 0).sum(axis=1),
+  )
+  return np.column_stack(columns).astype(np.uint8)
 
 
 def _routes(
