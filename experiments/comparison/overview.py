@@ -1,7 +1,6 @@
 """The two figures of all balancers: delta_m, and delta_m over the time of a step."""
 
 import numpy as np
-from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from .drawing import (
@@ -11,7 +10,7 @@ from .drawing import (
   PAGE,
   SERIES,
   apart,
-  draw,
+  drawn,
   figure_of,
   fractions,
   is_log,
@@ -24,37 +23,11 @@ from .statistics import Comparison
 from .words import percentage
 
 
-def delta_m_figure(comparison: Comparison) -> Markup | None:
-  """delta_m of every balancer as a dot, with its interval.
-
-  Args:
-    comparison: the numbers.
-
-  Returns:
-    SVG, or None without any delta_m.
-  """
+@drawn("delta-m", "delta_m with its 95% interval, a row a balancer, the best on top")
+def delta_m_figure(comparison: Comparison) -> Figure | None:
+  """delta_m of every balancer as a dot, with its interval; None without any."""
   if comparison.reference is None:
     return None
-  label = "delta_m with its 95% interval, a row a balancer, the best on top"
-  return draw(lambda: _dots(comparison), "delta-m", label)
-
-
-def cost_figure(comparison: Comparison) -> Markup | None:
-  """delta_m over the time of a step, with the Pareto front.
-
-  Args:
-    comparison: the numbers.
-
-  Returns:
-    SVG, or None where no balancer has both.
-  """
-  if not comparison.pareto_front:
-    return None
-  label = "delta_m over the time of a step relative to ew, with the Pareto front"
-  return draw(lambda: _cost(comparison), "cost", label)
-
-
-def _dots(comparison: Comparison) -> Figure:
   found = [
     (balancer, delta)
     for balancer in comparison.balancers
@@ -104,7 +77,11 @@ def _dots(comparison: Comparison) -> Figure:
   return figure
 
 
-def _cost(comparison: Comparison) -> Figure:
+@drawn("cost", "delta_m over the time of a step relative to ew, with the Pareto front")
+def cost_figure(comparison: Comparison) -> Figure | None:
+  """delta_m over the time of a step; None where no balancer has both."""
+  if not comparison.pareto_front:
+    return None
   found = [
     (balancer, time, delta)
     for balancer, numbers in comparison.balancers.items()

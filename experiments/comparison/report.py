@@ -18,7 +18,6 @@ from typing import Any
 
 import jinja2
 
-from igb_jax.training.plots import BASE_EPOCH
 from igb_jax.training.run_folder import read_object, write_whole
 
 from . import figures, overview, words
@@ -37,21 +36,6 @@ from .tables import (
   metrics_table,
   records_table,
 )
-
-
-@dataclasses.dataclass(frozen=True)
-class FigureGroup:
-  """Figures of one kind.
-
-  Attributes:
-    title: the title of the group.
-    caption: what they show.
-    panels: the figures, one a balancer.
-  """
-
-  title: str
-  caption: str
-  panels: list[figures.Panel]
 
 
 def write_report(folder: Path, results: dict[str, Any]) -> list[Path]:
@@ -76,7 +60,10 @@ def write_report(folder: Path, results: dict[str, Any]) -> list[Path]:
   drawings = {
     "delta_m_figure": overview.delta_m_figure(comparison),
     "cost_figure": overview.cost_figure(comparison),
-    "figure_groups": _figure_groups(results, comparison, curves),
+    "figure_groups": figures.figure_groups(
+      {name: curves[name] for name in comparison.balancers if name in curves},
+      results["tasks"],
+    ),
   }
   texts = {
     "results.json": _to_json(results | {"comparison": computed}),
@@ -159,51 +146,6 @@ def _content(
     "limits": words.limits(results, comparison),
     "notes": results.get("notes") or [],
   }
-
-
-def _figure_groups(
-  results: Mapping[str, Any],
-  comparison: Comparison,
-  curves: Mapping[str, Mapping[str, Any]],
-) -> list[FigureGroup]:
-  tasks = results["tasks"]
-  curves = {name: curves[name] for name in comparison.balancers if name in curves}
-  groups = []
-  for title, kind, caption in (
-    ("Task weights", figures.WEIGHTS, "Each balancer has its own scale."),
-    (
-      "Weights of the task gradients",
-      figures.GRADIENT_WEIGHTS,
-      "What gradient balancers make of them; each has its own scale.",
-    ),
-  ):
-    having = {name: each for name, each in curves.items() if kind.name in each}
-    constant = [name for name in having if figures.is_constant(kind, having[name])]
-    if constant:
-      caption += f" Not drawn, since they are 1 throughout: {words.listed(constant)}."
-    varying = {name: each for name, each in having.items() if name not in constant}
-    groups.append(
-      FigureGroup(title, caption, figures.curve_panels(kind, varying, tasks))
-    )
-  groups += [
-    FigureGroup(
-      "Training losses",
-      "All balancers have one scale.",
-      figures.curve_panels(figures.LOSSES, curves, tasks),
-    ),
-    FigureGroup(
-      "Improvable gaps",
-      f"What is left of the loss of epoch {BASE_EPOCH + 1}; less is better. All "
-      "balancers have one scale.",
-      figures.curve_panels(figures.GAPS, curves, tasks),
-    ),
-    FigureGroup(
-      "Cosines of the task gradients",
-      "In the last epoch, for gradient balancers; a negative cosine is a conflict.",
-      figures.cosine_panels(curves, tasks),
-    ),
-  ]
-  return [group for group in groups if group.panels or "Not drawn" in group.caption]
 
 
 def _name_of(run: Mapping[str, Any]) -> str:

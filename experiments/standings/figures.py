@@ -1,7 +1,6 @@
 """The figures of the league: mean places, methods by problems, and cost."""
 
 import numpy as np
-from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from ..comparison.drawing import (
@@ -11,7 +10,7 @@ from ..comparison.drawing import (
   INK,
   SERIES,
   apart,
-  draw,
+  drawn,
   figure_of,
   fractions,
   label_at,
@@ -23,50 +22,6 @@ from .statistics import Standings, geometric_mean
 _WIDTH = 470.0
 _ROW = 1.6 * FONT_SIZE
 _COLOURS = {"loss": SERIES[0], "gradient": SERIES[1], "both": SERIES[2]}
-
-
-def places_figure(standings: Standings, kinds: dict[str, str]) -> Markup:
-  """Mean places with their intervals, and bars over what cannot be told apart.
-
-  Args:
-    standings: the standings of the league.
-    kinds: method -> its kind, which gives the colour.
-  """
-  return draw(
-    lambda: _places(standings, kinds),
-    "places",
-    "Mean place of every method with its interval, best first.",
-  )
-
-
-def heat_map(standings: Standings) -> Markup:
-  """Every method's place on every problem.
-
-  Args:
-    standings: the standings of the league.
-  """
-  return draw(
-    lambda: _heat(standings), "heat", "Places of all methods on all problems."
-  )
-
-
-def cost_figure(standings: Standings, kinds: dict[str, str]) -> Markup | None:
-  """Mean place over the time of a step, with the Pareto front.
-
-  Args:
-    standings: the standings of the league.
-    kinds: method -> its kind.
-
-  Returns:
-    None where nothing was timed beside ew.
-  """
-  if not mean_times(standings):
-    return None
-  return draw(
-    lambda: _cost(standings, kinds),
-    "cost",
-    "Mean place over the time of a step, with the Pareto front.",
-  )
 
 
 def mean_times(standings: Standings) -> dict[str, float]:
@@ -91,7 +46,19 @@ def _names_left(order: list[str]) -> float:
   return CHARACTER * max(map(len, order)) + 8
 
 
-def _places(standings: Standings, kinds: dict[str, str]) -> Figure:
+@drawn("places", "Mean place of every method with its interval, best first.")
+def places_figure(standings: Standings, kinds: dict[str, str]) -> Figure | None:
+  """Mean places with their intervals, and bars over what cannot be told apart.
+
+  Args:
+    standings: the standings of the league.
+    kinds: method -> its kind, which gives the colour.
+
+  Returns:
+    None where nobody has a place.
+  """
+  if not standings.order:
+    return None
   order = standings.order
   bars = standings.cliques
   right = 10.0 + 5.0 * len(bars)
@@ -119,7 +86,11 @@ def _places(standings: Standings, kinds: dict[str, str]) -> Figure:
   return figure
 
 
-def _heat(standings: Standings) -> Figure:
+@drawn("heat", "Places of all methods on all problems.")
+def heat_map(standings: Standings) -> Figure | None:
+  """Every method's place on every problem; None where nobody has one."""
+  if not standings.order:
+    return None
   order, problems = standings.order, [*standings.places]
   values = np.array(
     [
@@ -153,8 +124,12 @@ def _heat(standings: Standings) -> Figure:
   return figure
 
 
-def _cost(standings: Standings, kinds: dict[str, str]) -> Figure:
+@drawn("cost", "Mean place over the time of a step, with the Pareto front.")
+def cost_figure(standings: Standings, kinds: dict[str, str]) -> Figure | None:
+  """Mean place over the time of a step; None where nothing was timed beside ew."""
   times = mean_times(standings)
+  if not times:
+    return None
   points = {name: (time, standings.place[name].mean) for name, time in times.items()}
   front = pareto_front(points)
   figure, axes = figure_of(_WIDTH, 320, (45, 100, 40, 10))

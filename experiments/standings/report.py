@@ -49,11 +49,16 @@ def write_report(out: Path) -> list[Path]:
   found = standings(cells, {cell.problem for cell in left})
   kinds = {cell["method"]: cell["kind"] for cell in cells}
   content = _content(league, cells, found, kinds, left)
+  drawings = {
+    "places_figure": figures.places_figure(found, kinds),
+    "heat_map": figures.heat_map(found),
+    "cost_figure": figures.cost_figure(found, kinds),
+  }
   texts = {
     "standings.json": json.dumps(_plain(found), indent=1) + "\n",
     "league.csv": _to_csv(cells, found),
     "league.md": _to_markdown(content),
-    "league.html": _to_html(content | _figures(found, kinds)),
+    "league.html": _to_html(content | drawings),
   }
   for name, text in texts.items():
     write_whole(out / name, text)
@@ -129,16 +134,6 @@ def _distinct(
   cells: Sequence[Mapping[str, Any]], text_of: Callable[[Mapping[str, Any]], str]
 ) -> list[str]:
   return [*dict.fromkeys(map(text_of, cells))]
-
-
-def _figures(found: Standings, kinds: dict[str, str]) -> dict[str, Any]:
-  if not found.order:
-    return {"places_figure": None, "heat_map": None, "cost_figure": None}
-  return {
-    "places_figure": figures.places_figure(found, kinds),
-    "heat_map": figures.heat_map(found),
-    "cost_figure": figures.cost_figure(found, kinds),
-  }
 
 
 def _to_csv(cells: Sequence[Mapping[str, Any]], found: Standings) -> str:
