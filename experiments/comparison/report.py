@@ -37,6 +37,8 @@ from .tables import (
   records_table,
 )
 
+_TEMPLATE = Path(__file__).with_name("report.html.jinja")
+
 
 def write_report(folder: Path, results: dict[str, Any]) -> list[Path]:
   """Writes the report; every file is complete, or as it was.
@@ -69,7 +71,7 @@ def write_report(folder: Path, results: dict[str, Any]) -> list[Path]:
     "results.json": _to_json(results | {"comparison": computed}),
     "results.csv": _to_csv(results),
     "report.md": to_markdown(content),
-    "report.html": _to_html(content | drawings),
+    "report.html": to_html(_TEMPLATE, content | drawings),
   }
   for name, text in texts.items():
     write_whole(folder / name, text)
@@ -171,15 +173,21 @@ def _plain(value: Any) -> str:
   return value if isinstance(value, str) else json.dumps(value)
 
 
-def _to_html(content: Mapping[str, Any]) -> str:
+def to_html(template: Path, content: Mapping[str, Any]) -> str:
+  """A page.
+
+  Args:
+    template: its template, beside which others may lie, or in this folder.
+    content: what it says.
+  """
   environment = jinja2.Environment(
-    loader=jinja2.FileSystemLoader(Path(__file__).parent),
+    loader=jinja2.FileSystemLoader([template.parent, Path(__file__).parent]),
     autoescape=True,
     undefined=jinja2.StrictUndefined,
     trim_blocks=True,
     lstrip_blocks=True,
   )
-  return environment.get_template("report.html.jinja").render(content)
+  return environment.get_template(template.name).render(content)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

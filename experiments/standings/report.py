@@ -14,19 +14,19 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 
 from igb_jax.training.run_folder import read_object, write_whole
 
-from .. import comparison
-from ..comparison.markdown import bullets, escaped, markdown_table
-from ..comparison.tables import Table
+from ..comparison.markdown import page, section
+from ..comparison.report import to_html
 from ..comparison.words import listed, versions
 from . import figures, tables, words
 from .cells import read_all
 from .plan import SINGLE, Cell, cells_of
 from .statistics import Standings, standings
+
+_TEMPLATE = Path(__file__).with_name("league.html.jinja")
 
 
 def write_report(out: Path) -> list[Path]:
@@ -53,12 +53,14 @@ def write_report(out: Path) -> list[Path]:
     "places_figure": figures.places_figure(found, kinds),
     "heat_map": figures.heat_map(found),
     "cost_figure": figures.cost_figure(found, kinds),
+    "overall_note": tables.OVERALL_NOTE,
+    "problem_note": tables.PROBLEM_NOTE,
   }
   texts = {
     "standings.json": json.dumps(_plain(found), indent=1) + "\n",
     "league.csv": _to_csv(cells, found),
     "league.md": _to_markdown(content),
-    "league.html": _to_html(content | drawings),
+    "league.html": to_html(_TEMPLATE, content | drawings),
   }
   for name, text in texts.items():
     write_whole(out / name, text)
@@ -161,39 +163,11 @@ def _to_csv(cells: Sequence[Mapping[str, Any]], found: Standings) -> str:
 
 
 def _to_markdown(content: Mapping[str, Any]) -> str:
-  parts = [f"# {content['title']}", f"{content['progress']}."]
-  if content["notice"]:
-    parts.append(f"**{content['notice']}**")
-  parts.append(bullets(f"{name}: {text}" for name, text in content["facts"]))
-  parts += map(escaped, content["conclusions"])
-
-  def add(table: Table, note: str) -> None:
-    parts.extend([f"## {escaped(table.title)}", markdown_table(table), note])
-
-  add(content["table"], tables.OVERALL_NOTE)
+  sections = [*section(content["table"]), tables.OVERALL_NOTE]
   for table in content["problems"]:
-    add(table, tables.PROBLEM_NOTE)
-  for title, name in (
-    ("Did not take part", "unfit"),
-    ("What it does not show", "limits"),
-  ):
-    if content[name]:
-      parts += [f"## {title}", bullets(content[name])]
-  return "\n\n".join(parts) + "\n"
-
-
-def _to_html(content: dict[str, Any]) -> str:
-  folders = [Path(__file__).parent, *map(Path, comparison.__path__)]
-  environment = jinja2.Environment(
-    loader=jinja2.FileSystemLoader(folders),
-    autoescape=True,
-    undefined=jinja2.StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-  )
-  template = environment.get_template("league.html.jinja")
-  notes = {"overall_note": tables.OVERALL_NOTE, "problem_note": tables.PROBLEM_NOTE}
-  return template.render(content | notes)
+    sections += [*section(table), tables.PROBLEM_NOTE]
+  lists = {"unfit": "Did not take part", "limits": "What it does not show"}
+  return page(content, sections, lists)
 
 
 def _plain(found: Standings) -> Any:
