@@ -147,11 +147,6 @@ def begin(comparison: Comparison, out: Path, command: str) -> None:
 def compare(comparison: Comparison, out: Path, console: Console) -> int:
   """Runs what is missing and writes the report.
 
-  Args:
-    comparison: the comparison.
-    out: its folder, from `begin`.
-    console: where progress is shown.
-
   Returns:
     The exit code.
 
@@ -199,10 +194,6 @@ def compare(comparison: Comparison, out: Path, console: Console) -> int:
 
 def dry_run(comparison: Comparison, console: Console) -> None:
   """Prints the runs, and an estimate of their time from a few measured steps.
-
-  Args:
-    comparison: the comparison.
-    console: where it is printed.
 
   Raises:
     ComparisonError: the steps could not be measured.

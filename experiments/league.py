@@ -121,9 +121,6 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 def check(config: Config) -> None:
   """Checks all options.
 
-  Args:
-    config: the configuration of the command line.
-
   Raises:
     TypeError, ValueError: one is wrong; the message names it.
   """
@@ -174,11 +171,6 @@ def begin(config: Config, out: Path, command: str) -> None:
 def play(config: Config, out: Path, console: Console) -> int:
   """Plays what is missing and writes the report.
 
-  Args:
-    config: the configuration of the command line.
-    out: the folder, from `begin`.
-    console: where progress is shown.
-
   Returns:
     The exit code.
   """
@@ -206,12 +198,7 @@ def play(config: Config, out: Path, console: Console) -> int:
 
 
 def dry_run(config: Config, console: Console) -> None:
-  """Prints what would be played, and an estimate of the time.
-
-  Args:
-    config: the configuration of the command line.
-    console: where it is printed.
-  """
+  """Prints what would be played, and an estimate of the time."""
   settings = config.settings
   total = 0.0
   for problem in settings["problems"]:

@@ -112,10 +112,6 @@ PRESETS = {
 def parse_config(arguments: Sequence[str], program: str = PROGRAM) -> Config:
   """Reads the command line; SystemExit where it is wrong, or after --help.
 
-  Args:
-    arguments: without the program's name.
-    program: what was started, as a command line has it.
-
   Example:
     >>> parse_config(["--preset=paper", "--seed", "3"]).epochs
     300

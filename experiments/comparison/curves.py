@@ -10,6 +10,7 @@ import numpy as np
 
 from igb_jax.training.plots import BASE_EPOCH
 
+from .estimates import finite_or_none
 from .statistics import is_done
 
 
@@ -69,11 +70,11 @@ def _curves_of_run(
 
 
 def _mean(runs: Sequence[Mapping[str, np.ndarray]]) -> dict[str, Any]:
-  """Over the epochs that all runs have; JSON has no NaN."""
+  """Over the epochs that all runs have."""
   five_digits = np.vectorize(lambda value: float(f"{value:.5g}"), otypes=[float])
   means = {}
   for kind in (kind for kind in runs[0] if all(kind in run for run in runs)):
     length = min(len(run[kind]) for run in runs)
     mean = five_digits(np.mean([run[kind][:length] for run in runs], axis=0))
-    means[kind] = np.where(np.isfinite(mean), mean, None).tolist()
+    means[kind] = finite_or_none(mean)
   return means

@@ -4,7 +4,7 @@ import dataclasses
 import itertools
 import math
 from collections.abc import Hashable, Iterable, Mapping, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from scipy import stats
@@ -67,9 +67,6 @@ def estimate(values: Iterable[float]) -> Estimate:
 def spread(values: Sequence[float]) -> Spread | None:
   """Median, least and largest.
 
-  Args:
-    values: the measurements.
-
   Returns:
     None if there are none.
 
@@ -108,9 +105,6 @@ def pareto_front(points: Mapping[str, tuple[float, float]]) -> list[str]:
 
 def holm(p_values: Mapping[_Name, float]) -> dict[_Name, float]:
   """P-values corrected for how many there are.
-
-  Args:
-    p_values: name -> p.
 
   Example:
     >>> holm({"a": 0.25, "b": 0.125, "c": 0.5})
@@ -152,6 +146,11 @@ def paired_difference(
   if error == 0:
     return found, float(found.mean == 0)
   return found, float(2 * stats.t.sf(abs(found.mean) / error, len(common) - 1))
+
+
+def finite_or_none(values: np.ndarray) -> list[Any]:
+  """Nested lists as JSON has them, with None for what is not finite."""
+  return np.where(np.isfinite(values), values, np.array(None)).tolist()
 
 
 def _standard_error(sample: np.ndarray) -> float:

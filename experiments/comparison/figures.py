@@ -126,12 +126,7 @@ def _curve_group(
 def cosine_panels(
   curves: Mapping[str, Mapping[str, Any]], tasks: Sequence[str]
 ) -> dict[str, Markup | None]:
-  """The cosines of the task gradients in the last epoch, a figure a gradient balancer.
-
-  Args:
-    curves: balancer -> its curves.
-    tasks: names of the tasks.
-  """
+  """Cosines of the task gradients in the last epoch, a figure a gradient balancer."""
   if len(tasks) < 2:
     return {}
   return {

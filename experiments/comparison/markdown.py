@@ -8,11 +8,7 @@ from .tables import Cell, Column, Table
 
 
 def to_markdown(content: Mapping[str, Any]) -> str:
-  """The page.
-
-  Args:
-    content: what both pages say.
-  """
+  """The page."""
   published = content["published"]
   parts = section(content["table"])
   parts.append(
@@ -82,11 +78,7 @@ def _bullets(lines: Iterable[str]) -> str:
 
 
 def section(table: Table) -> list[str]:
-  """A table below its title.
-
-  Args:
-    table: the table.
-  """
+  """A table below its title."""
   lines = [["balancer", *(_heading(column) for column in table.columns)]]
   lines.append(["---", *["---:"] * len(table.columns)])
   for row in [table.fixed, *table.rows] if table.fixed else table.rows:
@@ -112,9 +104,5 @@ def _markdown_cell(cell: Cell) -> str:
 
 
 def escaped(text: str) -> str:
-  """One line of Markdown in which nothing is markup.
-
-  Args:
-    text: plain text.
-  """
+  """One line of Markdown in which nothing is markup."""
   return re.sub(r"([\\`*<>\[\]|#]|\b_|_\b)", r"\\\1", " ".join(text.split()))

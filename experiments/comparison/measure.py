@@ -78,12 +78,6 @@ def measure_steps(
 ) -> dict[str, dict[str, Any]]:
   """Seconds of a step and memory of each balancer, in turns with ew.
 
-  Args:
-    ew: takes the steps of ew.
-    make_experiment: makes the experiment with a balancer.
-    contenders: the balancers.
-    say_line: shows a line.
-
   Returns:
     name -> `seconds` of a step in each turn, the ratios `of_ew`, `memory_bytes`.
   """
@@ -198,10 +192,6 @@ def free_memory() -> int | None:
 
 def check_parallel(count: int, device: str) -> None:
   """Checks that so many runs at a time fit the device.
-
-  Args:
-    count: the number of runs.
-    device: its kind.
 
   Raises:
     ValueError: it is no CPU, and there is more than one.

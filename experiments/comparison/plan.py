@@ -124,23 +124,12 @@ class Job:
 
 
 def missing(out: Path, runs: Sequence[Run], num_epochs: int) -> list[Run]:
-  """The runs that are not complete.
-
-  Args:
-    out: the folder of the comparison.
-    runs: all of them.
-    num_epochs: the number of epochs of a complete run.
-  """
+  """The runs that are not complete."""
   return [run for run in runs if read_summary(out / run.folder, num_epochs) is None]
 
 
 def read_summary(folder: Path, num_epochs: int) -> dict[str, Any] | None:
-  """The summary.json of a complete run, or None.
-
-  Args:
-    folder: the folder of the run.
-    num_epochs: the number of epochs of a complete run.
-  """
+  """The summary.json of a complete run, or None."""
   try:
     summary = read_object(folder / "summary.json")
   except (OSError, ValueError):
@@ -149,11 +138,7 @@ def read_summary(folder: Path, num_epochs: int) -> dict[str, Any] | None:
 
 
 def baseline_jobs(task_names: Sequence[str]) -> list[Job]:
-  """A job for the single-task run of each task.
-
-  Args:
-    task_names: the names of the K tasks.
-  """
+  """A job for the single-task run of each task."""
   jobs = []
   for task in task_names:
     name, folder = f"stl {task}", f"baselines/stl-{_file_name(task)}"

@@ -24,11 +24,7 @@ def cores() -> list[int]:
 
 
 def shares_of_cores(count: int) -> list[set[int] | None]:
-  """The cores of each of several runs at a time; None for all.
-
-  Args:
-    count: the number of runs.
-  """
+  """The cores of each of several runs at a time; None for all."""
   if count == 1 or not hasattr(os, "sched_setaffinity"):
     return [None] * count
   return [{*cores()[share::count]} for share in range(count)]
@@ -86,10 +82,6 @@ def stop_on_sigterm() -> Iterator[None]:
 
 
 def last_lines(log: Path) -> str:
-  """The end of what a process wrote.
-
-  Args:
-    log: the file.
-  """
+  """The end of what a process wrote."""
   lines = log.read_text(errors="replace").strip().splitlines()
   return "\n".join(lines[-_LAST_LINES:])

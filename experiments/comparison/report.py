@@ -193,9 +193,6 @@ def to_html(template: Path, content: Mapping[str, Any]) -> str:
 def main(arguments: Sequence[str] | None = None) -> None:
   """Writes the report of a folder anew.
 
-  Args:
-    arguments: the folder.
-
   Raises:
     SystemExit: there is no folder with results.
   """

@@ -58,10 +58,6 @@ class Comparison:
   def __init__(self, config: Config, experiment_arguments: Sequence[str]):
     """Checks all options; nothing is run or written.
 
-    Args:
-      config: the configuration of the comparison.
-      experiment_arguments: options of the experiment.
-
     Raises:
       TypeError, ValueError, OSError: an option is wrong.
       SystemExit: an option of the experiment is wrong.
@@ -107,11 +103,7 @@ class Comparison:
     return list(range(self.config.seeds))
 
   def seeds_of(self, contender: Contender) -> list[int]:
-    """Those of a balancer.
-
-    Args:
-      contender: the balancer.
-    """
+    """Those of a balancer."""
     fewer = self.config.gradient_seeds
     if contender.kind == "gradient" and fewer is not None:
       return list(range(fewer))
@@ -133,11 +125,7 @@ class Comparison:
     return own
 
   def jobs(self, seeds_at_once: int) -> list[Job]:
-    """What is to be run, in order: what is cheap first.
-
-    Args:
-      seeds_at_once: how many seeds of a loss balancer are trained in one step.
-    """
+    """What is to be run, in order: what is cheap first."""
     jobs = baseline_jobs(self.tasks) if self.config.baselines else []
     for kind, at_once in (("loss", seeds_at_once), ("gradient", 1)):
       of_kind = [

@@ -94,29 +94,18 @@ class Comparison:
   best_for_cost: str | None
 
   def delta_m(self, balancer: str) -> Estimate | None:
-    """The delta_m that decides.
-
-    Args:
-      balancer: its specification.
-    """
+    """The delta_m that decides."""
     numbers = self.balancers[balancer]
     return numbers.delta_m_own if self.decides == "own" else numbers.delta_m_base
 
 
 def is_done(run: Mapping[str, Any]) -> bool:
-  """Whether a run, or a baseline, has metrics.
-
-  Args:
-    run: an entry of the results.
-  """
+  """Whether a run, or a baseline, has metrics."""
   return run["status"] == "done" and bool(run.get("test"))
 
 
 def baseline_metrics(results: Mapping[str, Any]) -> dict[str, Estimate]:
   """The metrics of our own single-task runs, each from the runs on its task.
-
-  Args:
-    results: the results of the comparison.
 
   Example:
     >>> results = {"baselines": [{"status": "done", "test": {"x": 2.0}}]}

@@ -68,10 +68,6 @@ def as_good_as(
 
   One with fewer seeds than others escapes their verdict by that alone. Empty where none
   has seeds enough.
-
-  Args:
-    reference: the balancer, or None.
-    differences: the differences of the others from it.
   """
   seeds = {
     name: each.estimate.seeds
@@ -88,11 +84,7 @@ def as_good_as(
 
 
 def equally_cheap_of(cost: Mapping[str, Spread | None]) -> list[str]:
-  """Those whose range of times overlaps that of the fastest, if all were timed.
-
-  Args:
-    cost: balancer -> time of a step.
-  """
+  """Those whose range of times overlaps that of the fastest, if all were timed."""
   times = {name: time for name, time in cost.items() if time is not None}
   if not times or len(times) < len(cost):
     return []

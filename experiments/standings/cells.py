@@ -21,6 +21,7 @@ from igb_jax.metrics import delta_m
 from igb_jax.training.run_folder import read_object, write_whole
 
 from ..comparison.collecting import made_on
+from ..comparison.estimates import finite_or_none
 from ..problems import NAMES, load, training_of
 from .plan import SINGLE, Cell, make, parse, unfit
 from .training import Lane, make_runner
@@ -64,11 +65,7 @@ def score(
 
 
 def trained_as(problem: str) -> dict[str, Any]:
-  """How a problem is trained now, as JSON has it; a cell of another way is not used.
-
-  Args:
-    problem: its name.
-  """
+  """How a problem is trained now, as JSON has it; a cell of another way is not used."""
   return json.loads(json.dumps(dataclasses.asdict(training_of(problem))))
 
 
@@ -152,8 +149,8 @@ def play(
   num_steps = entrant.length * training.epochs * steps_per_epoch
   return facts | {
     "learning_rates": chosen,
-    "validation": _plain(validation),
-    "test": _plain(test),
+    "validation": finite_or_none(validation),
+    "test": finite_or_none(test),
     "num_steps": num_steps,
     "seconds_per_step": sum(seconds) / num_steps / len(seconds),
   }
@@ -163,19 +160,8 @@ def _filled(lanes: list[Lane], width: int) -> list[Lane]:
   return lanes + lanes[-1:] * (width - len(lanes))
 
 
-def _plain(values: np.ndarray) -> list[Any]:
-  """Nested lists with None for what is not finite."""
-  return np.where(np.isfinite(values), values, None).tolist()
-
-
 def write(cell: Cell, out: Path, content: dict[str, Any]) -> None:
-  """Writes the file of a cell, whole or not at all.
-
-  Args:
-    cell: the method and the problem.
-    out: the folder of the league.
-    content: what `play` returned.
-  """
+  """Writes the file of a cell, whole or not at all."""
   path = cell.path(out)
   path.parent.mkdir(parents=True, exist_ok=True)
   write_whole(path, json.dumps(content, allow_nan=False) + "\n")
@@ -183,10 +169,6 @@ def write(cell: Cell, out: Path, content: dict[str, Any]) -> None:
 
 def read(cell: Cell, out: Path) -> dict[str, Any] | None:
   """What `write` wrote; None if there is nothing, or the problem was trained otherwise.
-
-  Args:
-    cell: the method and the problem.
-    out: the folder of the league.
 
   Raises:
     ValueError: the file is damaged.
@@ -199,9 +181,6 @@ def read(cell: Cell, out: Path) -> dict[str, Any] | None:
 
 def read_all(out: Path) -> list[dict[str, Any]]:
   """Every cell of a folder, whichever command played it.
-
-  Args:
-    out: the folder of the league.
 
   Raises:
     ValueError: a file is damaged.

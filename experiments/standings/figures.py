@@ -25,11 +25,7 @@ _COLOURS = {"loss": SERIES[0], "gradient": SERIES[1], "both": SERIES[2]}
 
 
 def mean_times(standings: Standings) -> dict[str, float]:
-  """Time of a step in steps of ew, the geometric mean over problems with places.
-
-  Args:
-    standings: the standings of the league.
-  """
+  """Time of a step in steps of ew, the geometric mean over problems with places."""
   times = [
     standings.time_of_ew[problem]
     for problem in standings.places
@@ -49,10 +45,6 @@ def _names_left(order: list[str]) -> float:
 @drawn("places", "Mean place of every method with its interval, best first.")
 def places_figure(standings: Standings, kinds: dict[str, str]) -> Figure | None:
   """Mean places with their intervals, and bars over what cannot be told apart.
-
-  Args:
-    standings: the standings of the league.
-    kinds: method -> its kind, which gives the colour.
 
   Returns:
     None where nobody has a place.

@@ -109,11 +109,7 @@ class Cell(NamedTuple):
   method: str
 
   def path(self, out: Path) -> Path:
-    """Its file.
-
-    Args:
-      out: the folder of the league.
-    """
+    """Its file."""
     name = urllib.parse.quote(self.method, safe="+=@")
     return out / "cells" / self.problem / f"{name}.json"
 
@@ -133,12 +129,7 @@ def cells_of(problems: Sequence[str], methods: Sequence[str] | None) -> list[Cel
 
 
 def players(problem: str, methods: Sequence[str] | None) -> Sequence[str]:
-  """Who plays a problem, beside single tasks.
-
-  Args:
-    problem: its name.
-    methods: the names of the entrants; None for those that the problem has.
-  """
+  """Who plays a problem, beside single tasks."""
   return methods or entrants_of(problem) or everyone()
 
 
@@ -149,11 +140,6 @@ def everyone() -> list[str]:
 
 def unfit(entrant: Entrant, task: ArrayTask, training: Training) -> str | None:
   """Why a method cannot take part in a problem, or None if it can.
-
-  Args:
-    entrant: the method.
-    task: what is learnt.
-    training: how it is trained.
 
   Example:
     >>> from experiments.problems import load
@@ -180,11 +166,6 @@ def make(
 ) -> balancers.Balancer:
   """The balancer, with the published defaults.
 
-  Args:
-    entrant: the method.
-    task_names: the names of the K tasks.
-    steps_per_epoch: the number of steps of an epoch.
-
   Raises:
     TypeError, ValueError: an option is wrong.
   """
@@ -201,10 +182,6 @@ def make(
 
 def check_names(problems: Sequence[str], methods: Sequence[str] | None) -> None:
   """Checks what the command line names, but for the problems' own names.
-
-  Args:
-    problems: names of problems.
-    methods: names of entrants, or None.
 
   Raises:
     TypeError, ValueError: one is there twice, is unknown, or has a bad option.

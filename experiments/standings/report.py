@@ -18,6 +18,7 @@ import numpy as np
 
 from igb_jax.training.run_folder import read_object, write_whole
 
+from ..comparison.estimates import finite_or_none
 from ..comparison.markdown import page, section
 from ..comparison.report import to_html
 from ..comparison.words import listed, versions
@@ -31,9 +32,6 @@ _TEMPLATE = Path(__file__).with_name("league.html.jinja")
 
 def write_report(out: Path) -> list[Path]:
   """Writes the report; every file is complete, or as it was.
-
-  Args:
-    out: the folder of the league; cells may be missing.
 
   Returns:
     The files.
@@ -175,7 +173,7 @@ def _plain(found: Standings) -> Any:
 
   def plain(value: Any) -> Any:
     if isinstance(value, np.ndarray):
-      return [float(each) if np.isfinite(each) else None for each in value]
+      return finite_or_none(value)
     if isinstance(value, dict):
       return {
         " | ".join(key) if isinstance(key, tuple) else key: plain(each)

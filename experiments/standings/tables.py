@@ -26,12 +26,7 @@ PROBLEM_NOTE = (
 
 
 def overall(standings: Standings, kinds: Mapping[str, str]) -> Table:
-  """All methods, by their mean place.
-
-  Args:
-    standings: the standings of the league.
-    kinds: method -> its kind.
-  """
+  """All methods, by their mean place."""
   columns = [
     Column("mean place", higher_is_better=False),
     Column("interval"),
@@ -74,13 +69,7 @@ def overall(standings: Standings, kinds: Mapping[str, str]) -> Table:
 def of_problem(
   cells: Sequence[Mapping[str, Any]], standings: Standings, problem: str
 ) -> Table:
-  """The methods on a problem, by their mean place.
-
-  Args:
-    cells: all of the league.
-    standings: the standings of the league.
-    problem: its name.
-  """
+  """The methods on a problem, by their mean place."""
   here = {
     cell["method"]: cell
     for cell in cells
