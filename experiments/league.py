@@ -22,6 +22,7 @@ import jax
 import tyro
 from rich.console import Console
 
+from igb_jax.training.config import check_at_least
 from igb_jax.training.results import say
 from igb_jax.training.run import (
   EXIT_BAD_INPUT,
@@ -31,7 +32,6 @@ from igb_jax.training.run import (
 )
 from igb_jax.training.run_folder import differing_options, read_object, write_whole
 
-from .comparison.measure import check_parallel
 from .comparison.processes import Stopped, stop_on_sigterm
 from .comparison.running import duration
 from .problems import NAMES
@@ -125,15 +125,11 @@ def check(config: Config) -> None:
     TypeError, ValueError: one is wrong; the message names it.
   """
   settings = config.settings
-  for name in ("seeds", "validation_seeds", "parallel"):
-    value = getattr(config, name)
-    if value is not None and value < 1:
-      raise ValueError(f"--{name.replace('_', '-')} must be at least 1, got {value}.")
+  check_at_least(config, dict.fromkeys(("seeds", "validation_seeds", "parallel"), 1))
   unknown = [name for name in settings["problems"] if name not in NAMES]
   if unknown:
     raise ValueError(f"--problems names {unknown[0]!r}; there are {', '.join(NAMES)}.")
   check_names(settings["problems"], settings["methods"])
-  check_parallel(config.parallel, "cpu")
 
 
 def begin(config: Config, out: Path, command: str) -> None:

@@ -205,12 +205,7 @@ def make_problem(config: Config, devices: Devices) -> Problem:
 
 
 def main(arguments: Sequence[str] | None = None, program: str = PROGRAM) -> None:
-  """Runs the experiment that the command line describes, and exits.
-
-  Args:
-    arguments: the arguments of the command line; None for those of this process.
-    program: what was started, as a command line has it.
-  """
+  """Runs the experiment of a command line, by default of this process, and exits."""
   train(make_problem, parse_config, arguments, program)
 
 

@@ -212,13 +212,15 @@ def main() -> None:
     sys.exit(EXIT_BAD_INPUT)
   use_compilation_cache()
   dataset = DATASETS[request["dataset"]]
-  config = dataset.parse_config(request["arguments"])
+  config = dataset.module.parse_config(request["arguments"])
 
   def make_experiment(contender: Contender) -> Experiment[Any]:
-    options = contender.options
-    return dataset.make(
-      dataclasses.replace(config, balancer=contender.balancer, balancer_options=options)
-    )
+    changes = {
+      "balancer": contender.balancer,
+      "balancer_options": contender.options,
+    }
+    changed = dataclasses.replace(config, **changes)
+    return Experiment(dataset.module.make_problem, changed)
 
   start = time.perf_counter()
   ew = make_experiment(_EW)

@@ -118,7 +118,7 @@ def run_jobs(
         log.parent.mkdir(parents=True, exist_ok=True)
         arguments = [*comparison.arguments, *job.arguments]
         arguments += [f"--out={out / job.folder}", "--resume"]
-        process = start(comparison.dataset.module, arguments, log, cores)
+        process = start(comparison.dataset.module.__name__, arguments, log, cores)
         running[share] = job, process
         names = ", ".join(job.name for job, _ in running.values())
         unfinished = [*waiting, *(job for job, _ in running.values())]

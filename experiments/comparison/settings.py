@@ -69,8 +69,8 @@ class Comparison:
     self.dataset: Dataset = DATASETS[self.dataset_name]
     given = [] if config.task is None else [f"--task={config.task}"]
     self.arguments = [*experiment_arguments, *given]
-    self.options = self.dataset.parse_config(self.arguments)
-    default = self.dataset.parse_config(given)
+    parse_config = self.dataset.module.parse_config
+    self.options, default = parse_config(self.arguments), parse_config(given)
     for name in _OWN_OPTIONS:
       if getattr(self.options, name) != getattr(default, name):
         raise ValueError(

@@ -21,13 +21,16 @@ from typing import Any, Literal
 from igb_jax.metrics import delta_m, mean_ranks
 
 from .estimates import (
+  Difference,
   Estimate,
   Spread,
+  as_good_as,
+  differences_from,
+  equally_cheap_of,
   estimate,
   pareto_front,
   spread,
 )
-from .verdicts import Difference, as_good_as, differences_from, equally_cheap_of
 
 _Tests = dict[str, dict[int, dict[str, float]]]  # balancer -> seed -> metric -> value
 

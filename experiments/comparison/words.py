@@ -6,9 +6,8 @@ from typing import Any
 
 from scipy import stats
 
-from .estimates import CONFIDENCE, Estimate
+from .estimates import CONFIDENCE, Estimate, Verdict
 from .statistics import Comparison, is_done
-from .verdicts import Verdict
 
 
 def listed(names: Iterable[Any]) -> str:

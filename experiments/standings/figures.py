@@ -2,6 +2,7 @@
 
 import numpy as np
 from matplotlib.figure import Figure
+from scipy import stats
 
 from ..comparison.drawing import (
   CHARACTER,
@@ -17,7 +18,7 @@ from ..comparison.drawing import (
   make_log,
 )
 from ..comparison.estimates import pareto_front
-from .statistics import Standings, geometric_mean
+from .statistics import Standings
 
 _WIDTH = 470.0
 _ROW = 1.6 * FONT_SIZE
@@ -32,7 +33,7 @@ def mean_times(standings: Standings) -> dict[str, float]:
     if problem in standings.time_of_ew
   ]
   return {
-    name: geometric_mean([each[name] for each in times if name in each])
+    name: float(stats.gmean([each[name] for each in times if name in each]))
     for name in standings.order
     if any(name in each for each in times)
   }

@@ -10,11 +10,9 @@ import dataclasses
 import io
 import json
 import sys
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from igb_jax.training.run_folder import read_object, write_whole
 
@@ -55,7 +53,7 @@ def write_report(out: Path) -> list[Path]:
     "problem_note": tables.PROBLEM_NOTE,
   }
   texts = {
-    "standings.json": json.dumps(_plain(found), indent=1) + "\n",
+    "standings.json": _to_json(found),
     "league.csv": _to_csv(cells, found),
     "league.md": _to_markdown(content),
     "league.html": to_html(_TEMPLATE, content | drawings),
@@ -94,11 +92,8 @@ def _content(
       ),
       ("Command", league["command"]),
       ("Started", league["started"]),
-      ("Machine", "; ".join(_distinct(cells, lambda cell: cell["machine"]))),
-      (
-        "Versions",
-        "; ".join(_distinct(cells, lambda cell: versions(cell["versions"]))),
-      ),
+      ("Machine", "; ".join(dict.fromkeys(cell["machine"] for cell in cells))),
+      ("Versions", "; ".join(dict.fromkeys(versions(c["versions"]) for c in cells))),
     ],
     "conclusions": words.conclusions(found, kinds),
     "table": tables.overall(found, kinds),
@@ -130,10 +125,11 @@ def _notice(unfinished: Collection[str]) -> str | None:
   )
 
 
-def _distinct(
-  cells: Sequence[Mapping[str, Any]], text_of: Callable[[Mapping[str, Any]], str]
-) -> list[str]:
-  return [*dict.fromkeys(map(text_of, cells))]
+def _to_json(found: Standings) -> str:
+  content = dataclasses.asdict(found)
+  for name in ("p_values", "verdicts"):
+    content[name] = {" | ".join(pair): each for pair, each in content[name].items()}
+  return json.dumps(content, indent=1, default=finite_or_none) + "\n"
 
 
 def _to_csv(cells: Sequence[Mapping[str, Any]], found: Standings) -> str:
@@ -166,22 +162,6 @@ def _to_markdown(content: Mapping[str, Any]) -> str:
     sections += [*section(table), tables.PROBLEM_NOTE]
   lists = {"unfit": "Did not take part", "limits": "What it does not show"}
   return page(content, sections, lists)
-
-
-def _plain(found: Standings) -> Any:
-  """What JSON can hold: arrays are lists, NaN is null, and pairs are sentences."""
-
-  def plain(value: Any) -> Any:
-    if isinstance(value, np.ndarray):
-      return finite_or_none(value)
-    if isinstance(value, dict):
-      return {
-        " | ".join(key) if isinstance(key, tuple) else key: plain(each)
-        for key, each in value.items()
-      }
-    return value
-
-  return plain(dataclasses.asdict(found))
 
 
 def main() -> None:

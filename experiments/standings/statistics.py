@@ -224,16 +224,3 @@ def _is_ranked(method: str) -> bool:
 
 def _metrics(cell: Mapping[str, Any]) -> np.ndarray:
   return np.array(cell["test"], np.float64)  # None becomes NaN
-
-
-def geometric_mean(values: Sequence[float]) -> float:
-  """The mean of ratios.
-
-  Args:
-    values: positive.
-
-  Example:
-    >>> f"{geometric_mean([1.0, 4.0]):.1f}"
-    '2.0'
-  """
-  return math.exp(float(np.mean(np.log(values))))
