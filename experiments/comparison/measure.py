@@ -216,7 +216,7 @@ def main() -> None:
 
   def make_experiment(contender: Contender) -> Experiment[Any]:
     changes = {
-      "balancer": contender.balancer,
+      "balancer": contender.spec,
       "balancer_options": contender.options,
     }
     changed = dataclasses.replace(config, **changes)

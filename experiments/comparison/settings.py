@@ -2,12 +2,13 @@
 
 import dataclasses
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from igb_jax.training.config import LOGGERS, check_at_least, option_of
 from igb_jax.training.loggers import check_loggers
+from igb_jax.training.run_folder import differing_options, read_object
 
 from .datasets import DATASETS, Dataset
 from .plan import Contender, Job, baseline_jobs, contender_jobs, parse_contenders
@@ -137,3 +138,29 @@ class Comparison:
       for turn in range(max(map(len, of_kind), default=0)):
         jobs += [each[turn] for each in of_kind if turn < len(each)]
     return jobs
+
+
+def begun(
+  what: str, path: Path, settings: Mapping[str, Any], free: Container[str] = ()
+) -> dict[str, Any]:
+  """What a comparison or a league wrote when it began, if it goes on with the same.
+
+  Args:
+    what: which of the two it is, for the message.
+    path: the file, in its folder.
+    settings: those that it is to go on with.
+    free: names of those that may differ.
+
+  Raises:
+    ValueError: it has other settings, or the file is damaged.
+  """
+  content = read_object(path)
+  before = content.get("settings")
+  if not isinstance(before, dict):
+    raise ValueError(f"{path} is damaged: it has no settings.")
+  if differences := differing_options(before, settings, free):
+    raise ValueError(
+      f"the {what} in {path.parent} has other settings: {'; '.join(differences)}. Use "
+      "the same settings, or choose another --out."
+    )
+  return content

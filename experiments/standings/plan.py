@@ -18,6 +18,7 @@ from igb_jax.balancers.registry import names_of
 from igb_jax.training.array_task import ArrayTask
 from igb_jax.training.balancing import make_balancer
 
+from ..comparison.plan import Contender
 from ..problems import entrants_of
 from ..problems.base import Training
 
@@ -37,20 +38,14 @@ COMBINED = (
 
 
 @dataclasses.dataclass(frozen=True)
-class Entrant:
+class Entrant(Contender):
   """A method as it takes part.
 
   Attributes:
-    text: the name as it was given.
-    spec: as for `balancers.create`.
-    options: its hyper-parameters, each NAME=VALUE.
     length: how many times as long as others it is trained.
     moved: whether it balances at the features though it need not.
   """
 
-  text: str
-  spec: str
-  options: tuple[str, ...] = ()
   length: int = 1
   moved: bool = False
 
