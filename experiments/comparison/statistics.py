@@ -15,7 +15,7 @@ Scandinavian Journal of Statistics, 1979.
 import dataclasses
 import math
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 from igb_jax.metrics import delta_m, mean_ranks
@@ -169,11 +169,12 @@ def compare(results: Mapping[str, Any]) -> Comparison:
     metric["task"] for metric in metrics if not _is_usable(own.get(metric["name"]))
   ]
   tests = _tests(results)
-  own_deltas, base_deltas = (
-    _delta_ms(tests, against, metrics) for against in (own, base)
-  )
-  decides = "own" if any(own_deltas.values()) else "base"
-  deciding = own_deltas if decides == "own" else base_deltas
+  deltas = {
+    name: _delta_ms(tests, against, metrics)
+    for name, against in (("own", own), ("base", base))
+  }
+  decides = "own" if any(deltas["own"].values()) else "base"
+  deciding = deltas[decides]
   score = {
     balancer: estimate(values.values()).mean
     for balancer, values in deciding.items()
@@ -181,10 +182,7 @@ def compare(results: Mapping[str, Any]) -> Comparison:
   }
   order = sorted(tests, key=lambda balancer: score.get(balancer, math.inf))
   ranked = order[: len(score)]
-  numbers = _numbers(
-    results, {each: tests[each] for each in order}, own_deltas, base_deltas
-  )
-
+  numbers = _numbers(results, {each: tests[each] for each in order}, deltas.values())
   best = ranked[0] if ranked else None
   repeated = (balancer for balancer in ranked if len(deciding[balancer]) > 1)
   reference = next(repeated, best)
@@ -235,8 +233,7 @@ def _delta_ms(
 def _numbers(
   results: Mapping[str, Any],
   tests: _Tests,
-  own_deltas: Mapping[str, Mapping[int, float]],
-  base_deltas: Mapping[str, Mapping[int, float]],
+  deltas: Iterable[Mapping[str, Mapping[int, float]]],
 ) -> dict[str, Numbers]:
   higher = {each["name"]: each["higher_is_better"] for each in results["metrics"]}
   metrics = {
@@ -258,8 +255,7 @@ def _numbers(
   numbers = {}
   for balancer, runs in tests.items():
     own, base = (
-      estimate(deltas[balancer].values()) if deltas[balancer] else None
-      for deltas in (own_deltas, base_deltas)
+      estimate(each[balancer].values()) if each[balancer] else None for each in deltas
     )
     times = timing.get(balancer) or {}
     numbers[balancer] = Numbers(
