@@ -100,12 +100,7 @@ Command = PrepareQM9 | PrepareNYUv2 | ListBalancers
 
 
 def run_command(command: Command, errors: Console) -> None:
-  """Runs one of them; SystemExit with a message where it fails.
-
-  Args:
-    command: what is run.
-    errors: where the message goes.
-  """
+  """Runs one of them; SystemExit with a message where it fails."""
   try:
     command.run()
   except (ValueError, OSError) as error:

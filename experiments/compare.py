@@ -17,7 +17,7 @@ import tempfile
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import filelock
 import jax
@@ -29,19 +29,13 @@ from igb_jax.training.run import (
   EXIT_BAD_INPUT,
   EXIT_FAILED,
   EXIT_INTERRUPTED,
-  EXIT_TERMINATED,
 )
-from igb_jax.training.run_folder import (
-  RunFolder,
-  differing_options,
-  read_object,
-  write_whole,
-)
+from igb_jax.training.run_folder import RunFolder, write_whole
 
 from .comparison.collecting import collect
 from .comparison.measure import check_parallel
-from .comparison.plan import missing
-from .comparison.processes import Stopped, stop_on_sigterm
+from .comparison.plan import Job, missing
+from .comparison.processes import until_stopped
 from .comparison.report import write_report
 from .comparison.running import (
   ComparisonError,
@@ -50,7 +44,7 @@ from .comparison.running import (
   measured_steps,
   run_jobs,
 )
-from .comparison.settings import Comparison, Config
+from .comparison.settings import Comparison, Config, begun
 
 PROGRAM = f"python -m {__package__}.compare"
 
@@ -133,24 +127,11 @@ def begin(comparison: Comparison, out: Path, command: str) -> None:
     }
     write_whole(path, json.dumps(content, indent=2, default=os.fspath))
     return
-  before = read_object(path).get("settings")
-  if not isinstance(before, dict):
-    raise ValueError(f"{path} is damaged: it has no settings.")
-  differences = differing_options(before, comparison.settings, free=())
-  if differences:
-    raise ValueError(
-      f"the comparison in {out} has other settings: {'; '.join(differences)}. Use the "
-      "same settings, or choose another --out."
-    )
+  begun("comparison", path, comparison.settings)
 
 
 def compare(comparison: Comparison, out: Path, console: Console) -> int:
   """Runs what is missing and writes the report.
-
-  Args:
-    comparison: the comparison.
-    out: its folder, from `begin`.
-    console: where progress is shown.
 
   Returns:
     The exit code.
@@ -161,27 +142,20 @@ def compare(comparison: Comparison, out: Path, console: Console) -> int:
     OSError: a file could not be written.
   """
   failures: dict[str, str] = {}  # folder of a run -> the last lines it wrote
-  code = None
-  measured = None
-  num_epochs = comparison.options.epochs
-  try:
-    with stop_on_sigterm():
-      measured = measured_steps(comparison, out, console)
-      check_parallel(comparison.config.parallel, measured["device"])
-      jobs = comparison.jobs(measured["seeds"]["at_once"])
-      run_jobs(comparison, out, console, jobs, measured, failures)
-  except KeyboardInterrupt:
-    code = EXIT_INTERRUPTED
-  except Stopped:
-    code = EXIT_TERMINATED
-  if measured is None:
+  measured: dict[str, Any] = {}
+  jobs: list[Job] = []
+  with until_stopped() as codes:
+    measured = measured_steps(comparison, out, console)
+    check_parallel(comparison.config.parallel, measured["device"])
+    jobs = comparison.jobs(measured["seeds"]["at_once"])
+    run_jobs(comparison, out, console, jobs, measured, failures)
+  if not jobs:
     say(console, "stopped before anything was run; the same command continues.")
-    return code or EXIT_FAILED
-  jobs = comparison.jobs(measured["seeds"]["at_once"])
+    return codes[0]
   results = collect(comparison, out, measured, jobs, failures)
   paths = write_report(out, results)
   runs = [run for job in jobs for run in job.runs]
-  left = missing(out, runs, num_epochs)
+  left = missing(out, runs, comparison.options.epochs)
   say(console, f"{len(runs) - len(left)} of {len(runs)} runs are done.")
   for job in jobs:
     for run in job.runs:
@@ -190,19 +164,15 @@ def compare(comparison: Comparison, out: Path, console: Console) -> int:
   say(console, "files:")
   for path in paths:
     say(console, f"  {path}")
-  if code is not None:
+  if codes:
     say(console, "stopped; the same command continues with what is missing.")
-    return code
+    return codes[0]
   useful = [run for run in runs if run.contender and run not in left]
   return 0 if useful else EXIT_FAILED
 
 
 def dry_run(comparison: Comparison, console: Console) -> None:
   """Prints the runs, and an estimate of their time from a few measured steps.
-
-  Args:
-    comparison: the comparison.
-    console: where it is printed.
 
   Raises:
     ComparisonError: the steps could not be measured.

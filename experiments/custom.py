@@ -37,10 +37,6 @@ class Config(LearningRateConfig):
 def parse_config(arguments: Sequence[str], program: str = PROGRAM) -> Config:
   """Reads the command line; SystemExit where it is wrong, or after --help.
 
-  Args:
-    arguments: without the program's name.
-    program: what was started, as a command line has it.
-
   Example:
     >>> parse_config(["--task=my_task.py", "--seed", "3"]).epochs
     10
@@ -52,10 +48,6 @@ def parse_config(arguments: Sequence[str], program: str = PROGRAM) -> Config:
 def make_problem(config: Config, devices: Devices) -> Problem:
   """What the task file defines.
 
-  Args:
-    config: the configuration of the run.
-    devices: the devices of the run.
-
   Raises:
     TypeError, ValueError: an option or the task file is wrong.
     FileNotFoundError: there is no such file.
@@ -64,12 +56,7 @@ def make_problem(config: Config, devices: Devices) -> Problem:
 
 
 def main(arguments: Sequence[str] | None = None, program: str = PROGRAM) -> None:
-  """Runs the experiment that the command line describes, and exits.
-
-  Args:
-    arguments: the arguments of the command line; None for those of this process.
-    program: what was started, as a command line has it.
-  """
+  """Runs the experiment of a command line, by default of this process, and exits."""
   train(make_problem, parse_config, arguments, program)
 
 

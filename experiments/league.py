@@ -22,18 +22,14 @@ import jax
 import tyro
 from rich.console import Console
 
+from igb_jax.training.config import check_at_least
 from igb_jax.training.results import say
-from igb_jax.training.run import (
-  EXIT_BAD_INPUT,
-  EXIT_FAILED,
-  EXIT_INTERRUPTED,
-  EXIT_TERMINATED,
-)
-from igb_jax.training.run_folder import differing_options, read_object, write_whole
+from igb_jax.training.run import EXIT_BAD_INPUT, EXIT_FAILED
+from igb_jax.training.run_folder import write_whole
 
-from .comparison.measure import check_parallel
-from .comparison.processes import Stopped, stop_on_sigterm
+from .comparison.processes import until_stopped
 from .comparison.running import duration
+from .comparison.settings import begun
 from .problems import NAMES
 from .standings.plan import cells_of, check_names, players
 from .standings.report import write_report
@@ -121,22 +117,15 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 def check(config: Config) -> None:
   """Checks all options.
 
-  Args:
-    config: the configuration of the command line.
-
   Raises:
     TypeError, ValueError: one is wrong; the message names it.
   """
   settings = config.settings
-  for name in ("seeds", "validation_seeds", "parallel"):
-    value = getattr(config, name)
-    if value is not None and value < 1:
-      raise ValueError(f"--{name.replace('_', '-')} must be at least 1, got {value}.")
+  check_at_least(config, dict.fromkeys(("seeds", "validation_seeds", "parallel"), 1))
   unknown = [name for name in settings["problems"] if name not in NAMES]
   if unknown:
     raise ValueError(f"--problems names {unknown[0]!r}; there are {', '.join(NAMES)}.")
   check_names(settings["problems"], settings["methods"])
-  check_parallel(config.parallel, "cpu")
 
 
 def begin(config: Config, out: Path, command: str) -> None:
@@ -154,19 +143,9 @@ def begin(config: Config, out: Path, command: str) -> None:
   path = out / "league.json"
   content = {"started": datetime.now(UTC).isoformat(timespec="seconds")}
   if path.exists():
-    content = read_object(path)
-    before = content.get("settings")
-    if not isinstance(before, dict):
-      raise ValueError(f"{path} is damaged: it has no settings.")
     # problems and methods may join and leave: every cell has a file
-    differences = differing_options(
-      before, config.settings, free=("problems", "methods")
-    )
-    if differences:
-      raise ValueError(
-        f"the league in {out} has other settings: {'; '.join(differences)}. Use the "
-        "same settings, or choose another --out."
-      )
+    free = ("problems", "methods")
+    content = begun("league", path, config.settings, free)
   content |= {"command": command, "settings": config.settings}
   write_whole(path, json.dumps(content, indent=2))
 
@@ -174,23 +153,12 @@ def begin(config: Config, out: Path, command: str) -> None:
 def play(config: Config, out: Path, console: Console) -> int:
   """Plays what is missing and writes the report.
 
-  Args:
-    config: the configuration of the command line.
-    out: the folder, from `begin`.
-    console: where progress is shown.
-
   Returns:
     The exit code.
   """
   cells = cells_of(config.settings["problems"], config.settings["methods"])
-  code = None
-  try:
-    with stop_on_sigterm():
-      play_missing(cells, out, config.parallel, console)
-  except KeyboardInterrupt:
-    code = EXIT_INTERRUPTED
-  except Stopped:
-    code = EXIT_TERMINATED
+  with until_stopped() as codes:
+    play_missing(cells, out, config.parallel, console)
   left = missing(cells, out)
   say(console, f"{len(cells) - len(left)} of {len(cells)} cells are played.")
   for cell, line in errors(left, out).items():
@@ -199,19 +167,14 @@ def play(config: Config, out: Path, console: Console) -> int:
     say(console, "files:")
     for path in write_report(out):
       say(console, f"  {path}")
-  if code is not None:
+  if codes:
     say(console, "stopped; the same command continues with what is missing.")
-    return code
+    return codes[0]
   return EXIT_FAILED if left else 0
 
 
 def dry_run(config: Config, console: Console) -> None:
-  """Prints what would be played, and an estimate of the time.
-
-  Args:
-    config: the configuration of the command line.
-    console: where it is printed.
-  """
+  """Prints what would be played, and an estimate of the time."""
   settings = config.settings
   total = 0.0
   for problem in settings["problems"]:

@@ -85,12 +85,7 @@ class Molecules:
     return MoleculeBatches(self.data, positions, targets, self.groups, self._part)
 
   def train_batches(self, seed: int, epoch: int) -> MoleculeBatches:
-    """The batches of an epoch, a function of the seed and the epoch.
-
-    Args:
-      seed: the seed of the run.
-      epoch: its number, from 0.
-    """
+    """The batches of an epoch, a function of the seed and the epoch."""
     order = shuffled(self.split.train, seed=seed, epoch=epoch)
     return self.batches(order, self.train_targets)
 

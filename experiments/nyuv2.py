@@ -109,39 +109,27 @@ class Config(command_line.RunConfig):
       raise ValueError(f"--rooms must be at least 1 each, got {self.rooms}.")
 
 
+_PAPER = Config(
+  preset="paper",
+  epochs=500,
+  batch_size=2,
+  learning_rate=1e-4,
+  width=1.0,
+  resolution=(288, 384),
+  rooms=(795, 197, 457),
+  workers=2,
+)
 PRESETS = {
   "quick": Config(),
-  "paper": Config(
-    preset="paper",
-    epochs=500,
-    batch_size=2,
-    learning_rate=1e-4,
-    width=1.0,
-    resolution=(288, 384),
-    rooms=(795, 197, 457),
-    workers=2,
-  ),
-  "mtan": Config(
-    preset="mtan",
-    model="mtan",
-    epochs=200,
-    batch_size=2,
-    learning_rate=1e-4,
-    width=1.0,
-    resolution=(288, 384),
-    split="standard",
-    rooms=(795, 197, 457),
-    workers=2,
+  "paper": _PAPER,
+  "mtan": dataclasses.replace(
+    _PAPER, preset="mtan", model="mtan", epochs=200, split="standard"
   ),
 }
 
 
 def parse_config(arguments: Sequence[str], program: str = PROGRAM) -> Config:
   """Reads the command line; SystemExit where it is wrong, or after --help.
-
-  Args:
-    arguments: without the program's name.
-    program: what was started, as a command line has it.
 
   Example:
     >>> parse_config(["--preset=mtan", "--seed", "3"]).epochs
@@ -281,12 +269,7 @@ def make_problem(config: Config, devices: Devices) -> Problem:
 
 
 def main(arguments: Sequence[str] | None = None, program: str = PROGRAM) -> None:
-  """Runs the experiment that the command line describes, and exits.
-
-  Args:
-    arguments: the arguments of the command line; None for those of this process.
-    program: what was started, as a command line has it.
-  """
+  """Runs the experiment of a command line, by default of this process, and exits."""
   train(make_problem, parse_config, arguments, program)
 
 

@@ -112,10 +112,6 @@ PRESETS = {
 def parse_config(arguments: Sequence[str], program: str = PROGRAM) -> Config:
   """Reads the command line; SystemExit where it is wrong, or after --help.
 
-  Args:
-    arguments: without the program's name.
-    program: what was started, as a command line has it.
-
   Example:
     >>> parse_config(["--preset=paper", "--seed", "3"]).epochs
     300
@@ -209,12 +205,7 @@ def make_problem(config: Config, devices: Devices) -> Problem:
 
 
 def main(arguments: Sequence[str] | None = None, program: str = PROGRAM) -> None:
-  """Runs the experiment that the command line describes, and exits.
-
-  Args:
-    arguments: the arguments of the command line; None for those of this process.
-    program: what was started, as a command line has it.
-  """
+  """Runs the experiment of a command line, by default of this process, and exits."""
   train(make_problem, parse_config, arguments, program)
 
 

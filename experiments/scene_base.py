@@ -80,11 +80,7 @@ def _read_metrics(path: Path) -> dict[str, float]:
 
 
 def metrics_with_base(paths: Sequence[Path]) -> tuple[TaskMetric, ...]:
-  """The metrics of the scenes, with the base of delta_m.
-
-  Args:
-    paths: see `read_base`.
-  """
+  """The metrics of the scenes, with the base of delta_m."""
   task_of = {
     metric: task
     for task, metrics in scene_tasks.METRICS_OF_TASK.items()

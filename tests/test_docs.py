@@ -151,7 +151,7 @@ def parse(module: str, arguments: list[str]) -> Any:
   assert (config.dataset is None) != (config.task is None)
   if config.task is not None:
     others = [*others, f"--task={config.task}"]
-  DATASETS[config.dataset or "custom"].parse_config(others)
+  DATASETS[config.dataset or "custom"].module.parse_config(others)
   return config
 
 

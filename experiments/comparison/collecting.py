@@ -79,11 +79,7 @@ def collect(
 
 
 def made_on(device: str) -> dict[str, Any]:
-  """What the numbers of a report were made on: "machine", and "versions" of packages.
-
-  Args:
-    device: the kind of device, such as "cpu".
-  """
+  """What numbers were made on: "machine", and "versions" of packages."""
   versions = {name: version(name) for name in _PACKAGES}
   return {
     "machine": f"{device}, {processor()}, {os.cpu_count()} cores",

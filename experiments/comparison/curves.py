@@ -10,6 +10,7 @@ import numpy as np
 
 from igb_jax.training.plots import BASE_EPOCH
 
+from .estimates import finite_or_none
 from .statistics import is_done
 
 
@@ -70,16 +71,10 @@ def _curves_of_run(
 
 def _mean(runs: Sequence[Mapping[str, np.ndarray]]) -> dict[str, Any]:
   """Over the epochs that all runs have."""
+  five_digits = np.vectorize(lambda value: float(f"{value:.5g}"), otypes=[float])
   means = {}
   for kind in (kind for kind in runs[0] if all(kind in run for run in runs)):
     length = min(len(run[kind]) for run in runs)
-    mean = np.mean([run[kind][:length] for run in runs], axis=0)
-    means[kind] = _rounded(mean.tolist())
+    mean = five_digits(np.mean([run[kind][:length] for run in runs], axis=0))
+    means[kind] = finite_or_none(mean)
   return means
-
-
-def _rounded(values: Any) -> Any:
-  """Five digits are plenty for a plot; JSON has no NaN."""
-  if isinstance(values, list):
-    return [_rounded(value) for value in values]
-  return float(f"{values:.5g}") if np.isfinite(values) else None

@@ -7,9 +7,6 @@ from typing import Any, NamedTuple
 
 from igb_jax import scene_tasks
 from igb_jax.data.qm9 import TARGETS
-from igb_jax.training.devices import Devices
-from igb_jax.training.experiment import Experiment
-from igb_jax.training.problem import Problem
 from igb_jax.training.task_file import load_task
 
 from .. import custom, nyuv2, qm9
@@ -21,26 +18,14 @@ class Dataset(NamedTuple):
   """An experiment as a comparison uses it.
 
   Attributes:
-    module: what `python -m` runs.
-    parse_config: arguments -> configuration.
-    make_problem: configuration and devices -> what is learnt.
+    module: the experiment, which has `parse_config` and `make_problem`.
     task_names: configuration -> names of the K tasks, before any data are read.
     published: key of the paper's rows, or None where they are of other data.
   """
 
-  module: str
-  parse_config: Callable[[Sequence[str]], Any]
-  make_problem: Callable[[Any, Devices], Problem]
+  module: Any
   task_names: Callable[[Any], Sequence[str]]
   published: str | None = None
-
-  def make(self, config: Any) -> Experiment[Any]:
-    """An experiment, ready to train.
-
-    Args:
-      config: the configuration of the run.
-    """
-    return Experiment(self.make_problem, config)
 
   def published_rows(self) -> dict[str, Any] | None:
     """The paper's protocol, source and rows, and records since; or None."""
@@ -55,22 +40,10 @@ class Dataset(NamedTuple):
     }
 
 
-_SCENES = Dataset(
-  nyuv2.__name__,
-  nyuv2.parse_config,
-  nyuv2.make_problem,
-  lambda _: scene_tasks.TASKS,
-)
+_SCENES = Dataset(nyuv2, lambda _: scene_tasks.TASKS)
 DATASETS = {
-  "qm9": Dataset(
-    qm9.__name__, qm9.parse_config, qm9.make_problem, lambda _: TARGETS, "qm9"
-  ),
+  "qm9": Dataset(qm9, lambda _: TARGETS, "qm9"),
   "nyuv2": _SCENES._replace(published="nyuv2"),
   "rooms": _SCENES,
-  "custom": Dataset(
-    custom.__name__,
-    custom.parse_config,
-    custom.make_problem,
-    lambda config: load_task(config.task).task_names,
-  ),
+  "custom": Dataset(custom, lambda config: load_task(config.task).task_names),
 }

@@ -6,10 +6,11 @@ in the font of the page, and its colours are those of the page: `var(--ink)`,
 dark theme. Lines and points carry their names, so that nothing hangs on colour alone.
 """
 
+import functools
 import io
 import re
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ParamSpec
 
 import matplotlib
 import numpy as np
@@ -19,6 +20,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 from scipy.optimize import isotonic_regression
 
+_Given = ParamSpec("_Given")
 INK = "#1c2126"
 FAINT = "#c3c9cf"
 PAGE = "#fefefe"  # not the white that a figure may hold otherwise
@@ -59,18 +61,35 @@ _STYLE: dict[Any, Any] = {
 }
 
 
-def draw(make: Callable[[], Figure], name: str, label: str) -> Markup:
-  """A figure as SVG.
+def drawn(
+  name: str, label: str
+) -> Callable[[Callable[_Given, Figure | None]], Callable[_Given, Markup | None]]:
+  """A decorator that has what makes a figure, or None, return it as SVG, or None.
 
   Args:
-    make: makes it, in the style of the page.
     name: the name of the figure, with which the names in it begin.
     label: a description for those who do not see it.
   """
-  with matplotlib.rc_context(_STYLE):
-    file = io.StringIO()
-    nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-    make().savefig(file, format="svg", metadata=nothing, transparent=True)
+
+  def decorate(
+    make: Callable[_Given, Figure | None],
+  ) -> Callable[_Given, Markup | None]:
+    @functools.wraps(make)
+    def draw(*args: _Given.args, **kwargs: _Given.kwargs) -> Markup | None:
+      with matplotlib.rc_context(_STYLE):
+        figure = make(*args, **kwargs)
+        return None if figure is None else _to_svg(figure, name, label)
+
+    return draw
+
+  return decorate
+
+
+def _to_svg(figure: Figure, name: str, label: str) -> Markup:
+  """In the style of the page."""
+  file = io.StringIO()
+  nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+  figure.savefig(file, format="svg", metadata=nothing, transparent=True)
   svg = file.getvalue()
   svg = svg[svg.index("<svg") :]
   # several figures stand in one page, each with a figure_1 in it

@@ -1,15 +1,16 @@
-"""Means over seeds with their intervals, tests of differences, and the Pareto front."""
+"""Means over seeds with their intervals; who is better, and who is as good for less."""
 
 import dataclasses
 import itertools
 import math
 from collections.abc import Hashable, Iterable, Mapping, Sequence
-from typing import TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from scipy import stats
 
 CONFIDENCE = 0.95
+Verdict = Literal["worse", "better", "cannot be told apart", "too few seeds to tell"]
 _Name = TypeVar("_Name", bound=Hashable)
 
 
@@ -26,6 +27,25 @@ class Estimate:
   mean: float
   half_width: float | None
   seeds: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Difference:
+  """How a balancer's delta_m differs from that of the reference.
+
+  Attributes:
+    estimate: the interval of its delta_m less the reference's, seed by seed; None
+      without a common seed.
+    p: the p-value of the t test that there is none; None for fewer than two common
+      seeds.
+    p_holm: corrected for the number of comparisons.
+    verdict: what follows, at 5% of p_holm.
+  """
+
+  estimate: Estimate | None
+  p: float | None
+  p_holm: float | None
+  verdict: Verdict
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,9 +87,6 @@ def estimate(values: Iterable[float]) -> Estimate:
 def spread(values: Sequence[float]) -> Spread | None:
   """Median, least and largest.
 
-  Args:
-    values: the measurements.
-
   Returns:
     None if there are none.
 
@@ -108,9 +125,6 @@ def pareto_front(points: Mapping[str, tuple[float, float]]) -> list[str]:
 
 def holm(p_values: Mapping[_Name, float]) -> dict[_Name, float]:
   """P-values corrected for how many there are.
-
-  Args:
-    p_values: name -> p.
 
   Example:
     >>> holm({"a": 0.25, "b": 0.125, "c": 0.5})
@@ -152,6 +166,75 @@ def paired_difference(
   if error == 0:
     return found, float(found.mean == 0)
   return found, float(2 * stats.t.sf(abs(found.mean) / error, len(common) - 1))
+
+
+def differences_from(
+  reference: str | None, deciding: Mapping[str, Mapping[int, float]]
+) -> dict[str, Difference]:
+  """How every other balancer differs from the reference.
+
+  Args:
+    reference: the balancer, or None.
+    deciding: balancer -> seed -> delta_m.
+  """
+  if reference is None:
+    return {}
+  found = {
+    balancer: paired_difference(values, deciding[reference])
+    for balancer, values in deciding.items()
+    if balancer != reference
+  }
+  corrected = holm({name: p for name, (_, p) in found.items() if p is not None})
+
+  def verdict_on(balancer: str, difference: Estimate | None) -> Verdict:
+    p_holm = corrected.get(balancer)
+    if p_holm is None or difference is None:
+      return "too few seeds to tell"
+    if p_holm > 1 - CONFIDENCE:
+      return "cannot be told apart"
+    # its runs on the other seeds may be what made the reference the better one
+    return "worse" if difference.mean > 0 else "better"
+
+  return {
+    name: Difference(difference, p, corrected.get(name), verdict_on(name, difference))
+    for name, (difference, p) in found.items()
+  }
+
+
+def as_good_as(
+  reference: str | None, differences: Mapping[str, Difference]
+) -> list[str | None]:
+  """The reference and those that cannot be told apart from it, over the most seeds.
+
+  One with fewer seeds than others escapes their verdict by that alone. Empty where none
+  has seeds enough.
+  """
+  seeds = {
+    name: each.estimate.seeds
+    for name, each in differences.items()
+    if each.estimate is not None and each.p is not None
+  }
+  same = (
+    name
+    for name, number in seeds.items()
+    if number == max(seeds.values())
+    and differences[name].verdict == "cannot be told apart"
+  )
+  return [reference, *same] if seeds else []
+
+
+def equally_cheap_of(cost: Mapping[str, Spread | None]) -> list[str]:
+  """Those whose range of times overlaps that of the fastest, if all were timed."""
+  times = {name: time for name, time in cost.items() if time is not None}
+  if not times or len(times) < len(cost):
+    return []
+  fastest = min(times.values(), key=lambda time: time.median)
+  return [name for name, time in times.items() if time.least <= fastest.largest]
+
+
+def finite_or_none(values: np.ndarray) -> list[Any]:
+  """Nested lists as JSON has them, with None for what is not finite."""
+  return np.where(np.isfinite(values), values, np.array(None)).tolist()
 
 
 def _standard_error(sample: np.ndarray) -> float:

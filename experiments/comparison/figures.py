@@ -1,8 +1,7 @@
 """The figures of a comparison, as SVG to stand in a page; see `drawing`."""
 
-import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from markupsafe import Markup
@@ -17,7 +16,7 @@ from .drawing import (
   FONT_SIZE,
   SERIES,
   apart,
-  draw,
+  drawn,
   figure_of,
   fractions,
   is_log,
@@ -26,113 +25,117 @@ from .drawing import (
   make_log,
   short,
 )
+from .words import listed
 
 
-@dataclasses.dataclass(frozen=True)
-class Panel:
-  """A figure and what it shows.
-
-  Attributes:
-    title: the title of the figure; text, not HTML.
-    svg: the figure, HTML.
-  """
-
-  title: str
-  svg: Markup
-
-
-@dataclasses.dataclass(frozen=True)
-class Kind:
+class Kind(NamedTuple):
   """A kind of curves over the epochs.
 
   Attributes:
+    title: the title of its figures.
     name: its name in the curves.
     label: the label of the axis.
+    caption: what the figures show.
     shared: whether all balancers have one scale.
   """
 
+  title: str
   name: str
   label: str
+  caption: str
   shared: bool = False
 
 
-WEIGHTS = Kind("weights", "weight of the loss")
-GRADIENT_WEIGHTS = Kind("gradient_weights", "weight of the task gradient")
-LOSSES = Kind("losses", "training loss", shared=True)
-GAPS = Kind("gaps", f"loss / loss of epoch {BASE_EPOCH + 1}", shared=True)
+KINDS = (
+  Kind(
+    "Task weights",
+    "weights",
+    "weight of the loss",
+    "Each balancer has its own scale.",
+  ),
+  Kind(
+    "Weights of the task gradients",
+    "gradient_weights",
+    "weight of the task gradient",
+    "What gradient balancers make of them; each has its own scale.",
+  ),
+  Kind(
+    "Training losses",
+    "losses",
+    "training loss",
+    "All balancers have one scale.",
+    shared=True,
+  ),
+  Kind(
+    "Improvable gaps",
+    "gaps",
+    f"loss / loss of epoch {BASE_EPOCH + 1}",
+    f"What is left of the loss of epoch {BASE_EPOCH + 1}; less is better. All "
+    "balancers have one scale.",
+    shared=True,
+  ),
+)
+Group = tuple[str, str, dict[str, Markup | None]]  # title, caption, balancer -> figure
 
 
-def curve_panels(
-  kind: Kind, curves: Mapping[str, Mapping[str, Any]], tasks: Sequence[str]
-) -> list[Panel]:
-  """One small figure a balancer, with a line a task.
-
-  Args:
-    kind: the kind of curves.
-    curves: balancer -> its curves; one without this kind is left out.
-    tasks: names of the tasks.
-
-  Returns:
-    The figures, in the order of the balancers.
-  """
-  arrays = {
-    balancer: np.array(each[kind.name], np.float64)
-    for balancer, each in curves.items()
-    if each.get(kind.name)
-  }
-  everything = np.concatenate([each.ravel() for each in arrays.values()] or [[]])
-  return [
-    Panel(
-      balancer,
-      draw(
-        lambda values=values: _curves(
-          values, tasks, everything if kind.shared else values
-        ),
-        f"{kind.name}-{number}",
-        f"{kind.label} of each task over the epochs, {balancer}",
-      ),
-    )
-    for number, (balancer, values) in enumerate(arrays.items())
-  ]
-
-
-def is_constant(kind: Kind, curves: Mapping[str, Any]) -> bool:
-  """Whether all numbers of a balancer's curves are 1, so that a figure tells nothing.
-
-  Args:
-    kind: the kind of curves.
-    curves: the curves of one balancer.
-
-  Example:
-    >>> is_constant(WEIGHTS, {"weights": [[1.0, 1.0], [1.0, 1.0]]})
-    True
-  """
-  return bool(np.all(np.array(curves[kind.name], np.float64) == 1))
-
-
-def cosine_panels(
+def figure_groups(
   curves: Mapping[str, Mapping[str, Any]], tasks: Sequence[str]
-) -> list[Panel]:
-  """The cosines of the task gradients in the last epoch, a figure a gradient balancer.
+) -> list[Group]:
+  """Small figures of one kind, one a balancer; kinds that nobody has are left out.
 
   Args:
     curves: balancer -> its curves.
     tasks: names of the tasks.
   """
-  if len(tasks) < 2:
-    return []
-  return [
-    Panel(
-      balancer,
-      draw(
-        lambda each=each: _cosines(np.array(each["gradient_cosines"], float), tasks),
-        f"cosines-{number}",
-        f"cosines of the task gradients, {balancer}",
-      ),
+  groups = [_curve_group(kind, curves, tasks) for kind in KINDS]
+  groups.append(
+    (
+      "Cosines of the task gradients",
+      "In the last epoch, for gradient balancers; a negative cosine is a conflict.",
+      cosine_panels(curves, tasks),
     )
+  )
+  return [group for group in groups if group[2] or "Not drawn" in group[1]]
+
+
+def _curve_group(
+  kind: Kind, curves: Mapping[str, Mapping[str, Any]], tasks: Sequence[str]
+) -> Group:
+  """A line a task; balancers whose numbers are 1 throughout are named instead."""
+  caption = kind.caption
+  arrays = {
+    balancer: np.array(each[kind.name], np.float64)
+    for balancer, each in curves.items()
+    if each.get(kind.name)
+  }
+  constant = [name for name, each in arrays.items() if np.all(each == 1)]
+  if constant and not kind.shared:
+    caption += f" Not drawn, since they are 1 throughout: {listed(constant)}."
+    arrays = {name: each for name, each in arrays.items() if name not in constant}
+  everything = np.concatenate([each.ravel() for each in arrays.values()] or [[]])
+  panels = {
+    balancer: drawn(
+      f"{kind.name}-{number}",
+      f"{kind.label} of each task over the epochs, {balancer}",
+    )(_curves)(values, tasks, everything if kind.shared else values)
+    for number, (balancer, values) in enumerate(arrays.items())
+  }
+  return kind.title, caption, panels
+
+
+def cosine_panels(
+  curves: Mapping[str, Mapping[str, Any]], tasks: Sequence[str]
+) -> dict[str, Markup | None]:
+  """Cosines of the task gradients in the last epoch, a figure a gradient balancer."""
+  if len(tasks) < 2:
+    return {}
+  return {
+    balancer: drawn(f"cosines-{number}", f"cosines of the task gradients, {balancer}")(
+      _cosines
+    )(np.array(each["gradient_cosines"], float), tasks)
     for number, (balancer, each) in enumerate(curves.items())
     if "gradient_cosines" in each
-  ]
+  }
 
 
 def _curves(values: np.ndarray, tasks: Sequence[str], scaled: np.ndarray) -> Figure:

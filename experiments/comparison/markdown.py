@@ -8,18 +8,9 @@ from .tables import Cell, Column, Table
 
 
 def to_markdown(content: Mapping[str, Any]) -> str:
-  """The page.
-
-  Args:
-    content: what both pages say.
-  """
-  parts = [f"# {escaped(content['title'])}", escaped(content["progress"]) + "."]
-  if content["notice"]:
-    parts.append(f"**{escaped(content['notice'])}**")
-  parts.append(bullets(f"{name}: {text}" for name, text in content["facts"]))
-  parts += map(escaped, content["conclusions"])
-  table, published = content["table"], content["published"]
-  parts += [f"## {table.title}", markdown_table(table)]
+  """The page."""
+  published = content["published"]
+  parts = section(content["table"])
   parts.append(
     "Mean ± half-width of the 95% interval over seeds; ↓ lower is better, ↑ higher is "
     "better; bold: the best of the column. The plots are in report.html."
@@ -31,7 +22,7 @@ def to_markdown(content: Mapping[str, Any]) -> str:
       f"{escaped(published['protocol'])}. Source: {escaped(published['source'])}."
     )
   if content["records"].rows:
-    parts += [f"## {content['records'].title}", markdown_table(content["records"])]
+    parts += section(content["records"])
     parts.append(
       "Each in its own protocol, against its own single-task networks: "
       + " ".join(
@@ -41,40 +32,53 @@ def to_markdown(content: Mapping[str, Any]) -> str:
       )
     )
   if content["differences"].rows:
-    differences = content["differences"]
-    parts += [f"## {escaped(differences.title)}", markdown_table(differences)]
+    parts += section(content["differences"])
   if content["failed"]:
     parts.append("## Failed runs")
     for name, lines in content["failed"]:
       # indented text is shown as it is, whatever it holds
       quoted = "".join(f"    {line}\n" for line in lines.splitlines())
       parts += [f"{escaped(name)}:", quoted.rstrip("\n") or "    (no output)"]
-  for title, name in (
-    ("Missing runs", "missing"),
-    ("Curves that could not be read", "problems"),
-    ("Limits", "limits"),
-    ("Notes", "notes"),
-  ):
+  lists = {
+    "missing": "Missing runs",
+    "problems": "Curves that could not be read",
+    "limits": "Limits",
+    "notes": "Notes",
+  }
+  return page(content, parts, lists)
+
+
+def page(
+  content: Mapping[str, Any], sections: Iterable[str], lists: Mapping[str, str]
+) -> str:
+  """The page of a comparison or of the league.
+
+  Args:
+    content: what it says.
+    sections: what is between its conclusions and its lists.
+    lists: key of sentences in the content -> their title; without any it is left out.
+  """
+  notice = content["notice"]
+  parts = [
+    f"# {escaped(content['title'])}",
+    escaped(content["progress"]) + ".",
+    *([f"**{escaped(notice)}**"] if notice else []),
+    _bullets(f"{name}: {text}" for name, text in content["facts"]),
+    *map(escaped, content["conclusions"]),
+    *sections,
+  ]
+  for name, title in lists.items():
     if content[name]:
-      parts += [f"## {title}", bullets(content[name])]
+      parts += [f"## {title}", _bullets(content[name])]
   return "\n\n".join(parts) + "\n"
 
 
-def bullets(lines: Iterable[str]) -> str:
-  """A list.
-
-  Args:
-    lines: plain text.
-  """
+def _bullets(lines: Iterable[str]) -> str:
   return "\n".join(f"* {escaped(line)}" for line in lines)
 
 
-def markdown_table(table: Table) -> str:
-  """A table.
-
-  Args:
-    table: the table.
-  """
+def section(table: Table) -> list[str]:
+  """A table below its title."""
   lines = [["balancer", *(_heading(column) for column in table.columns)]]
   lines.append(["---", *["---:"] * len(table.columns)])
   for row in [table.fixed, *table.rows] if table.fixed else table.rows:
@@ -86,7 +90,8 @@ def markdown_table(table: Table) -> str:
           *(f"*{escaped(cell.text)}*" for cell in row.paper),
         ]
       )
-  return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+  text = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+  return [f"## {escaped(table.title)}", text]
 
 
 def _heading(column: Column) -> str:
@@ -99,9 +104,5 @@ def _markdown_cell(cell: Cell) -> str:
 
 
 def escaped(text: str) -> str:
-  """One line of Markdown in which nothing is markup.
-
-  Args:
-    text: plain text.
-  """
+  """One line of Markdown in which nothing is markup."""
   return re.sub(r"([\\`*<>\[\]|#]|\b_|_\b)", r"\\\1", " ".join(text.split()))

@@ -78,32 +78,22 @@ def measure_steps(
 ) -> dict[str, dict[str, Any]]:
   """Seconds of a step and memory of each balancer, in turns with ew.
 
-  Args:
-    ew: takes the steps of ew.
-    make_experiment: makes the experiment with a balancer.
-    contenders: the balancers.
-    say_line: shows a line.
-
   Returns:
     name -> `seconds` of a step in each turn, the ratios `of_ew`, `memory_bytes`.
   """
   count = max(1, round(_SECONDS_OF_TURN / ew.steps(1)))
   timing = {}
   for contender in contenders:
-    is_ew = contender == _EW
-    if is_ew:
-      stepper = ew
-    else:
+    stepper = ew
+    if contender != _EW:
       with contextlib.closing(make_experiment(contender)) as experiment:
         stepper = _stepper(experiment)
     seconds, of_ew = [], []
     for turn in range(TURNS):
-      pair = {} if is_ew else {"ew": ew}
-      pair["own"] = stepper
-      order = list(pair)[:: 1 if turn % 2 else -1]  # none is always first
-      taken = {name: pair[name].steps(count) / count for name in order}
-      seconds.append(taken["own"])
-      of_ew.append(taken["own"] / taken.get("ew", taken["own"]))
+      pair = [ew, stepper][:: 1 if turn % 2 else -1]  # none is always first
+      taken = {each: each.steps(count) / count for each in dict.fromkeys(pair)}
+      seconds.append(taken[stepper])
+      of_ew.append(taken[stepper] / taken[ew])
     timing[contender.text] = {
       "seconds": seconds,
       "of_ew": of_ew,
@@ -134,32 +124,27 @@ def _some_batches(experiment: Experiment[Any], most: int = 8) -> list[Batch]:
 
 def measure_seeds(
   experiment: Experiment[Any], alone: _Stepper, seeds: Sequence[int], together: str
-) -> dict[str, Any]:
-  """How many seeds of a loss balancer are best trained at once.
+) -> tuple[int, str | None]:
+  """How many seeds of a loss balancer are best trained at once, and why, in a sentence.
 
   Args:
     experiment: an experiment with ew, on one device.
     alone: takes its steps.
     seeds: the seeds of the comparison.
     together: "always", "never", or "auto" to take what is faster.
-
-  Returns:
-    `at_once`, and `why` in a sentence.
   """
   if len(seeds) == 1 or together == "never":
-    return {"at_once": 1, "why": None}
+    return 1, None
   if jax.device_count() > 1:
-    why = "seeds are trained one after another, since each run uses all devices"
-    return {"at_once": 1, "why": why}
+    return 1, "seeds are trained one after another, since each run uses all devices"
   free = free_memory()
   at_once = len(seeds)
   if free is not None and alone.memory_bytes:
     at_once = min(at_once, int(_MEMORY_SHARE * free) // alone.memory_bytes)
   if at_once < 2:
-    why = "seeds are trained one after another, since memory is for one only"
-    return {"at_once": 1, "why": why}
+    return 1, "seeds are trained one after another, since memory is for one only"
   if together == "always":
-    return {"at_once": at_once, "why": f"{at_once} seeds are trained at once"}
+    return at_once, f"{at_once} seeds are trained at once"
   each = [for_seed(experiment, seed) for seed in seeds[:at_once]]
   states = stack([one.init_state() for one in each])
   batches = _some_batches(experiment)
@@ -177,9 +162,8 @@ def measure_seeds(
     f"{max(ratios):.2f}] of the time of as many steps"
   )
   if ratio >= 1:
-    why = f"seeds are trained one after another: {how}, measured with ew"
-    return {"at_once": 1, "why": why}
-  return {"at_once": at_once, "why": f"{at_once} seeds are trained at once: {how}"}
+    return 1, f"seeds are trained one after another: {how}, measured with ew"
+  return at_once, f"{at_once} seeds are trained at once: {how}"
 
 
 def free_memory() -> int | None:
@@ -198,10 +182,6 @@ def free_memory() -> int | None:
 
 def check_parallel(count: int, device: str) -> None:
   """Checks that so many runs at a time fit the device.
-
-  Args:
-    count: the number of runs.
-    device: its kind.
 
   Raises:
     ValueError: it is no CPU, and there is more than one.
@@ -222,13 +202,15 @@ def main() -> None:
     sys.exit(EXIT_BAD_INPUT)
   use_compilation_cache()
   dataset = DATASETS[request["dataset"]]
-  config = dataset.parse_config(request["arguments"])
+  config = dataset.module.parse_config(request["arguments"])
 
   def make_experiment(contender: Contender) -> Experiment[Any]:
-    options = contender.options
-    return dataset.make(
-      dataclasses.replace(config, balancer=contender.balancer, balancer_options=options)
-    )
+    changes = {
+      "balancer": contender.spec,
+      "balancer_options": contender.options,
+    }
+    changed = dataclasses.replace(config, **changes)
+    return Experiment(dataset.module.make_problem, changed)
 
   start = time.perf_counter()
   ew = make_experiment(_EW)
@@ -242,7 +224,7 @@ def main() -> None:
       ew.evaluate(state, split)
       evaluation_seconds[split] = time.perf_counter() - start
     stepper = _stepper(ew)
-    at_once = measure_seeds(ew, stepper, request["seeds"], request["together"])
+    at_once, why = measure_seeds(ew, stepper, request["seeds"], request["together"])
   contenders = [Contender(**each) for each in request["contenders"]]
   timing = measure_steps(
     stepper, make_experiment, contenders, lambda line: say(console, line)
@@ -259,7 +241,7 @@ def main() -> None:
     "made_seconds": made_seconds,
     "evaluation_seconds": evaluation_seconds,
     "device": jax.devices()[0].device_kind,
-    "seeds": at_once,
+    "seeds": {"at_once": at_once, "why": why},
     "timing": timing,
   }
   write_whole(answer_path, json.dumps(answer, indent=2))

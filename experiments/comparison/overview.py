@@ -1,7 +1,6 @@
 """The two figures of all balancers: delta_m, and delta_m over the time of a step."""
 
 import numpy as np
-from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from .drawing import (
@@ -11,7 +10,7 @@ from .drawing import (
   PAGE,
   SERIES,
   apart,
-  draw,
+  drawn,
   figure_of,
   fractions,
   is_log,
@@ -24,37 +23,11 @@ from .statistics import Comparison
 from .words import percentage
 
 
-def delta_m_figure(comparison: Comparison) -> Markup | None:
-  """delta_m of every balancer as a dot, with its interval.
-
-  Args:
-    comparison: the numbers.
-
-  Returns:
-    SVG, or None without any delta_m.
-  """
+@drawn("delta-m", "delta_m with its 95% interval, a row a balancer, the best on top")
+def delta_m_figure(comparison: Comparison) -> Figure | None:
+  """delta_m of every balancer as a dot, with its interval; None without any."""
   if comparison.reference is None:
     return None
-  label = "delta_m with its 95% interval, a row a balancer, the best on top"
-  return draw(lambda: _dots(comparison), "delta-m", label)
-
-
-def cost_figure(comparison: Comparison) -> Markup | None:
-  """delta_m over the time of a step, with the Pareto front.
-
-  Args:
-    comparison: the numbers.
-
-  Returns:
-    SVG, or None where no balancer has both.
-  """
-  if not comparison.pareto_front:
-    return None
-  label = "delta_m over the time of a step relative to ew, with the Pareto front"
-  return draw(lambda: _cost(comparison), "cost", label)
-
-
-def _dots(comparison: Comparison) -> Figure:
   found = [
     (balancer, delta)
     for balancer in comparison.balancers
@@ -104,53 +77,47 @@ def _dots(comparison: Comparison) -> Figure:
   return figure
 
 
-def _cost(comparison: Comparison) -> Figure:
-  found = [
-    (balancer, time, delta)
+@drawn("cost", "delta_m over the time of a step relative to ew, with the Pareto front")
+def cost_figure(comparison: Comparison) -> Figure | None:
+  """delta_m over the time of a step; None where no balancer has both."""
+  if not comparison.pareto_front:
+    return None
+  found = {
+    balancer: (time, delta.mean)
     for balancer, numbers in comparison.balancers.items()
     if (delta := comparison.delta_m(balancer)) and (time := numbers.time_of_ew)
-  ]
-  costs = np.array([time.median for _, time, _ in found])
-  means = np.array([delta.mean for *_, delta in found])
-  names = [short(balancer, 20) for balancer, *_ in found]
+  }
+  points = np.array([(time.median, mean) for time, mean in found.values()])
+  times = np.array([[time.least, time.largest] for time, _ in found.values()])
+  names = [short(balancer, 20) for balancer in found]
+  is_on_front = [balancer in comparison.pareto_front for balancer in found]
+  colours = [SERIES[0] if each else INK for each in is_on_front]
   right = 16 + CHARACTER * max(map(len, names))
   figure, axes = figure_of(380, 280, (44, right, 34, 10))
+  costs, means = points.T
   on_log = is_log(means)
   slow = bool(costs.max() > 3 * costs.min())
-  times = np.array([[time.least, time.largest] for _, time, _ in found])
   axes.set_xlim(*limits(times, slow))
   axes.set_ylim(*limits(means, on_log))
   if on_log:
     make_log(axes, "y")
   if slow:
     make_log(axes, "x")
-  front = [
-    (cost, mean)
-    for balancer in comparison.pareto_front
-    for (each, *_), cost, mean in zip(found, costs, means, strict=True)
-    if each == balancer
-  ]
-  axes.step(*zip(*front, strict=True), where="post", color=SERIES[0], linestyle="--")
-  for (balancer, time, _), mean in zip(found, means, strict=True):
-    is_on_front = balancer in comparison.pareto_front
-    colour = SERIES[0] if is_on_front else INK
-    axes.plot([time.least, time.largest], [mean, mean], color=colour, linewidth=0.8)
-    axes.plot(
-      time.median,
-      mean,
-      "D" if is_on_front else "o",
-      color=colour,
-      markerfacecolor=colour if is_on_front else PAGE,
-      markersize=5,
-    )
-  points = fractions(axes, np.column_stack([costs, means]))
-  for members in _clusters(points[:, 0]):
-    heights = apart(points[members, 1], gap=1.15 * FONT_SIZE / 236, low=0, high=1)
-    beside = points[members, 0].max() + 0.06
+  front = [points[[*found].index(balancer)] for balancer in comparison.pareto_front]
+  axes.step(*np.array(front).T, where="post", color=SERIES[0], linestyle="--")
+  for point, ends, colour, is_filled in zip(
+    points, times, colours, is_on_front, strict=True
+  ):
+    axes.plot(ends, [point[1]] * 2, color=colour, linewidth=0.8)
+    marker = "D" if is_filled else "o"
+    face = colour if is_filled else PAGE
+    axes.plot(*point, marker, color=colour, markerfacecolor=face, markersize=5)
+  placed = fractions(axes, points)
+  for members in _clusters(placed[:, 0]):
+    heights = apart(placed[members, 1], gap=1.15 * FONT_SIZE / 236, low=0, high=1)
+    beside = placed[members, 0].max() + 0.06
     for index, height in zip(members, heights, strict=True):
-      is_on_front = found[index][0] in comparison.pareto_front
-      colour = SERIES[0] if is_on_front else INK
-      label_at(axes, points[index], (beside, height), names[index], colour)
+      label_at(axes, placed[index], (beside, height), names[index], colours[index])
   axes.set_xlabel("time of a step / that of ew" + (", logarithmic" if slow else ""))
   axes.set_ylabel("delta_m, %" + (", logarithmic" if on_log else ""))
   return figure

@@ -24,24 +24,24 @@ class Contender:
 
   Attributes:
     text: as it was named, "igbv1" or "igbv2:start_epoch=0:warmup_epochs=1".
-    balancer: its specification.
+    spec: as for `balancers.create`.
     options: its hyper-parameters, each NAME=VALUE.
   """
 
   text: str
-  balancer: str
+  spec: str
   options: tuple[str, ...] = ()
 
   @property
   def kind(self) -> str:
     """The word "gradient" if it takes K backward passes, else "loss"."""
-    return "gradient" if balances_gradients(self.balancer) else "loss"
+    return "gradient" if balances_gradients(self.spec) else "loss"
 
   @property
   def arguments(self) -> list[str]:
     """Of the experiment's command line."""
     options = [f"--balancer-options={option}" for option in self.options]
-    return [f"--balancer={self.balancer}", *options]
+    return [f"--balancer={self.spec}", *options]
 
 
 def parse_contenders(text: str, task_names: Sequence[str]) -> list[Contender]:
@@ -70,13 +70,13 @@ def parse_contenders(text: str, task_names: Sequence[str]) -> list[Contender]:
     raise ValueError(f"--balancers names a balancer twice: {text!r}.")
   contenders = []
   for name in names:
-    balancer, *options = name.split(":")
-    if "stl" in names_of(balancer):
+    spec, *options = name.split(":")
+    if "stl" in names_of(spec):
       raise ValueError(
         "--balancers must not name stl: a baseline is run for each task by itself."
       )
-    make_balancer(balancer, options, task_names=task_names, steps_per_epoch=1)
-    contenders.append(Contender(name, balancer, tuple(options)))
+    make_balancer(spec, options, task_names=task_names, steps_per_epoch=1)
+    contenders.append(Contender(name, spec, tuple(options)))
   return contenders
 
 
@@ -124,23 +124,12 @@ class Job:
 
 
 def missing(out: Path, runs: Sequence[Run], num_epochs: int) -> list[Run]:
-  """The runs that are not complete.
-
-  Args:
-    out: the folder of the comparison.
-    runs: all of them.
-    num_epochs: the number of epochs of a complete run.
-  """
+  """The runs that are not complete."""
   return [run for run in runs if read_summary(out / run.folder, num_epochs) is None]
 
 
 def read_summary(folder: Path, num_epochs: int) -> dict[str, Any] | None:
-  """The summary.json of a complete run, or None.
-
-  Args:
-    folder: the folder of the run.
-    num_epochs: the number of epochs of a complete run.
-  """
+  """The summary.json of a complete run, or None."""
   try:
     summary = read_object(folder / "summary.json")
   except (OSError, ValueError):
@@ -149,11 +138,7 @@ def read_summary(folder: Path, num_epochs: int) -> dict[str, Any] | None:
 
 
 def baseline_jobs(task_names: Sequence[str]) -> list[Job]:
-  """A job for the single-task run of each task.
-
-  Args:
-    task_names: the names of the K tasks.
-  """
+  """A job for the single-task run of each task."""
   jobs = []
   for task in task_names:
     name, folder = f"stl {task}", f"baselines/stl-{_file_name(task)}"

@@ -8,12 +8,14 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from igb_jax.training.run import EXIT_INTERRUPTED, EXIT_TERMINATED
+
 _LAST_LINES = 15
 _GRACE_SECONDS = 120.0  # for a run that is asked to stop
 
 
-class Stopped(BaseException):
-  """SIGTERM asked the comparison to stop."""
+class _Stopped(BaseException):
+  """SIGTERM asked to stop."""
 
 
 def cores() -> list[int]:
@@ -24,11 +26,7 @@ def cores() -> list[int]:
 
 
 def shares_of_cores(count: int) -> list[set[int] | None]:
-  """The cores of each of several runs at a time; None for all.
-
-  Args:
-    count: the number of runs.
-  """
+  """The cores of each of several runs at a time; None for all."""
   if count == 1 or not hasattr(os, "sched_setaffinity"):
     return [None] * count
   return [{*cores()[share::count]} for share in range(count)]
@@ -71,25 +69,26 @@ def starting() -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
 
 
 @contextlib.contextmanager
-def stop_on_sigterm() -> Iterator[None]:
-  """Raises `Stopped` where SIGTERM arrives."""
+def until_stopped() -> Iterator[list[int]]:
+  """Leaves its block at Ctrl-C or SIGTERM; the list then holds the exit code."""
+  codes: list[int] = []
 
   def stop(number, frame):
     del number, frame
-    raise Stopped
+    raise _Stopped
 
   before = signal.signal(signal.SIGTERM, stop)
   try:
-    yield
+    yield codes
+  except KeyboardInterrupt:
+    codes.append(EXIT_INTERRUPTED)
+  except _Stopped:
+    codes.append(EXIT_TERMINATED)
   finally:
     signal.signal(signal.SIGTERM, before)
 
 
 def last_lines(log: Path) -> str:
-  """The end of what a process wrote.
-
-  Args:
-    log: the file.
-  """
+  """The end of what a process wrote."""
   lines = log.read_text(errors="replace").strip().splitlines()
   return "\n".join(lines[-_LAST_LINES:])

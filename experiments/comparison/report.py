@@ -18,7 +18,6 @@ from typing import Any
 
 import jinja2
 
-from igb_jax.training.plots import BASE_EPOCH
 from igb_jax.training.run_folder import read_object, write_whole
 
 from . import figures, overview, words
@@ -38,20 +37,7 @@ from .tables import (
   records_table,
 )
 
-
-@dataclasses.dataclass(frozen=True)
-class FigureGroup:
-  """Figures of one kind.
-
-  Attributes:
-    title: the title of the group.
-    caption: what they show.
-    panels: the figures, one a balancer.
-  """
-
-  title: str
-  caption: str
-  panels: list[figures.Panel]
+_TEMPLATE = Path(__file__).with_name("report.html.jinja")
 
 
 def write_report(folder: Path, results: dict[str, Any]) -> list[Path]:
@@ -76,13 +62,16 @@ def write_report(folder: Path, results: dict[str, Any]) -> list[Path]:
   drawings = {
     "delta_m_figure": overview.delta_m_figure(comparison),
     "cost_figure": overview.cost_figure(comparison),
-    "figure_groups": _figure_groups(results, comparison, curves),
+    "figure_groups": figures.figure_groups(
+      {name: curves[name] for name in comparison.balancers if name in curves},
+      results["tasks"],
+    ),
   }
   texts = {
     "results.json": _to_json(results | {"comparison": computed}),
     "results.csv": _to_csv(results),
     "report.md": to_markdown(content),
-    "report.html": _to_html(content | drawings),
+    "report.html": to_html(_TEMPLATE, content | drawings),
   }
   for name, text in texts.items():
     write_whole(folder / name, text)
@@ -161,51 +150,6 @@ def _content(
   }
 
 
-def _figure_groups(
-  results: Mapping[str, Any],
-  comparison: Comparison,
-  curves: Mapping[str, Mapping[str, Any]],
-) -> list[FigureGroup]:
-  tasks = results["tasks"]
-  curves = {name: curves[name] for name in comparison.balancers if name in curves}
-  groups = []
-  for title, kind, caption in (
-    ("Task weights", figures.WEIGHTS, "Each balancer has its own scale."),
-    (
-      "Weights of the task gradients",
-      figures.GRADIENT_WEIGHTS,
-      "What gradient balancers make of them; each has its own scale.",
-    ),
-  ):
-    having = {name: each for name, each in curves.items() if kind.name in each}
-    constant = [name for name in having if figures.is_constant(kind, having[name])]
-    if constant:
-      caption += f" Not drawn, since they are 1 throughout: {words.listed(constant)}."
-    varying = {name: each for name, each in having.items() if name not in constant}
-    groups.append(
-      FigureGroup(title, caption, figures.curve_panels(kind, varying, tasks))
-    )
-  groups += [
-    FigureGroup(
-      "Training losses",
-      "All balancers have one scale.",
-      figures.curve_panels(figures.LOSSES, curves, tasks),
-    ),
-    FigureGroup(
-      "Improvable gaps",
-      f"What is left of the loss of epoch {BASE_EPOCH + 1}; less is better. All "
-      "balancers have one scale.",
-      figures.curve_panels(figures.GAPS, curves, tasks),
-    ),
-    FigureGroup(
-      "Cosines of the task gradients",
-      "In the last epoch, for gradient balancers; a negative cosine is a conflict.",
-      figures.cosine_panels(curves, tasks),
-    ),
-  ]
-  return [group for group in groups if group.panels or "Not drawn" in group.caption]
-
-
 def _name_of(run: Mapping[str, Any]) -> str:
   name = run.get("balancer") or f"single task {run['task']}"
   return f"{name}, seed {run['seed']}"
@@ -229,22 +173,25 @@ def _plain(value: Any) -> str:
   return value if isinstance(value, str) else json.dumps(value)
 
 
-def _to_html(content: Mapping[str, Any]) -> str:
+def to_html(template: Path, content: Mapping[str, Any]) -> str:
+  """A page.
+
+  Args:
+    template: its template, beside which others may lie, or in this folder.
+    content: what it says.
+  """
   environment = jinja2.Environment(
-    loader=jinja2.FileSystemLoader(Path(__file__).parent),
+    loader=jinja2.FileSystemLoader([template.parent, Path(__file__).parent]),
     autoescape=True,
     undefined=jinja2.StrictUndefined,
     trim_blocks=True,
     lstrip_blocks=True,
   )
-  return environment.get_template("report.html.jinja").render(content)
+  return environment.get_template(template.name).render(content)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
   """Writes the report of a folder anew.
-
-  Args:
-    arguments: the folder.
 
   Raises:
     SystemExit: there is no folder with results.

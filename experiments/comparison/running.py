@@ -35,11 +35,6 @@ def measured_steps(
 ) -> dict[str, Any]:
   """The answer of `experiments.comparison.measure`, of this start or an earlier one.
 
-  Args:
-    comparison: the comparison.
-    out: its folder.
-    console: where progress is shown.
-
   Raises:
     ValueError: an option is wrong.
     ComparisonError: the steps could not be measured.
@@ -123,7 +118,7 @@ def run_jobs(
         log.parent.mkdir(parents=True, exist_ok=True)
         arguments = [*comparison.arguments, *job.arguments]
         arguments += [f"--out={out / job.folder}", "--resume"]
-        process = start(comparison.dataset.module, arguments, log, cores)
+        process = start(comparison.dataset.module.__name__, arguments, log, cores)
         running[share] = job, process
         names = ", ".join(job.name for job, _ in running.values())
         unfinished = [*waiting, *(job for job, _ in running.values())]
@@ -151,13 +146,7 @@ def run_jobs(
 
 
 def estimate(comparison: Comparison, job: Job, measured: dict[str, Any]) -> float:
-  """Seconds that a job takes, by the measured steps.
-
-  Args:
-    comparison: the comparison.
-    job: the job.
-    measured: what `measured_steps` returned.
-  """
+  """Seconds that a job takes, by the measured steps."""
   timing, evaluation = measured["timing"], measured["evaluation_seconds"]
   epochs, steps = comparison.options.epochs, measured["steps_per_epoch"]
   known = timing.get(job.cost) or next(iter(timing.values()))
@@ -168,9 +157,6 @@ def estimate(comparison: Comparison, job: Job, measured: dict[str, Any]) -> floa
 
 def duration(seconds: float) -> str:
   """A time in words.
-
-  Args:
-    seconds: the time.
 
   Example:
     >>> duration(4000)

@@ -2,12 +2,13 @@
 
 import dataclasses
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from igb_jax.training.config import LOGGERS, check_at_least, option_of
 from igb_jax.training.loggers import check_loggers
+from igb_jax.training.run_folder import differing_options, read_object
 
 from .datasets import DATASETS, Dataset
 from .plan import Contender, Job, baseline_jobs, contender_jobs, parse_contenders
@@ -58,10 +59,6 @@ class Comparison:
   def __init__(self, config: Config, experiment_arguments: Sequence[str]):
     """Checks all options; nothing is run or written.
 
-    Args:
-      config: the configuration of the comparison.
-      experiment_arguments: options of the experiment.
-
     Raises:
       TypeError, ValueError, OSError: an option is wrong.
       SystemExit: an option of the experiment is wrong.
@@ -73,8 +70,8 @@ class Comparison:
     self.dataset: Dataset = DATASETS[self.dataset_name]
     given = [] if config.task is None else [f"--task={config.task}"]
     self.arguments = [*experiment_arguments, *given]
-    self.options = self.dataset.parse_config(self.arguments)
-    default = self.dataset.parse_config(given)
+    parse_config = self.dataset.module.parse_config
+    self.options, default = parse_config(self.arguments), parse_config(given)
     for name in _OWN_OPTIONS:
       if getattr(self.options, name) != getattr(default, name):
         raise ValueError(
@@ -107,11 +104,7 @@ class Comparison:
     return list(range(self.config.seeds))
 
   def seeds_of(self, contender: Contender) -> list[int]:
-    """Those of a balancer.
-
-    Args:
-      contender: the balancer.
-    """
+    """Those of a balancer."""
     fewer = self.config.gradient_seeds
     if contender.kind == "gradient" and fewer is not None:
       return list(range(fewer))
@@ -133,11 +126,7 @@ class Comparison:
     return own
 
   def jobs(self, seeds_at_once: int) -> list[Job]:
-    """What is to be run, in order: what is cheap first.
-
-    Args:
-      seeds_at_once: how many seeds of a loss balancer are trained in one step.
-    """
+    """What is to be run, in order: what is cheap first."""
     jobs = baseline_jobs(self.tasks) if self.config.baselines else []
     for kind, at_once in (("loss", seeds_at_once), ("gradient", 1)):
       of_kind = [
@@ -149,3 +138,29 @@ class Comparison:
       for turn in range(max(map(len, of_kind), default=0)):
         jobs += [each[turn] for each in of_kind if turn < len(each)]
     return jobs
+
+
+def begun(
+  what: str, path: Path, settings: Mapping[str, Any], free: Container[str] = ()
+) -> dict[str, Any]:
+  """What a comparison or a league wrote when it began, if it goes on with the same.
+
+  Args:
+    what: which of the two it is, for the message.
+    path: the file, in its folder.
+    settings: those that it is to go on with.
+    free: names of those that may differ.
+
+  Raises:
+    ValueError: it has other settings, or the file is damaged.
+  """
+  content = read_object(path)
+  before = content.get("settings")
+  if not isinstance(before, dict):
+    raise ValueError(f"{path} is damaged: it has no settings.")
+  if differences := differing_options(before, settings, free):
+    raise ValueError(
+      f"the {what} in {path.parent} has other settings: {'; '.join(differences)}. Use "
+      "the same settings, or choose another --out."
+    )
+  return content

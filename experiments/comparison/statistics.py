@@ -15,19 +15,22 @@ Scandinavian Journal of Statistics, 1979.
 import dataclasses
 import math
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 from igb_jax.metrics import delta_m, mean_ranks
 
 from .estimates import (
+  Difference,
   Estimate,
   Spread,
+  as_good_as,
+  differences_from,
+  equally_cheap_of,
   estimate,
   pareto_front,
   spread,
 )
-from .verdicts import Difference, as_good_as, differences_from, equally_cheap_of
 
 _Tests = dict[str, dict[int, dict[str, float]]]  # balancer -> seed -> metric -> value
 
@@ -94,29 +97,18 @@ class Comparison:
   best_for_cost: str | None
 
   def delta_m(self, balancer: str) -> Estimate | None:
-    """The delta_m that decides.
-
-    Args:
-      balancer: its specification.
-    """
+    """The delta_m that decides."""
     numbers = self.balancers[balancer]
     return numbers.delta_m_own if self.decides == "own" else numbers.delta_m_base
 
 
 def is_done(run: Mapping[str, Any]) -> bool:
-  """Whether a run, or a baseline, has metrics.
-
-  Args:
-    run: an entry of the results.
-  """
+  """Whether a run, or a baseline, has metrics."""
   return run["status"] == "done" and bool(run.get("test"))
 
 
 def baseline_metrics(results: Mapping[str, Any]) -> dict[str, Estimate]:
   """The metrics of our own single-task runs, each from the runs on its task.
-
-  Args:
-    results: the results of the comparison.
 
   Example:
     >>> results = {"baselines": [{"status": "done", "test": {"x": 2.0}}]}
@@ -177,11 +169,12 @@ def compare(results: Mapping[str, Any]) -> Comparison:
     metric["task"] for metric in metrics if not _is_usable(own.get(metric["name"]))
   ]
   tests = _tests(results)
-  own_deltas, base_deltas = (
-    _delta_ms(tests, against, metrics) for against in (own, base)
-  )
-  decides = "own" if any(own_deltas.values()) else "base"
-  deciding = own_deltas if decides == "own" else base_deltas
+  deltas = {
+    name: _delta_ms(tests, against, metrics)
+    for name, against in (("own", own), ("base", base))
+  }
+  decides = "own" if any(deltas["own"].values()) else "base"
+  deciding = deltas[decides]
   score = {
     balancer: estimate(values.values()).mean
     for balancer, values in deciding.items()
@@ -189,10 +182,7 @@ def compare(results: Mapping[str, Any]) -> Comparison:
   }
   order = sorted(tests, key=lambda balancer: score.get(balancer, math.inf))
   ranked = order[: len(score)]
-  numbers = _numbers(
-    results, {each: tests[each] for each in order}, own_deltas, base_deltas
-  )
-
+  numbers = _numbers(results, {each: tests[each] for each in order}, deltas.values())
   best = ranked[0] if ranked else None
   repeated = (balancer for balancer in ranked if len(deciding[balancer]) > 1)
   reference = next(repeated, best)
@@ -243,8 +233,7 @@ def _delta_ms(
 def _numbers(
   results: Mapping[str, Any],
   tests: _Tests,
-  own_deltas: Mapping[str, Mapping[int, float]],
-  base_deltas: Mapping[str, Mapping[int, float]],
+  deltas: Iterable[Mapping[str, Mapping[int, float]]],
 ) -> dict[str, Numbers]:
   higher = {each["name"]: each["higher_is_better"] for each in results["metrics"]}
   metrics = {
@@ -266,8 +255,7 @@ def _numbers(
   numbers = {}
   for balancer, runs in tests.items():
     own, base = (
-      estimate(deltas[balancer].values()) if deltas[balancer] else None
-      for deltas in (own_deltas, base_deltas)
+      estimate(each[balancer].values()) if each[balancer] else None for each in deltas
     )
     times = timing.get(balancer) or {}
     numbers[balancer] = Numbers(

@@ -85,12 +85,7 @@ class Table:
 
 
 def metrics_table(results: Mapping[str, Any], comparison: Comparison) -> Table:
-  """Every balancer's metrics, delta_m, rank, time and memory, with the paper's.
-
-  Args:
-    results: the results of the comparison.
-    comparison: their numbers.
-  """
+  """Every balancer's metrics, delta_m, rank, time and memory, with the paper's."""
   columns = [
     Column("seeds"),
     Column("delta_m own", "%, against our single-task runs", False),
@@ -129,12 +124,7 @@ def metrics_table(results: Mapping[str, Any], comparison: Comparison) -> Table:
 
 
 def records_table(results: Mapping[str, Any], comparison: Comparison) -> Table:
-  """delta_m of every method in other papers' protocols, beside ours.
-
-  Args:
-    results: the results of the comparison.
-    comparison: its numbers.
-  """
+  """delta_m of every method in other papers' protocols, beside ours."""
   records = (results.get("published") or {}).get("records") or []
   columns = [Column("here", "%", False)]
   columns += [Column(record["name"], "%", False) for record in records]
@@ -153,11 +143,7 @@ def records_table(results: Mapping[str, Any], comparison: Comparison) -> Table:
 
 
 def differences_table(comparison: Comparison) -> Table:
-  """How every balancer differs from the reference.
-
-  Args:
-    comparison: the numbers.
-  """
+  """How every balancer differs from the reference."""
   columns = [
     Column("difference", "of delta_m, in points"),
     Column("seeds", "in common"),

@@ -6,16 +6,12 @@ from typing import Any
 
 from scipy import stats
 
-from .estimates import CONFIDENCE, Estimate
+from .estimates import CONFIDENCE, Estimate, Verdict
 from .statistics import Comparison, is_done
-from .verdicts import Verdict
 
 
 def listed(names: Iterable[Any]) -> str:
   """Names as a sentence has them.
-
-  Args:
-    names: the names, in their order.
 
   Example:
     >>> listed(["a", "b", "c"])
@@ -28,9 +24,6 @@ def listed(names: Iterable[Any]) -> str:
 def number(value: float) -> str:
   """A number with four digits, or whole where it is large.
 
-  Args:
-    value: the number.
-
   Example:
     >>> number(0.3), number(12.345), number(20341.7)
     ('0.3000', '12.35', '20342')
@@ -41,10 +34,6 @@ def number(value: float) -> str:
 
 def percentage(delta_m: Estimate, *, sign: str = "") -> str:
   """A delta_m and its interval.
-
-  Args:
-    delta_m: its mean and interval, in per cent.
-    sign: "+" to show that of positive numbers too.
 
   Example:
     >>> percentage(Estimate(62.04, 3.16, 3)), percentage(Estimate(1.0, None, 1))
@@ -59,9 +48,6 @@ def percentage(delta_m: Estimate, *, sign: str = "") -> str:
 def seeds(count: int) -> str:
   """How many seeds.
 
-  Args:
-    count: the number of seeds.
-
   Example:
     >>> seeds(1), seeds(3)
     ('one seed', '3 seeds')
@@ -72,9 +58,6 @@ def seeds(count: int) -> str:
 def versions(packages: Mapping[str, str]) -> str:
   """The versions of packages.
 
-  Args:
-    packages: name -> version.
-
   Example:
     >>> versions({"jax": "0.10.0", "optax": "0.2.8"})
     'jax 0.10.0, optax 0.2.8'
@@ -83,11 +66,7 @@ def versions(packages: Mapping[str, str]) -> str:
 
 
 def protocol(results: Mapping[str, Any]) -> str:
-  """How long the finished runs took, and how many there are of a balancer.
-
-  Args:
-    results: the results of the comparison.
-  """
+  """How long the finished runs took, and how many there are of a balancer."""
   done = [run for run in results["runs"] if is_done(run)]
   if not done:
     return "no run has ended yet"
@@ -100,10 +79,6 @@ def protocol(results: Mapping[str, Any]) -> str:
 
 def conclusions(results: Mapping[str, Any], comparison: Comparison) -> list[str]:
   """Which balancers cannot be told apart, and which is the best for its cost.
-
-  Args:
-    results: the results of the comparison.
-    comparison: their numbers.
 
   Returns:
     Paragraphs.
@@ -125,10 +100,6 @@ def conclusions(results: Mapping[str, Any], comparison: Comparison) -> list[str]
 
 def limits(results: Mapping[str, Any], comparison: Comparison) -> list[str]:
   """What the numbers do not show.
-
-  Args:
-    results: the results of the comparison.
-    comparison: their numbers.
 
   Returns:
     Sentences, each of which stands alone.

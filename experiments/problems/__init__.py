@@ -23,9 +23,6 @@ NAMES = (
 def training_of(name: str) -> Training:
   """How a problem of this folder is trained, without loading its data.
 
-  Args:
-    name: the name of its file.
-
   Raises:
     ValueError: there is no such problem.
 
@@ -39,9 +36,6 @@ def training_of(name: str) -> Training:
 def entrants_of(name: str) -> tuple[str, ...] | None:
   """Who plays a problem of this folder that would take too long for all.
 
-  Args:
-    name: the name of its file.
-
   Returns:
     Their names, as `experiments.standings.plan` reads them; None for everyone.
 
@@ -54,9 +48,6 @@ def entrants_of(name: str) -> tuple[str, ...] | None:
 @functools.lru_cache(1)
 def load(name: str) -> tuple[ArrayTask, Training]:
   """Makes a problem of this folder.
-
-  Args:
-    name: the name of its file.
 
   Returns:
     What is learnt, and how it is trained.

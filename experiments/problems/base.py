@@ -40,18 +40,11 @@ class Training:
   at_once: bool = True
 
   def steps_per_epoch(self, task: ArrayTask) -> int:
-    """Number of batches of an epoch.
-
-    Args:
-      task: what is learnt.
-    """
+    """Number of batches of an epoch."""
     return task.num_rows("train") // self.batch_size
 
   def check(self, task: ArrayTask) -> None:
     """Checks that it fits what is learnt.
-
-    Args:
-      task: what is learnt.
 
     Raises:
       ValueError: it does not; the message says why.

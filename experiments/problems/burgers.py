@@ -50,21 +50,12 @@ def exact(points: np.ndarray, nodes: int = 150) -> np.ndarray:
 
 
 def residual(u: Derivatives) -> jax.Array:
-  """What the equation says is 0.
-
-  Args:
-    u: the net at B points.
-  """
+  """What the equation says is 0."""
   return u.y + u.u * u.x - VISCOSITY * u.xx
 
 
 def draw(rng: np.random.Generator, count: int) -> dict[str, np.ndarray]:
-  """Points inside, at x = -1 or 1, and at t = 0.
-
-  Args:
-    rng: of the draws.
-    count: how many rows.
-  """
+  """Points inside, at x = -1 or 1, and at t = 0."""
   low, high = np.array([-1, 0]), np.array([1, 1])
   interior, boundary, initial = rng.uniform(low, high, (3, count, 2))
   boundary[:, 0] = rng.choice([-1, 1], count)
@@ -78,12 +69,7 @@ def draw(rng: np.random.Generator, count: int) -> dict[str, np.ndarray]:
 
 
 def errors(layers: Layers, rows: Rows) -> tuple[jax.Array, jax.Array, jax.Array]:
-  """What should be 0: the residual, and what u lacks at the boundary and the start.
-
-  Args:
-    layers: of the net.
-    rows: as `draw` makes them.
-  """
+  """What should be 0: the residual, and what u lacks at the boundary and the start."""
   u = differentiate(layers, rows["interior"], (2, 1))
   start = differentiate(layers, rows["initial"]).u
   return (

@@ -68,11 +68,7 @@ class Trunk(nn.Module):
 
   @nn.compact
   def __call__(self, images: jax.Array) -> jax.Array:
-    """The features of images.
-
-    Args:
-      images: f32[B, 10, 10].
-    """
+    """The features of images."""
     x = nn.relu(nn.Dense(16)(patches(images[..., None], 4, 2)))  # 4x4
     x = nn.relu(nn.Dense(24)(patches(x, 3, 1)))  # 2x2
     return nn.relu(nn.Dense(FEATURES)(x.reshape(len(x), -1)))
@@ -86,13 +82,7 @@ def split_originals() -> dict[str, np.ndarray]:
 
 
 def pair(originals: np.ndarray, count: int, seed: int) -> dict[str, np.ndarray]:
-  """Overlays images that are drawn at random.
-
-  Args:
-    originals: which images.
-    count: how many pairs of them.
-    seed: of what is drawn.
-  """
+  """Overlays images that are drawn at random."""
   pixels, digits = load_digits(return_X_y=True)
   images = pixels.reshape(-1, 8, 8) / 16
   left, right = np.random.default_rng([1, seed]).choice(originals, (2, count))

@@ -59,12 +59,7 @@ def residual(u: Derivatives, q: jax.Array) -> jax.Array:
 
 
 def draw(rng: np.random.Generator, count: int) -> dict[str, np.ndarray]:
-  """Points inside and on the sides; u is 0 on all of them.
-
-  Args:
-    rng: of the draws.
-    count: how many rows.
-  """
+  """Points inside and on the sides; u is 0 on all of them."""
   interior, on_x, on_y = rng.uniform(-1, 1, (3, count, 2))
   on_x[:, 0], on_y[:, 1] = rng.choice([-1, 1], (2, count))
   return {
@@ -77,12 +72,7 @@ def draw(rng: np.random.Generator, count: int) -> dict[str, np.ndarray]:
 
 
 def errors(layers: Layers, rows: Rows) -> tuple[jax.Array, jax.Array, jax.Array]:
-  """What should be 0: the residual, and u on the sides.
-
-  Args:
-    layers: of the net.
-    rows: as `draw` makes them.
-  """
+  """What should be 0: the residual, and u on the sides."""
   u = differentiate(layers, rows["interior"], (2, 2))
   return (
     residual(u, rows["source"]),

@@ -63,12 +63,7 @@ def residual(u: Derivatives, f: jax.Array) -> jax.Array:
 
 
 def draw(rng: np.random.Generator, count: int) -> dict[str, np.ndarray]:
-  """Points inside, at x = 0 or 1, and at t = 0.
-
-  Args:
-    rng: of the draws.
-    count: how many rows.
-  """
+  """Points inside, at x = 0 or 1, and at t = 0."""
   interior, boundary, initial = rng.uniform(0, 1, (3, count, 2))
   boundary[:, 0] = rng.choice([0, 1], count)
   initial[:, 1] = 0
@@ -83,12 +78,7 @@ def draw(rng: np.random.Generator, count: int) -> dict[str, np.ndarray]:
 
 
 def errors(layers: Layers, rows: Rows) -> tuple[jax.Array, jax.Array, jax.Array]:
-  """What should be 0: the residual, and what u lacks at the boundary and the start.
-
-  Args:
-    layers: of the net.
-    rows: as `draw` makes them.
-  """
+  """What should be 0: the residual, and what u lacks at the boundary and the start."""
   u = differentiate(layers, rows["interior"], (2, 2))
   start = differentiate(layers, rows["initial"], (0, 1))
   return (

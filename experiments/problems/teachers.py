@@ -76,12 +76,7 @@ def teach(x: np.ndarray) -> np.ndarray:
 
 
 def draw_rows(seed: int, count: int) -> dict[str, np.ndarray]:
-  """Inputs, labels, and labels without noise.
-
-  Args:
-    seed: of the inputs and of the noise.
-    count: how many rows.
-  """
+  """Inputs, labels, and labels without noise."""
   rng = np.random.default_rng([3, seed])
   x = rng.normal(size=(count, NUM_TASKS))
   clean = teach(x)

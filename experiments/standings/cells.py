@@ -18,16 +18,16 @@ import numpy as np
 
 from igb_jax import balancers
 from igb_jax.metrics import delta_m
-from igb_jax.training.array_task import ArrayTask
 from igb_jax.training.run_folder import read_object, write_whole
 
 from ..comparison.collecting import made_on
+from ..comparison.estimates import finite_or_none
 from ..problems import NAMES, load, training_of
-from ..problems.base import Training
 from .plan import SINGLE, Cell, make, parse, unfit
 from .training import Lane, make_runner
 
 _FIRST_VALIDATION_SEED = 1000  # far from those of the test
+_BY_METRIC = ("metrics", "higher_is_better", "base")
 
 
 def score(
@@ -65,11 +65,7 @@ def score(
 
 
 def trained_as(problem: str) -> dict[str, Any]:
-  """How a problem is trained now, as JSON has it; a cell of another way is not used.
-
-  Args:
-    problem: its name.
-  """
+  """How a problem is trained now, as JSON has it; a cell of another way is not used."""
   return json.loads(json.dumps(dataclasses.asdict(training_of(problem))))
 
 
@@ -117,12 +113,11 @@ def play(
   }
   if reason := unfit(entrant, task, training):
     return facts | {"unfit": reason}
-  seeds = [*range(num_seeds)]
-  validation_seeds = [_FIRST_VALIDATION_SEED + i for i in range(num_validation_seeds)]
-  arguments = facts, training, seeds, validation_seeds
-  if entrant.spec == SINGLE:
-    return facts | _play_single(task, *arguments)
-  balancer = balancer or make(entrant, task.task_names, training.steps_per_epoch(task))
+  # single tasks are nets of one task each; every metric is that of its task's net
+  is_single = entrant.spec == SINGLE
+  steps_per_epoch = training.steps_per_epoch(task)
+  if not is_single:
+    balancer = balancer or make(entrant, task.task_names, steps_per_epoch)
   run = make_runner(
     task,
     training,
@@ -130,102 +125,43 @@ def play(
     length=entrant.length,
     at_features=entrant.at_features,
   )
-  every = list(range(len(metrics)))
-  chosen, validation, test, seconds = _choose_and_test(run, every, 0, *arguments)
-  num_steps = entrant.length * training.epochs * training.steps_per_epoch(task)
+  rates, validation_seeds = training.learning_rates, range(num_validation_seeds)
+  validation = np.empty((len(rates), num_validation_seeds, len(metrics)))
+  test = np.empty((num_seeds, len(metrics)))
+  chosen, seconds = [], []
+  width = max(len(rates) * num_validation_seeds, num_seeds)  # compiled once
+  for index, name in enumerate(task.task_names if is_single else [None]):
+    judged = [i for i, metric in enumerate(metrics) if name in (None, metric.task)]
+    lanes = [
+      Lane(rate, _FIRST_VALIDATION_SEED + seed, index)
+      for rate in rates
+      for seed in validation_seeds
+    ]
+    found = run(_filled(lanes, width)).validation[: len(lanes)]
+    validation[..., judged] = found.reshape(validation.shape)[..., judged]
+    part = facts | {key: [facts[key][i] for i in judged] for key in _BY_METRIC}
+    scores = score(validation[..., judged], part, part["base"]).mean(axis=1)
+    best = rates[int(np.argmin(np.where(np.isfinite(scores), scores, np.inf)))]
+    tested = run(_filled([Lane(best, seed, index) for seed in range(num_seeds)], width))
+    test[:, judged] = tested.test[:num_seeds, judged]
+    chosen.append(best)
+    seconds.append(tested.seconds / width)
+  num_steps = entrant.length * training.epochs * steps_per_epoch
   return facts | {
-    "learning_rates": [chosen],
-    "validation": _plain(validation),
-    "test": _plain(test),
-    "num_steps": num_steps,
-    "seconds_per_step": seconds / num_steps,
-  }
-
-
-def _play_single(
-  task: ArrayTask,
-  facts: dict[str, Any],
-  training: Training,
-  seeds: list[int],
-  validation_seeds: list[int],
-) -> dict[str, Any]:
-  """Nets of one task each; every metric is that of its task's net."""
-  run = make_runner(task, training, None)
-  chosen, total = [], 0.0
-  shape = len(training.learning_rates), len(validation_seeds), len(task.metrics)
-  validation, test = np.empty(shape), np.empty((len(seeds), len(task.metrics)))
-  for index, name in enumerate(task.task_names):
-    own = [each for each, metric in enumerate(task.metrics) if metric.task == name]
-    rate, *found, seconds = _choose_and_test(
-      run, own, index, facts, training, seeds, validation_seeds
-    )
-    chosen.append(rate)
-    validation[..., own], test[:, own] = (each[..., own] for each in found)
-    total += seconds
-  num_steps = training.epochs * training.steps_per_epoch(task)
-  return {
     "learning_rates": chosen,
-    "validation": _plain(validation),
-    "test": _plain(test),
+    "validation": finite_or_none(validation),
+    "test": finite_or_none(test),
     "num_steps": num_steps,
-    "seconds_per_step": total / num_steps / len(task.task_names),
+    "seconds_per_step": sum(seconds) / num_steps / len(seconds),
   }
-
-
-def _choose_and_test(
-  run: Any,
-  judged: list[int],
-  task: int,
-  facts: dict[str, Any],
-  training: Training,
-  seeds: list[int],
-  validation_seeds: list[int],
-) -> tuple[float, np.ndarray, np.ndarray, float]:
-  """The rate that validates best, f64[rates, seeds, M], f64[seeds, M], and seconds.
-
-  Args:
-    run: what `make_runner` returned.
-    judged: indices of the metrics by which the rate is chosen.
-    task: the one that is trained, in a runner of single tasks.
-    facts: the facts of the problem.
-    training: how it is trained.
-    seeds: the seeds of the test.
-    validation_seeds: the seeds of the choice.
-  """
-  rates = training.learning_rates
-  lanes = [Lane(rate, seed, task) for rate in rates for seed in validation_seeds]
-  width = max(len(lanes), len(seeds))  # one width, so that it is compiled once
-  found = run(_filled(lanes, width)).validation[: len(lanes)]
-  validation = found.reshape(len(rates), len(validation_seeds), -1)
-  part = {name: [facts[name][index] for index in judged] for name in _BY_METRIC}
-  scores = score(validation[..., judged], facts | part, part["base"]).mean(axis=1)
-  chosen = rates[int(np.argmin(np.where(np.isfinite(scores), scores, np.inf)))]
-  tested = run(_filled([Lane(chosen, seed, task) for seed in seeds], width))
-  return chosen, validation, tested.test[: len(seeds)], tested.seconds / width
-
-
-_BY_METRIC = ("metrics", "higher_is_better", "base")
 
 
 def _filled(lanes: list[Lane], width: int) -> list[Lane]:
   return lanes + lanes[-1:] * (width - len(lanes))
 
 
-def _plain(values: np.ndarray) -> Any:
-  """Nested lists with None for what is not finite."""
-  if values.ndim:
-    return [_plain(value) for value in values]
-  return float(values) if np.isfinite(values) else None
-
-
 def write(cell: Cell, out: Path, content: dict[str, Any]) -> None:
-  """Writes the file of a cell, whole or not at all.
-
-  Args:
-    cell: the method and the problem.
-    out: the folder of the league.
-    content: what `play` returned.
-  """
+  """Writes the file of a cell, whole or not at all."""
   path = cell.path(out)
   path.parent.mkdir(parents=True, exist_ok=True)
   write_whole(path, json.dumps(content, allow_nan=False) + "\n")
@@ -233,10 +169,6 @@ def write(cell: Cell, out: Path, content: dict[str, Any]) -> None:
 
 def read(cell: Cell, out: Path) -> dict[str, Any] | None:
   """What `write` wrote; None if there is nothing, or the problem was trained otherwise.
-
-  Args:
-    cell: the method and the problem.
-    out: the folder of the league.
 
   Raises:
     ValueError: the file is damaged.
@@ -249,9 +181,6 @@ def read(cell: Cell, out: Path) -> dict[str, Any] | None:
 
 def read_all(out: Path) -> list[dict[str, Any]]:
   """Every cell of a folder, whichever command played it.
-
-  Args:
-    out: the folder of the league.
 
   Raises:
     ValueError: a file is damaged.

@@ -1,8 +1,8 @@
 """The figures of the league: mean places, methods by problems, and cost."""
 
 import numpy as np
-from markupsafe import Markup
 from matplotlib.figure import Figure
+from scipy import stats
 
 from ..comparison.drawing import (
   CHARACTER,
@@ -11,77 +11,29 @@ from ..comparison.drawing import (
   INK,
   SERIES,
   apart,
-  draw,
+  drawn,
   figure_of,
   fractions,
   label_at,
   make_log,
 )
 from ..comparison.estimates import pareto_front
-from .statistics import Standings, geometric_mean
+from .statistics import Standings
 
 _WIDTH = 470.0
 _ROW = 1.6 * FONT_SIZE
 _COLOURS = {"loss": SERIES[0], "gradient": SERIES[1], "both": SERIES[2]}
 
 
-def places_figure(standings: Standings, kinds: dict[str, str]) -> Markup:
-  """Mean places with their intervals, and bars over what cannot be told apart.
-
-  Args:
-    standings: the standings of the league.
-    kinds: method -> its kind, which gives the colour.
-  """
-  return draw(
-    lambda: _places(standings, kinds),
-    "places",
-    "Mean place of every method with its interval, best first.",
-  )
-
-
-def heat_map(standings: Standings) -> Markup:
-  """Every method's place on every problem.
-
-  Args:
-    standings: the standings of the league.
-  """
-  return draw(
-    lambda: _heat(standings), "heat", "Places of all methods on all problems."
-  )
-
-
-def cost_figure(standings: Standings, kinds: dict[str, str]) -> Markup | None:
-  """Mean place over the time of a step, with the Pareto front.
-
-  Args:
-    standings: the standings of the league.
-    kinds: method -> its kind.
-
-  Returns:
-    None where nothing was timed beside ew.
-  """
-  if not mean_times(standings):
-    return None
-  return draw(
-    lambda: _cost(standings, kinds),
-    "cost",
-    "Mean place over the time of a step, with the Pareto front.",
-  )
-
-
 def mean_times(standings: Standings) -> dict[str, float]:
-  """Time of a step in steps of ew, the geometric mean over problems with places.
-
-  Args:
-    standings: the standings of the league.
-  """
+  """Time of a step in steps of ew, the geometric mean over problems with places."""
   times = [
     standings.time_of_ew[problem]
     for problem in standings.places
     if problem in standings.time_of_ew
   ]
   return {
-    name: geometric_mean([each[name] for each in times if name in each])
+    name: float(stats.gmean([each[name] for each in times if name in each]))
     for name in standings.order
     if any(name in each for each in times)
   }
@@ -91,7 +43,15 @@ def _names_left(order: list[str]) -> float:
   return CHARACTER * max(map(len, order)) + 8
 
 
-def _places(standings: Standings, kinds: dict[str, str]) -> Figure:
+@drawn("places", "Mean place of every method with its interval, best first.")
+def places_figure(standings: Standings, kinds: dict[str, str]) -> Figure | None:
+  """Mean places with their intervals, and bars over what cannot be told apart.
+
+  Returns:
+    None where nobody has a place.
+  """
+  if not standings.order:
+    return None
   order = standings.order
   bars = standings.cliques
   right = 10.0 + 5.0 * len(bars)
@@ -119,7 +79,11 @@ def _places(standings: Standings, kinds: dict[str, str]) -> Figure:
   return figure
 
 
-def _heat(standings: Standings) -> Figure:
+@drawn("heat", "Places of all methods on all problems.")
+def heat_map(standings: Standings) -> Figure | None:
+  """Every method's place on every problem; None where nobody has one."""
+  if not standings.order:
+    return None
   order, problems = standings.order, [*standings.places]
   values = np.array(
     [
@@ -153,8 +117,12 @@ def _heat(standings: Standings) -> Figure:
   return figure
 
 
-def _cost(standings: Standings, kinds: dict[str, str]) -> Figure:
+@drawn("cost", "Mean place over the time of a step, with the Pareto front.")
+def cost_figure(standings: Standings, kinds: dict[str, str]) -> Figure | None:
+  """Mean place over the time of a step; None where nothing was timed beside ew."""
   times = mean_times(standings)
+  if not times:
+    return None
   points = {name: (time, standings.place[name].mean) for name, time in times.items()}
   front = pareto_front(points)
   figure, axes = figure_of(_WIDTH, 320, (45, 100, 40, 10))

@@ -18,6 +18,7 @@ from igb_jax.balancers.registry import names_of
 from igb_jax.training.array_task import ArrayTask
 from igb_jax.training.balancing import make_balancer
 
+from ..comparison.plan import Contender
 from ..problems import entrants_of
 from ..problems.base import Training
 
@@ -37,20 +38,14 @@ COMBINED = (
 
 
 @dataclasses.dataclass(frozen=True)
-class Entrant:
+class Entrant(Contender):
   """A method as it takes part.
 
   Attributes:
-    text: the name as it was given.
-    spec: as for `balancers.create`.
-    options: its hyper-parameters, each NAME=VALUE.
     length: how many times as long as others it is trained.
     moved: whether it balances at the features though it need not.
   """
 
-  text: str
-  spec: str
-  options: tuple[str, ...] = ()
   length: int = 1
   moved: bool = False
 
@@ -109,11 +104,7 @@ class Cell(NamedTuple):
   method: str
 
   def path(self, out: Path) -> Path:
-    """Its file.
-
-    Args:
-      out: the folder of the league.
-    """
+    """Its file."""
     name = urllib.parse.quote(self.method, safe="+=@")
     return out / "cells" / self.problem / f"{name}.json"
 
@@ -133,12 +124,7 @@ def cells_of(problems: Sequence[str], methods: Sequence[str] | None) -> list[Cel
 
 
 def players(problem: str, methods: Sequence[str] | None) -> Sequence[str]:
-  """Who plays a problem, beside single tasks.
-
-  Args:
-    problem: its name.
-    methods: the names of the entrants; None for those that the problem has.
-  """
+  """Who plays a problem, beside single tasks."""
   return methods or entrants_of(problem) or everyone()
 
 
@@ -149,11 +135,6 @@ def everyone() -> list[str]:
 
 def unfit(entrant: Entrant, task: ArrayTask, training: Training) -> str | None:
   """Why a method cannot take part in a problem, or None if it can.
-
-  Args:
-    entrant: the method.
-    task: what is learnt.
-    training: how it is trained.
 
   Example:
     >>> from experiments.problems import load
@@ -180,11 +161,6 @@ def make(
 ) -> balancers.Balancer:
   """The balancer, with the published defaults.
 
-  Args:
-    entrant: the method.
-    task_names: the names of the K tasks.
-    steps_per_epoch: the number of steps of an epoch.
-
   Raises:
     TypeError, ValueError: an option is wrong.
   """
@@ -201,10 +177,6 @@ def make(
 
 def check_names(problems: Sequence[str], methods: Sequence[str] | None) -> None:
   """Checks what the command line names, but for the problems' own names.
-
-  Args:
-    problems: names of problems.
-    methods: names of entrants, or None.
 
   Raises:
     TypeError, ValueError: one is there twice, is unknown, or has a bad option.

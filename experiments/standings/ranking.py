@@ -107,13 +107,7 @@ def places_of(scores: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 def common(
   places: Places, method: str, other: str
 ) -> list[tuple[np.ndarray, np.ndarray]]:
-  """The places of two methods on every problem that both played.
-
-  Args:
-    places: the places of all methods on all problems.
-    method: its name.
-    other: the name of the other.
-  """
+  """The places of two methods on every problem that both played."""
   both = (each for each in places.values() if method in each and other in each)
   return [(each[method], each[other]) for each in both]
 
@@ -157,12 +151,7 @@ def signed_rank(differences: np.ndarray) -> tuple[float, float]:
 
 
 def p_values_of(places: Places, order: Sequence[str]) -> dict[tuple[str, str], float]:
-  """The corrected p-values of all pairs with a problem in common.
-
-  Args:
-    places: the places of all methods on all problems.
-    order: the methods; pairs have this order.
-  """
+  """The corrected p-values of all pairs with a problem in common."""
   found = {}
   for pair in itertools.combinations(order, 2):
     blocks = common(places, *pair)
@@ -179,12 +168,6 @@ def verdict(
   other: str,
 ) -> int | None:
   """-1 if a method is ahead of another, 1 if it is behind, 0 if neither can be said.
-
-  Args:
-    places: the places of all methods on all problems.
-    p_values: what `p_values_of` returned.
-    method: its name.
-    other: the name of the other.
 
   Returns:
     None without a common problem.
@@ -205,10 +188,6 @@ def cliques(
   order: Sequence[str], verdicts: Mapping[tuple[str, str], int | None]
 ) -> list[tuple[int, int]]:
   """Runs of methods in an order of which no two can be told apart.
-
-  Args:
-    order: the methods.
-    verdicts: of each pair, in this order, what `verdict` says.
 
   Returns:
     The indices of the first and the last of each run of two or more.

@@ -10,30 +10,26 @@ import dataclasses
 import io
 import json
 import sys
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jinja2
-import numpy as np
-
 from igb_jax.training.run_folder import read_object, write_whole
 
-from .. import comparison
-from ..comparison.markdown import bullets, escaped, markdown_table
-from ..comparison.tables import Table
+from ..comparison.estimates import finite_or_none
+from ..comparison.markdown import page, section
+from ..comparison.report import to_html
 from ..comparison.words import listed, versions
 from . import figures, tables, words
 from .cells import read_all
 from .plan import SINGLE, Cell, cells_of
 from .statistics import Standings, standings
 
+_TEMPLATE = Path(__file__).with_name("league.html.jinja")
+
 
 def write_report(out: Path) -> list[Path]:
   """Writes the report; every file is complete, or as it was.
-
-  Args:
-    out: the folder of the league; cells may be missing.
 
   Returns:
     The files.
@@ -49,11 +45,18 @@ def write_report(out: Path) -> list[Path]:
   found = standings(cells, {cell.problem for cell in left})
   kinds = {cell["method"]: cell["kind"] for cell in cells}
   content = _content(league, cells, found, kinds, left)
+  drawings = {
+    "places_figure": figures.places_figure(found, kinds),
+    "heat_map": figures.heat_map(found),
+    "cost_figure": figures.cost_figure(found, kinds),
+    "overall_note": tables.OVERALL_NOTE,
+    "problem_note": tables.PROBLEM_NOTE,
+  }
   texts = {
-    "standings.json": json.dumps(_plain(found), indent=1) + "\n",
+    "standings.json": _to_json(found),
     "league.csv": _to_csv(cells, found),
     "league.md": _to_markdown(content),
-    "league.html": _to_html(content | _figures(found, kinds)),
+    "league.html": to_html(_TEMPLATE, content | drawings),
   }
   for name, text in texts.items():
     write_whole(out / name, text)
@@ -89,11 +92,8 @@ def _content(
       ),
       ("Command", league["command"]),
       ("Started", league["started"]),
-      ("Machine", "; ".join(_distinct(cells, lambda cell: cell["machine"]))),
-      (
-        "Versions",
-        "; ".join(_distinct(cells, lambda cell: versions(cell["versions"]))),
-      ),
+      ("Machine", "; ".join(dict.fromkeys(cell["machine"] for cell in cells))),
+      ("Versions", "; ".join(dict.fromkeys(versions(c["versions"]) for c in cells))),
     ],
     "conclusions": words.conclusions(found, kinds),
     "table": tables.overall(found, kinds),
@@ -125,20 +125,11 @@ def _notice(unfinished: Collection[str]) -> str | None:
   )
 
 
-def _distinct(
-  cells: Sequence[Mapping[str, Any]], text_of: Callable[[Mapping[str, Any]], str]
-) -> list[str]:
-  return [*dict.fromkeys(map(text_of, cells))]
-
-
-def _figures(found: Standings, kinds: dict[str, str]) -> dict[str, Any]:
-  if not found.order:
-    return {"places_figure": None, "heat_map": None, "cost_figure": None}
-  return {
-    "places_figure": figures.places_figure(found, kinds),
-    "heat_map": figures.heat_map(found),
-    "cost_figure": figures.cost_figure(found, kinds),
-  }
+def _to_json(found: Standings) -> str:
+  content = dataclasses.asdict(found)
+  for name in ("p_values", "verdicts"):
+    content[name] = {" | ".join(pair): each for pair, each in content[name].items()}
+  return json.dumps(content, indent=1, default=finite_or_none) + "\n"
 
 
 def _to_csv(cells: Sequence[Mapping[str, Any]], found: Standings) -> str:
@@ -166,55 +157,11 @@ def _to_csv(cells: Sequence[Mapping[str, Any]], found: Standings) -> str:
 
 
 def _to_markdown(content: Mapping[str, Any]) -> str:
-  parts = [f"# {content['title']}", f"{content['progress']}."]
-  if content["notice"]:
-    parts.append(f"**{content['notice']}**")
-  parts.append(bullets(f"{name}: {text}" for name, text in content["facts"]))
-  parts += map(escaped, content["conclusions"])
-
-  def add(table: Table, note: str) -> None:
-    parts.extend([f"## {escaped(table.title)}", markdown_table(table), note])
-
-  add(content["table"], tables.OVERALL_NOTE)
+  sections = [*section(content["table"]), tables.OVERALL_NOTE]
   for table in content["problems"]:
-    add(table, tables.PROBLEM_NOTE)
-  for title, name in (
-    ("Did not take part", "unfit"),
-    ("What it does not show", "limits"),
-  ):
-    if content[name]:
-      parts += [f"## {title}", bullets(content[name])]
-  return "\n\n".join(parts) + "\n"
-
-
-def _to_html(content: dict[str, Any]) -> str:
-  folders = [Path(__file__).parent, *map(Path, comparison.__path__)]
-  environment = jinja2.Environment(
-    loader=jinja2.FileSystemLoader(folders),
-    autoescape=True,
-    undefined=jinja2.StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-  )
-  template = environment.get_template("league.html.jinja")
-  notes = {"overall_note": tables.OVERALL_NOTE, "problem_note": tables.PROBLEM_NOTE}
-  return template.render(content | notes)
-
-
-def _plain(found: Standings) -> Any:
-  """What JSON can hold: arrays are lists, NaN is null, and pairs are sentences."""
-
-  def plain(value: Any) -> Any:
-    if isinstance(value, np.ndarray):
-      return [float(each) if np.isfinite(each) else None for each in value]
-    if isinstance(value, dict):
-      return {
-        " | ".join(key) if isinstance(key, tuple) else key: plain(each)
-        for key, each in value.items()
-      }
-    return value
-
-  return plain(dataclasses.asdict(found))
+    sections += [*section(table), tables.PROBLEM_NOTE]
+  lists = {"unfit": "Did not take part", "limits": "What it does not show"}
+  return page(content, sections, lists)
 
 
 def main() -> None:

@@ -24,22 +24,12 @@ _PART = 20  # of a run is trained for the estimate
 
 
 def missing(cells: Sequence[Cell], out: Path) -> list[Cell]:
-  """The cells that have not been played.
-
-  Args:
-    cells: all of them.
-    out: the folder of the league.
-  """
+  """The cells that have not been played."""
   return [cell for cell in cells if read(cell, out) is None]
 
 
 def errors(left: Sequence[Cell], out: Path) -> dict[Cell, str]:
-  """Why cells could not be played, in a line each.
-
-  Args:
-    left: those that are missing.
-    out: the folder of the league.
-  """
+  """Why cells could not be played, in a line each."""
   found = {}
   for cell in left:
     with contextlib.suppress(OSError, IndexError):
@@ -51,14 +41,7 @@ def errors(left: Sequence[Cell], out: Path) -> dict[Cell, str]:
 def play_missing(
   cells: Sequence[Cell], out: Path, parallel: int, console: Console
 ) -> None:
-  """Plays what is missing; ends early where it is interrupted.
-
-  Args:
-    cells: all of them.
-    out: the folder of the league, with its settings.
-    parallel: number of workers; each has its share of the cores.
-    console: where progress is shown.
-  """
+  """Plays what is missing; ends early where it is interrupted."""
   left = missing(cells, out)
   if not left:
     return
@@ -89,14 +72,7 @@ def play_missing(
 def estimate(
   problem: str, methods: Sequence[str], num_seeds: int, num_validation_seeds: int
 ) -> float:
-  """About how many seconds a problem takes on one core, from a part of its runs.
-
-  Args:
-    problem: its name.
-    methods: the names of the entrants.
-    num_seeds: the number of seeds of the test.
-    num_validation_seeds: the number of validation seeds of each learning rate.
-  """
+  """About how many seconds a problem takes on one core, from a part of its runs."""
   task, training = load(problem)
   rates = training.learning_rates
   width = max(num_seeds, len(rates) * num_validation_seeds)

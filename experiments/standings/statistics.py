@@ -76,12 +76,7 @@ class Standings:
   cliques: list[tuple[int, int]]
 
   def failures(self, problem: str, method: str) -> tuple[int, int]:
-    """How many runs were not finite, and how many learnt nothing.
-
-    Args:
-      problem: its name.
-      method: its name.
-    """
+    """How many runs were not finite, and how many learnt nothing."""
     scores = self.scores[problem][method]
     finite = scores[np.isfinite(scores)]
     return len(scores) - len(finite), int((finite >= self.trivial[problem]).sum())
@@ -98,10 +93,6 @@ class Standings:
 
   def compare(self, method: str, other: str) -> int | None:
     """-1 if a method is ahead of another, 1 if it is behind, 0 if neither can be said.
-
-    Args:
-      method: its name.
-      other: against whom.
 
     Returns:
       None without a common problem.
@@ -151,11 +142,7 @@ class Standings:
 
 
 def places_of_ranked(scores: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-  """The places of those that the league ranks.
-
-  Args:
-    scores: method -> f64[seeds], on one problem.
-  """
+  """The places of those that the league ranks."""
   return places_of({name: scores[name] for name in scores if _is_ranked(name)})
 
 
@@ -237,16 +224,3 @@ def _is_ranked(method: str) -> bool:
 
 def _metrics(cell: Mapping[str, Any]) -> np.ndarray:
   return np.array(cell["test"], np.float64)  # None becomes NaN
-
-
-def geometric_mean(values: Sequence[float]) -> float:
-  """The mean of ratios.
-
-  Args:
-    values: positive.
-
-  Example:
-    >>> f"{geometric_mean([1.0, 4.0]):.1f}"
-    '2.0'
-  """
-  return math.exp(float(np.mean(np.log(values))))

@@ -5,11 +5,10 @@ from typing import Any
 
 import numpy as np
 
-from ..comparison.estimates import Estimate, estimate
+from ..comparison.estimates import estimate
 from ..comparison.tables import Cell, Column, Row, Table
 from ..comparison.words import number
 from .figures import mean_times
-from .ranking import Interval
 from .statistics import Against, Standings, places_of_ranked
 
 OVERALL_NOTE = (
@@ -26,12 +25,7 @@ PROBLEM_NOTE = (
 
 
 def overall(standings: Standings, kinds: Mapping[str, str]) -> Table:
-  """All methods, by their mean place.
-
-  Args:
-    standings: the standings of the league.
-    kinds: method -> its kind.
-  """
+  """All methods, by their mean place."""
   columns = [
     Column("mean place", higher_is_better=False),
     Column("interval"),
@@ -57,7 +51,7 @@ def overall(standings: Standings, kinds: Mapping[str, str]) -> Table:
         name,
         [
           Cell(f"{place.mean:.0f}", place.mean, name == standings.order[0]),
-          _interval_cell(place),
+          Cell(f"{place.low:.0f} to {place.high:.0f}", place.low),
           Cell(f"{place.problems}", place.problems),
           Cell({"both": "losses, gradients"}.get(kinds[name], kinds[name])),
           Cell(f"{times[name]:.2f}", times[name]) if name in times else Cell(),
@@ -74,13 +68,7 @@ def overall(standings: Standings, kinds: Mapping[str, str]) -> Table:
 def of_problem(
   cells: Sequence[Mapping[str, Any]], standings: Standings, problem: str
 ) -> Table:
-  """The methods on a problem, by their mean place.
-
-  Args:
-    cells: all of the league.
-    standings: the standings of the league.
-    problem: its name.
-  """
+  """The methods on a problem, by their mean place."""
   here = {
     cell["method"]: cell
     for cell in cells
@@ -88,27 +76,23 @@ def of_problem(
   }
   facts = next(iter(here.values()))
   judged_by, metrics = facts["judged_by"], facts["metrics"]
-  shown = metrics if len(metrics) <= 6 else []  # forty columns tell nobody anything
+  scores = standings.scores[problem]
+  # forty columns tell nobody anything
+  shown = range(len(metrics) if len(metrics) <= 6 else 0)
   own = {"delta_m": ("delta_m", "%"), "mean": (f"mean of {len(metrics)}", "")}
   columns = []
   if judged_by in own:
     columns.append(Column(*own[judged_by], higher_is_better=False))
   columns += [
-    Column(name, unit, higher)
-    for name, unit, higher in zip(
-      metrics, facts["units"], facts["higher_is_better"], strict=True
-    )
-    if name in shown
+    Column(metrics[index], facts["units"][index], facts["higher_is_better"][index])
+    for index in shown
   ]
   columns += [
     Column("learning rate"),
     Column("time", "in steps of ew", False),
     Column("failed", "runs"),
   ]
-  scores = {
-    name: _over_finite(values) for name, values in standings.scores[problem].items()
-  }
-  places = places_of_ranked(standings.scores[problem])
+  places = places_of_ranked(scores)
   order = sorted(
     here, key=lambda name: places[name].mean() if name in places else np.inf
   )
@@ -116,13 +100,8 @@ def of_problem(
   for name in order:
     cell = here[name]
     tests = np.array(cell["test"], np.float64)
-    values = [_over_finite(column) for column in tests.T]
-    cells_of_row = [_estimate_cell(scores.get(name))] if judged_by in own else []
-    cells_of_row += [
-      _estimate_cell(value)
-      for metric, value in zip(metrics, values, strict=True)
-      if metric in shown
-    ]
+    cells_of_row = [_mean_cell(scores.get(name))] if judged_by in own else []
+    cells_of_row += [_mean_cell(tests[:, index]) for index in shown]
     time = standings.time_of_ew.get(problem, {}).get(name)
     failed = standings.failures(problem, name) if name in scores else (0, 0)
     cells_of_row += [
@@ -134,20 +113,14 @@ def of_problem(
   return Table(f"{problem}, {facts['num_tasks']} tasks", columns, rows)
 
 
-def _over_finite(values: np.ndarray) -> Estimate | None:
-  finite = values[np.isfinite(values)]
-  return estimate(finite) if len(finite) else None
-
-
-def _estimate_cell(value: Estimate | None) -> Cell:
-  if value is None:
+def _mean_cell(values: np.ndarray | None) -> Cell:
+  """The mean over runs that did not fail."""
+  finite = [] if values is None else values[np.isfinite(values)]
+  if not len(finite):
     return Cell()
-  width = f" ± {number(value.half_width)}" if value.half_width is not None else ""
-  return Cell(number(value.mean) + width, value.mean)
-
-
-def _interval_cell(value: Interval) -> Cell:
-  return Cell(f"{value.low:.0f} to {value.high:.0f}", value.low)
+  found = estimate(finite)
+  width = f" ± {number(found.half_width)}" if found.half_width is not None else ""
+  return Cell(number(found.mean) + width, found.mean)
 
 
 def _against_cell(against: Against | None) -> Cell:

@@ -18,12 +18,7 @@ CLAIMS = (("igbv1", "si"), ("igbv2", "igbv1"), ("igbv1", "ew"), ("igbv2", "ew"))
 
 
 def conclusions(standings: Standings, kinds: dict[str, str]) -> list[str]:
-  """The answers, each with its interval.
-
-  Args:
-    standings: the standings of the league.
-    kinds: method -> its kind.
-  """
+  """The answers, each with its interval."""
   pairs = [pair for pair in CLAIMS if {*pair} <= {*standings.order}]
   combined = [
     (name, part)
@@ -45,12 +40,7 @@ def conclusions(standings: Standings, kinds: dict[str, str]) -> list[str]:
 
 
 def limits(standings: Standings, cells: Sequence[Mapping[str, Any]]) -> list[str]:
-  """What the league does not show.
-
-  Args:
-    standings: the standings of the league.
-    cells: all of the league.
-  """
+  """What the league does not show."""
   number = len(standings.places)
   at_edge = [
     cell["learning_rates"][0] in (rates[0], rates[-1])
