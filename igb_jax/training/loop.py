@@ -25,6 +25,7 @@ from igb_jax.training.progress import TrainProgress
 from igb_jax.training.records import (
   EpochRecord,
   Evaluation,
+  GradientRecord,
   Progress,
   Timing,
   mean_losses,
@@ -147,14 +148,18 @@ def train(
         fail(index, error)
         continue
       scores[index] = validation.score
-      record = EpochRecord.of(
-        epoch,
-        int(num_steps),
-        sums,
-        float(scales[index]),
-        validation,
-        timing,
-        compiled=epoch == first_epoch,
+      record = EpochRecord(
+        epoch=epoch,
+        num_steps=int(num_steps),
+        skipped_steps=int(sums.skipped),
+        losses=mean_losses(sums),
+        weights=sums.weights / sums.steps,
+        gradient=GradientRecord.of(sums.gradient) if sums.gradient else None,
+        learning_rate_scale=float(scales[index]),
+        validation=validation,
+        train_seconds=timing.total,
+        data_seconds=timing.data,
+        seconds_per_step=timing.per_step[epoch == first_epoch :],
       )
       records[index].append(record)
     if all(failures):
