@@ -5,25 +5,13 @@ import json
 import os
 from collections.abc import Container, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import filelock
 
 from igb_jax.training.config import FREE_OPTIONS
 
 _LOCK = "run.lock"
-
-
-class LineTaker(Protocol):
-  """Takes the lines of metrics.jsonl beside the file; neither call may raise."""
-
-  def write(self, line: Mapping[str, Any]) -> None:
-    """Takes an epoch's line."""
-    ...
-
-  def close(self) -> None:
-    """Takes no more."""
-    ...
 
 
 class RunFolder:
@@ -50,7 +38,6 @@ class RunFolder:
     self.path = path
     self.writes = writes
     self._lock = filelock.FileLock(path / _LOCK)
-    self._takers: list[LineTaker] = []
     if not writes:
       return
     if not resumed:
@@ -65,20 +52,8 @@ class RunFolder:
       ) from None
 
   def close(self) -> None:
-    """Closes the takers of lines, and lets other processes go on in the folder."""
-    try:
-      while self._takers:
-        self._takers.pop().close()
-    finally:
-      self._lock.release()
-
-  def log_to(self, taker: LineTaker) -> None:
-    """Gives what takes lines those that are written from now on, until `close`.
-
-    Args:
-      taker: closed with the folder.
-    """
-    self._takers.append(taker)
+    """Lets other processes go on in the folder."""
+    self._lock.release()
 
   @staticmethod
   def check_writable(path: Path) -> None:
@@ -179,24 +154,15 @@ class RunFolder:
     return self._write(name, _to_json(content, indent=2) + "\n")
 
   def write_metrics(self, lines: Iterable[Mapping[str, Any]]) -> None:
-    """Writes metrics.jsonl whole, or not at all; takers get every line once more.
-
-    Args:
-      lines: what JSON can hold; numbers that are not finite are refused.
+    """Writes metrics.jsonl whole, or not at all.
 
     Raises:
       ValueError: a number is not finite.
     """
-    lines = [*lines]
     self._write("metrics.jsonl", "".join(_to_json(line) + "\n" for line in lines))
-    for line in lines:
-      self._give(line)
 
   def append_metrics(self, line: Mapping[str, Any]) -> None:
     """Appends one line to metrics.jsonl.
-
-    Args:
-      line: what JSON can hold; numbers that are not finite are refused.
 
     Raises:
       ValueError: a number is not finite.
@@ -206,11 +172,6 @@ class RunFolder:
       path = self.path / "metrics.jsonl"
       with _naming(path), path.open("a") as file:
         file.write(text)
-    self._give(line)
-
-  def _give(self, line: Mapping[str, Any]) -> None:
-    for taker in self._takers:
-      taker.write(line)
 
   def _write(self, name: str, text: str) -> Path:
     path = self.path / name
