@@ -20,13 +20,7 @@ def problem_of(
   config: LearningRateConfig,
   devices: Devices,
 ) -> Problem:
-  """Makes a task of the user's a problem.
-
-  Args:
-    task: the task.
-    path: the file that defines it.
-    config: the configuration of the run.
-    devices: the devices of the run.
+  """Makes a task of the user's, which the file `path` defines, a problem.
 
   Raises:
     ValueError: a batch is larger than the training split, or a metric of the untrained
@@ -59,7 +53,8 @@ def problem_of(
     )
     # the same network for all seeds, so that their delta_m are comparable
     params = jax.device_put(jax.jit(task.init)(jax.random.key(0)), devices.whole)
-    metrics = _with_bases(metrics, measure(params, None, "validation"))
+    bases = measure(params, None, "validation").tolist()
+    metrics = tuple(map(_with_base, metrics, bases))
   train, validation, test = num_rows
   return Problem(
     name=task.name,
@@ -87,14 +82,10 @@ def problem_of(
   )
 
 
-def _with_bases(
-  metrics: tuple[TaskMetric, ...], bases: np.ndarray
-) -> tuple[TaskMetric, ...]:
-  for metric, base in zip(metrics, bases, strict=True):
-    if not 0 < base < np.inf:
-      raise ValueError(
-        f"the metric {metric.name!r} of the untrained network is {base}, which allows "
-        "no relative change; give every metric a positive base= in the task file."
-      )
-  pairs = zip(metrics, bases.tolist(), strict=True)
-  return tuple(metric._replace(base=base) for metric, base in pairs)
+def _with_base(metric: TaskMetric, base: float) -> TaskMetric:
+  if not 0 < base < np.inf:
+    raise ValueError(
+      f"the metric {metric.name!r} of the untrained network is {base}, which allows "
+      "no relative change; give every metric a positive base= in the task file."
+    )
+  return metric._replace(base=base)

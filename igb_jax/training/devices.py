@@ -28,10 +28,7 @@ _LEAST_SHARDED = 4096  # numbers; a smaller leaf costs more to gather than to ke
 
 
 def parse_mesh(text: str) -> dict[str, int]:
-  """Reads the sizes of the mesh's axes.
-
-  Args:
-    text: such as "data=4,model=2"; an axis that is not named has the size 1.
+  """Reads the sizes of the mesh's axes; one that is not named has the size 1.
 
   Raises:
     ValueError: it is not of that form.
@@ -170,15 +167,11 @@ class Devices:
   @property
   def placement(self) -> Placement:
     """What keeps the training step's arrays where they are."""
-
-    def constrain_state(state: TrainState) -> TrainState:
-      return jax.lax.with_sharding_constraint(state, self.shardings(state))
-
-    def constrain_params(params: Any) -> Any:
-      shardings = jax.tree.map(self._over_model, params)
-      return jax.lax.with_sharding_constraint(params, shardings)
-
-    return Placement(constrain_state, constrain_params)
+    constrain = jax.lax.with_sharding_constraint
+    return Placement(
+      state=lambda state: constrain(state, self.shardings(state)),
+      params=lambda params: constrain(params, jax.tree.map(self._over_model, params)),
+    )
 
   def put_state(self, state: TrainState) -> TrainState:
     """The state, the same in every process, on the devices."""
@@ -195,14 +188,11 @@ class Devices:
   def summed(
     self, add: Callable[[Any, Batch, Any], Any], zero: Any
   ) -> Callable[[Any, BatchSource[Batch]], Any]:
-    """A function that goes once through some batches and adds up what it finds.
+    """`(net, source) -> total` of all its batches, the whole of it on every device.
 
     Args:
       add: `(net, batch, total) -> total`, to be jitted.
       zero: the total before the first batch.
-
-    Returns:
-      `(net, source) -> total`, the whole of it on every device.
     """
     zero = jax.device_get(zero)  # the total is donated, and this stays
     jitted = jax.jit(add, donate_argnums=2, out_shardings=self.whole)

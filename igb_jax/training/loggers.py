@@ -50,11 +50,7 @@ class TensorBoardLogger:
     self._add(0, session_log=start)
 
   def write(self, epoch: int, scalars: Mapping[str, float]) -> None:
-    """Writes an epoch's scalars as one event, at the step `epoch`.
-
-    Args:
-      epoch: its number, from 0.
-      scalars: name -> number; kept as float32.
+    """Writes an epoch's scalars as one event, at the step `epoch`, as float32.
 
     Raises:
       OSError: this epoch, or one before, could not be written.
@@ -115,12 +111,7 @@ class WandbLogger:
       raise
 
   def write(self, epoch: int, scalars: Mapping[str, float]) -> None:
-    """Sends an epoch's scalars, at the step `epoch`, unless they are there.
-
-    Args:
-      epoch: its number, from 0.
-      scalars: name -> number.
-    """
+    """Sends an epoch's scalars, at the step `epoch`, unless they are there."""
     if epoch < self._num_epochs:
       return
     self._run.log(dict(scalars), step=epoch, commit=True)
@@ -148,12 +139,7 @@ class Loggers:
     loggers: Mapping[str, TensorBoardLogger | WandbLogger],
     report: Callable[[str], None],
   ):
-    """Puts them together.
-
-    Args:
-      loggers: option -> logger.
-      report: takes a line for the user.
-    """
+    """Puts loggers together by their options; `report` takes a line for the user."""
     self._loggers = loggers
     self._report = report
     self.missed: Counter[str] = Counter()
@@ -184,15 +170,12 @@ class Loggers:
 
 
 def scalars_of(line: Mapping[str, Any]) -> dict[str, float]:
-  """The numbers in a line of metrics.jsonl, each with a name.
+  """The numbers in a line of metrics.jsonl, as `results.metrics_line` makes it.
 
   The names of what is in a dict or a list follow after a slash; a list has a number for
   each task, and a matrix is symmetric, with ones on its diagonal: each pair of tasks is
   named once. Left out are the number of the epoch, which is the scalars' step, words,
   and what is null.
-
-  Args:
-    line: as `results.metrics_line` makes it.
 
   Example:
     >>> line = {
@@ -227,9 +210,6 @@ def scalars_of(line: Mapping[str, Any]) -> dict[str, float]:
 def check_loggers(config: RunConfig) -> None:
   """Checks that the packages of the loggers that are asked for are installed.
 
-  Args:
-    config: the configuration of the run.
-
   Raises:
     ValueError: one is not; the message has the command that installs it.
   """
@@ -251,11 +231,7 @@ def open_loggers(
 ) -> Loggers:
   """Starts the loggers that are asked for.
 
-  Args:
-    config: the configuration of the run.
-    folder: the folder of the run.
-    name: the name of the run, where several are shown.
-    report: takes a line for the user.
+  The run has the name where several are shown; `report` takes a line for the user.
 
   Raises:
     LoggerError: one could not start; the others are closed.

@@ -23,13 +23,8 @@ def plot_run(
 ) -> list[Path]:
   """Draws the plots of a run.
 
-  Args:
-    folder: the folder for the PNG files.
-    task_names: names of the K tasks.
-    losses: float[T, K], mean losses of every epoch.
-    weights: float[T, K], mean weights of the loss balancer in every epoch.
-    gradients: the sums of the gradient balancer in every epoch; empty without one.
-    title: the title of the plots.
+  Losses and weights float[T, K] are the means of every epoch, the weights those of the
+  loss balancer; `gradients` has a record an epoch, or none without a gradient balancer.
 
   Returns:
     The files: losses.png, weights.png and, if the base epoch was reached, gaps.png

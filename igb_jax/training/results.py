@@ -64,15 +64,9 @@ def write_results(
 ) -> None:
   """Tests a run, writes summary.json and the plots, and shows the table.
 
-  Args:
-    experiment: the one that was run.
-    folder: the folder of the run.
-    reached: how far it came, at least one epoch.
-    final: the state at the end.
-    best: the state after the epoch with the best validation.
-    best_epoch: the number of that epoch, from 0.
-    console: where the table and the names of the files are shown.
-    facts: what else belongs in summary.json.
+  The run `reached` at least one epoch. `final` is the state at the end, and `best` that
+  after `best_epoch`, from 0, the epoch with the best validation. `facts` is what else
+  belongs in summary.json.
 
   Raises:
     OSError: a file could not be written.
@@ -128,7 +122,7 @@ def write_results(
     },
   )
   with tempfile.TemporaryDirectory() as discarded:  # every process must take part
-    plot_folder = folder.plots if folder.writes else Path(discarded)
+    plot_folder = folder.path / "plots" if folder.writes else Path(discarded)
     plots = plot_run(
       plot_folder,
       task_names=problem.task_names,

@@ -41,11 +41,7 @@ def run(
   With several processes either one to any of them has all save after the same step, and
   no more.
 
-  Args:
-    experiment: ready to train.
-    folder: where the results go.
-    console: where progress and the table are shown.
-    again: the command that goes on with the run.
+  `again` is the command that goes on with the run.
 
   Returns:
     The exit code: 0 if the run took all of its epochs, else that of the signal.

@@ -23,12 +23,9 @@ class RunFolder:
   """
 
   def __init__(self, path: Path, *, resumed: bool = False, writes: bool = True):
-    """Creates the folder, unless a run is resumed in it, and locks it until `close`.
+    """Creates the folder and locks it until `close`, if this process writes.
 
-    Args:
-      path: where the run goes; created with its parents.
-      resumed: whether the folder may be that of a run, see `check_resumable`.
-      writes: whether this process writes; otherwise nothing is checked or changed.
+    It may hold something only where it is `resumed`, see `check_resumable`.
 
     Raises:
       FileExistsError: the folder holds something already, which is not overwritten, or
@@ -59,9 +56,6 @@ class RunFolder:
   def check_writable(path: Path) -> None:
     """Checks that a folder is there, or can be made, and written in; changes nothing.
 
-    Args:
-      path: the folder.
-
     Raises:
       NotADirectoryError: it is a file, or would have to lie in one.
       PermissionError: it, or the folder that it would be made in, may not be written.
@@ -81,9 +75,6 @@ class RunFolder:
   def check(path: Path) -> None:
     """Checks that a run may go to a folder, and changes nothing.
 
-    Args:
-      path: the folder.
-
     Raises:
       FileExistsError: it is no folder, or not empty.
     """
@@ -97,9 +88,7 @@ class RunFolder:
   def check_resumable(cls, path: Path, config: Mapping[str, Any]) -> None:
     """Checks that a run may go on in a folder, or start in it, and changes nothing.
 
-    Args:
-      path: the folder.
-      config: the configuration of the run that is to go on, as `write_json` takes it.
+    The configuration of the run that is to go on is as `write_json` takes it.
 
     Raises:
       FileExistsError: it is no folder, or holds something else than a run.
@@ -132,18 +121,8 @@ class RunFolder:
     """Where the checkpoints go."""
     return self.path / "checkpoints"
 
-  @property
-  def plots(self) -> Path:
-    """Where the plots go."""
-    return self.path / "plots"
-
   def write_json(self, name: str, content: Mapping[str, Any]) -> Path:
-    """Writes a JSON file whole, or not at all.
-
-    Args:
-      name: the name of the file.
-      content: what JSON can hold, and paths, which become strings; numbers that are
-        not finite are refused.
+    """Writes a JSON file whole, or not at all; paths become strings.
 
     Returns:
       The file's path.
@@ -181,11 +160,7 @@ class RunFolder:
 
 
 def write_whole(path: Path, text: str) -> None:
-  """Writes a file whole, or not at all.
-
-  Args:
-    path: the path of the file; what it held before is replaced.
-    text: what it is to hold; line ends are kept as they are.
+  """Writes a file whole, or not at all; line ends are kept as they are.
 
   Raises:
     OSError: it cannot be written; the message names it.
@@ -213,9 +188,6 @@ def _naming(path: Path) -> Iterator[None]:
 
 def read_object(path: Path) -> dict[str, Any]:
   """Reads a JSON file that holds an object.
-
-  Args:
-    path: the path of the file.
 
   Raises:
     ValueError: it holds something else, or is damaged; the message names the file.
