@@ -71,7 +71,8 @@ def at_parameters(
 ) -> PullBack:
   """Task gradients of `fun` meet in the parameters that are shared.
 
-  `is_shared` is for each leaf of what is differentiated; `num_taps` is K, or 0 without.
+  `is_shared` says so of every leaf that is differentiated; `num_taps` is K with taps, 0
+  without.
   """
   leaves, structure = jax.tree.flatten(call.params)
   shared = split(leaves, is_shared)[True] if num_taps else []
@@ -118,8 +119,8 @@ def at_features(
 ) -> PullBack:
   """Task gradients meet in the features that a trunk returns.
 
-  The call is that of `fun(params, features, ...)`, but for the features; those are from
-  `trunk(params, ...)`. `num_taps` is K, or 0 without.
+  `call` is that of `fun(params, features, ...)` without the features, which
+  `trunk(params, ...)` returns; `num_taps` is K with taps, 0 without.
 
   Raises:
     TypeError: `fun` does not take what the trunk gives.

@@ -114,7 +114,7 @@ def differentiate(
 def replaced(
   args: tuple[Any, ...], numbers: tuple[int, ...], values: tuple[Any, ...]
 ) -> list[Any]:
-  """The arguments, with other values at some places, which `numbers` are."""
+  """The arguments, with other values at the places that `numbers` are."""
   full = list(args)
   for number, value in zip(numbers, values, strict=True):
     full[number] = value

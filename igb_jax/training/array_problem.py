@@ -26,11 +26,11 @@ def problem_of(
     ValueError: a batch is larger than the training split, or a metric of the untrained
       network, which is the base where the file gives none, is not positive.
   """
-  num_rows = [task.num_rows(split) for split in SPLITS]
-  if config.batch_size > num_rows[0]:
+  train, validation, test = num_rows = [task.num_rows(split) for split in SPLITS]
+  if config.batch_size > train:
     raise ValueError(
       f"--batch-size={config.batch_size} is larger than the training split, which "
-      f"has {num_rows[0]} rows."
+      f"has {train} rows."
     )
   measures = jax.jit(task.measures, out_shardings=devices.whole)
 
@@ -40,10 +40,10 @@ def problem_of(
     return np.asarray(jax.device_get(measures(params, rows)), np.float64)
 
   def batches_of_epoch(seed: int, epoch: int) -> ArrayBatches:
-    order = shuffled(np.arange(num_rows[0]), seed=seed, epoch=epoch)
+    order = shuffled(np.arange(train), seed=seed, epoch=epoch)
     return ArrayBatches(task.train, order, config.batch_size, devices.part)
 
-  steps_per_epoch = num_rows[0] // config.batch_size
+  steps_per_epoch = train // config.batch_size
   metrics, base, notice = tuple(task.metrics), "task file", None
   if metrics[0].base is None:
     base = "untrained network"
@@ -55,7 +55,6 @@ def problem_of(
     params = jax.device_put(jax.jit(task.init)(jax.random.key(0)), devices.whole)
     bases = measure(params, None, "validation").tolist()
     metrics = tuple(map(_with_base, metrics, bases))
-  train, validation, test = num_rows
   return Problem(
     name=task.name,
     description=(

@@ -157,7 +157,7 @@ def option_of(name: str) -> str:
 
 
 def check_at_least(config: Any, minima: Mapping[str, int]) -> None:
-  """Checks fields of a configuration that are numbers or None against `minima`.
+  """Checks that fields of a configuration are at least `minima`; None passes.
 
   Raises:
     ValueError: a number is smaller; the message names the option.

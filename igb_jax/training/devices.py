@@ -178,7 +178,7 @@ class Devices:
     return jax.device_put(state, self.shardings(state))
 
   def put_batch(self, batch: Any) -> Any:
-    """A batch, of which this process has a part, divided over the devices."""
+    """A batch on the devices, divided by rows; each process gives its part of it."""
     if self.part.count == 1 and jax.process_count() == 1:
       return jax.device_put(batch, self._over_data)
     return jax.tree.map(

@@ -58,8 +58,8 @@ def describe_failure(
 ) -> NonFiniteError:
   """The error that says at which step and in which tasks the numbers were not finite.
 
-  The failure has NumPy leaves; `skipped` steps in a row were skipped before it, and
-  `saved` are those before the newest checkpoint, if there is one.
+  The failure has NumPy leaves; `skipped` steps in a row were skipped before it. The
+  newest checkpoint, if there is one, is that after `saved` steps.
   """
   step, losses, weighted = failure
   tasks = [k for k in range(len(task_names)) if not np.isfinite(weighted[k])]

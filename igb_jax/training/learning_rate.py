@@ -45,7 +45,10 @@ class LearningRateConfig(RunConfig):
       )
 
   def along(self, num_steps: int) -> optax.Schedule:
-    """Step -> current / initial learning rate, of `num_steps`, without the plateau."""
+    """Number of steps -> current / initial learning rate, without the plateau.
+
+    The whole run has `num_steps`.
+    """
     if self.schedule == "cosine":
       return optax.cosine_decay_schedule(1.0, num_steps)
     return CONSTANT

@@ -139,7 +139,7 @@ class Loggers:
     loggers: Mapping[str, TensorBoardLogger | WandbLogger],
     report: Callable[[str], None],
   ):
-    """Puts loggers together by their options; `report` takes a line for the user."""
+    """Takes option -> logger; `report` takes a line for the user."""
     self._loggers = loggers
     self._report = report
     self.missed: Counter[str] = Counter()
@@ -231,7 +231,7 @@ def open_loggers(
 ) -> Loggers:
   """Starts the loggers that are asked for.
 
-  The run has the name where several are shown; `report` takes a line for the user.
+  `name` is that of the run where several are shown; `report` takes a line for the user.
 
   Raises:
     LoggerError: one could not start; the others are closed.

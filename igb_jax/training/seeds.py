@@ -74,7 +74,7 @@ def of_seed(tree: Any, index: int, num_seeds: int) -> Any:
 
 
 def stack(trees: Sequence[Any]) -> Any:
-  """What the seeds have, as one pytree, of a single seed its own; undoes `of_seed`."""
+  """The pytrees of all seeds as one, leaves [S, ...]; that of a single seed as is."""
   if len(trees) == 1:
     return trees[0]
   return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)

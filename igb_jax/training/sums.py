@@ -52,7 +52,7 @@ class GradientSums(NamedTuple):
   def plus(
     self, state: GradientState, present: jax.Array | None = None
   ) -> "GradientSums":
-    """With one more step, of the tasks `present` bool[K], after which `state` is."""
+    """Adds a step of the tasks `present`, bool[K], that left the balancer's state."""
     gramian = state.gramian
     # of an absent task the Gramian, which may be an earlier step's, has zeros
     in_gramian = None if present is None else gramian.nonzero
