@@ -14,6 +14,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import tyro
 
 from experiments.nyuv2 import NETS, Config, make_problem
@@ -73,7 +74,7 @@ def main() -> None:
     if step % 50 == 0 or step == options.steps:
       own, running = (total.compute() for total in metrics_of(state, batch))
       losses = np.round(np.asarray(state.sums.losses / state.sums.steps), 3)
-      state = state._replace(sums=state.sums.zeros_like())
+      state = state._replace(sums=optax.tree.zeros_like(state.sums))
       print(f"step {step}: mean losses of the last steps {losses}")
       accuracies = [metrics["pixel_accuracy"] for metrics in (own, running)]
       for name, metrics in (("own statistics", own), ("running", running)):

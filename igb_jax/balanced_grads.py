@@ -9,7 +9,7 @@ The training step uses this function too.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -128,24 +128,6 @@ def value_and_balanced_grad(
   return value_and_grad
 
 
-class Balanced(NamedTuple):
-  """What a step knows of its losses and its gradient.
-
-  Attributes:
-    losses: float[K], those that were returned.
-    weighted: f32[K], those that the loss balancer made of them.
-    aux: what else was returned, or None.
-    grads: the balanced gradient.
-    state: the next state of the balancer, a `BalancerState` or that of a part.
-  """
-
-  losses: jax.Array
-  weighted: jax.Array
-  aux: Any
-  grads: Any
-  state: Any
-
-
 def balanced_grad(
   fun: Callable[..., Any],
   balancer: Balancer | LossBalancer | GradientBalancer,
@@ -156,8 +138,11 @@ def balanced_grad(
   keep_task_grads: bool = True,
   batch_size: int = 1,
   unroll: bool | None = None,
-) -> Callable[..., Balanced]:
-  """`value_and_balanced_grad`, whose arguments it takes, with the weighted losses."""
+) -> Callable[..., tuple[jax.Array, jax.Array, Any, Any, Any]]:
+  """`value_and_balanced_grad`, whose arguments it takes, with the weighted losses.
+
+  The function returns `(losses, weighted, aux, grads, state)`.
+  """
   batch_size = check_passes(batch_size, unroll)
   numbers, is_single = check_argnums(argnums)
   both = Balancer.of(balancer)
@@ -178,7 +163,7 @@ def balanced_grad(
     state: Any = None,
     present: jax.typing.ArrayLike | None = None,
     **extra: Any,
-  ) -> Balanced:
+  ) -> tuple[jax.Array, jax.Array, Any, Any, Any]:
     if "losses" in extra:
       raise TypeError("losses are what fun returns; they cannot be passed by keyword.")
     given = extra if present is None else {**extra, "present": present}
@@ -235,7 +220,7 @@ def balanced_grad(
     state = BalancerState(loss_state, new)
     if is_part:
       state = state._asdict()[part]
-    return Balanced(losses, weighted, back.aux, grads, state)
+    return losses, weighted, back.aux, grads, state
 
   return balanced
 

@@ -86,7 +86,7 @@ class Diagnosis(NamedTuple):
     host = Diagnosis(*(np.asarray(value, np.float64) for value in jax.device_get(self)))  # pyright: ignore[reportArgumentType]
     return "\n".join(
       textwrap.fill(line, _WIDTH, subsequent_indent="  ", break_long_words=False)
-      for line in (*_lines(host, names), *_hints(host))
+      for line in _lines(host, names)
     )
 
 
@@ -156,32 +156,18 @@ def diagnose(
   )
 
 
-def _known(found: Diagnosis) -> np.ndarray:
-  """Which tasks have a gradient that is finite and not zero: their numbers, i[N]."""
-  norms = np.asarray(found.norms)
-  return np.flatnonzero(np.isfinite(norms) & (norms > 0))
-
-
-def _positive(found: Diagnosis) -> np.ndarray:
-  """Which tasks have a loss that is finite and positive: their numbers, i[N]."""
-  losses = np.asarray(found.losses)
-  return np.flatnonzero(np.isfinite(losses) & (losses > 0))
-
-
-def _pairs(found: Diagnosis) -> tuple[np.ndarray, np.ndarray]:
-  """The pairs of known tasks, i[P, 2], and their cosines f64[P]."""
-  known = _known(found)
-  pairs = np.stack([known[index] for index in np.triu_indices(len(known), 1)], axis=1)
-  return pairs, np.asarray(found.cosines)[*pairs.T]
-
-
 def _lines(found: Diagnosis, names: Sequence[str]) -> list[str]:
-  """What there is, a line a fact."""
+  """What there is, a line a fact, and what may help."""
   losses, norms = np.asarray(found.losses), np.asarray(found.norms)
+  positive = np.flatnonzero(np.isfinite(losses) & (losses > 0))
+  known = np.flatnonzero(np.isfinite(norms) & (norms > 0))
+  pairs = known[np.stack(np.triu_indices(len(known), 1), axis=1)]
+  cosines = np.asarray(found.cosines)[*pairs.T]
+  number = float(found.condition_number)
   lines = []
   for what, size, values, among in (
-    ("losses", "largest", losses, _positive(found)),
-    ("gradients", "largest norm", norms, _known(found)),
+    ("losses", "largest", losses, positive),
+    ("gradients", "largest norm", norms, known),
   ):
     if len(among) > 1:
       top, low = among[values[among].argmax()], among[values[among].argmin()]
@@ -197,18 +183,15 @@ def _lines(found: Diagnosis, names: Sequence[str]) -> list[str]:
     elif len(among) == 1:
       task = among[0]
       lines.append(f"{what}: {names[task]} alone has {values[task]:.3g}.")
-  pairs, cosines = _pairs(found)
   if len(pairs):
     num_conflicts = int((cosines < 0).sum())
     line = f"conflicts: {num_conflicts} of {len(pairs)} pairs of tasks have a negative "
+    line += "cosine"
     if num_conflicts:
       worst = cosines.argmin()
       first, second = (names[task] for task in pairs[worst])
-      line += f"cosine; the worst are {first} and {second} ({cosines[worst]:.3g})."
-    else:
-      line += "cosine."
-    lines.append(line)
-    number = float(found.condition_number)
+      line += f"; the worst are {first} and {second} ({cosines[worst]:.3g})"
+    lines.append(line + ".")
     line = f"condition number of the normalised Gramian: {number:.3g}"
     if number >= DEPENDENT:
       most = np.abs(cosines).argmax()
@@ -229,15 +212,5 @@ def _lines(found: Diagnosis, names: Sequence[str]) -> list[str]:
     if is_so.any():
       tasks = ", ".join(names[task] for task in np.flatnonzero(is_so).tolist())
       lines.append(f"{what}: {tasks}.")
-  return lines
-
-
-def _hints(found: Diagnosis) -> list[str]:
-  """What may help."""
-  known, positive = _known(found), _positive(found)
-  _, cosines = _pairs(found)
-  number = float(found.condition_number)
-  losses, norms = np.asarray(found.losses), np.asarray(found.norms)
-  return [
-    f"hint: {hint}" for hint in hints(losses, norms, known, positive, cosines, number)
-  ]
+  found_hints = hints(losses, norms, known, positive, cosines, number)
+  return lines + [f"hint: {hint}" for hint in found_hints]

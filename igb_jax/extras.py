@@ -18,9 +18,6 @@ def is_of_extra(name: str | None) -> bool:
   Another one that is missing is somebody else's, or a mistake of ours, and an error
   whose traceback is needed.
 
-  Args:
-    name: the name of the module that cannot be imported.
-
   Example:
     >>> is_of_extra("jraph.utils"), is_of_extra("igb_jax.utils")
     (True, False)
@@ -30,9 +27,6 @@ def is_of_extra(name: str | None) -> bool:
 
 def missing_package(name: str | None) -> str:
   """A sentence with the command that installs what is missing.
-
-  Args:
-    name: the name of the module that cannot be imported.
 
   Example:
     >>> missing_package("jraph.utils")[:22]

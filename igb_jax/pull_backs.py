@@ -58,11 +58,7 @@ class PullBack(NamedTuple):
   whole: Callable[[list[jax.Array], jax.Array], tuple[Any, ...]]
 
   def through(self, pull_back: Callable[[jax.Array], jax.Array]) -> "PullBack":
-    """The ways back from what was made of the losses.
-
-    Args:
-      pull_back: its cotangent to that of the losses.
-    """
+    """The same, for cotangents that `pull_back` first takes back to the losses."""
     return self._replace(
       at=lambda cotangent: self.at(pull_back(cotangent)),
       products=lambda cotangent: self.products(pull_back(cotangent)),
@@ -73,13 +69,10 @@ class PullBack(NamedTuple):
 def at_parameters(
   fun: Callable[..., Any], call: Call, is_shared: list[bool], num_taps: int
 ) -> PullBack:
-  """Task gradients meet in the parameters that are shared.
+  """Task gradients of `fun` meet in the parameters that are shared.
 
-  Args:
-    fun: the losses.
-    call: its call.
-    is_shared: which leaves of what is differentiated are.
-    num_taps: K with taps, 0 without.
+  `is_shared` says so of every leaf that is differentiated; `num_taps` is K with taps, 0
+  without.
   """
   leaves, structure = jax.tree.flatten(call.params)
   shared = split(leaves, is_shared)[True] if num_taps else []
@@ -126,12 +119,8 @@ def at_features(
 ) -> PullBack:
   """Task gradients meet in the features that a trunk returns.
 
-  Args:
-    trunk: `trunk(params, ...) -> features`.
-    fun: `fun(params, features, ...)`, the losses.
-    call: the call of `fun`, but for the features.
-    trunk_kwargs: the keyword arguments of the trunk.
-    num_taps: K with taps, 0 without.
+  `call` is that of `fun(params, features, ...)` without the features, which
+  `trunk(params, ...)` returns; `num_taps` is K with taps, 0 without.
 
   Raises:
     TypeError: `fun` does not take what the trunk gives.
@@ -208,25 +197,25 @@ def _is_float(leaf: Any) -> bool:
 
 
 def keywords(fun: Callable[..., Any]) -> set[str]:
-  """The arguments that a function names and that may be passed by keyword.
-
-  Args:
-    fun: any function.
-  """
-  try:
-    parameters = inspect.signature(fun).parameters.values()
-  except (TypeError, ValueError):  # of a builtin, say
-    return set()
+  """The arguments that a function names and that may be passed by keyword."""
+  signature = _signature(fun)
   by_name = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-  return {parameter.name for parameter in parameters if parameter.kind in by_name}
+  every = signature.parameters.values() if signature else ()
+  return {parameter.name for parameter in every if parameter.kind in by_name}
+
+
+def _signature(fun: Callable[..., Any]) -> inspect.Signature | None:
+  try:
+    return inspect.signature(fun)
+  except (TypeError, ValueError):  # of a builtin, say
+    return None
 
 
 def _check_takes(
   fun: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> None:
-  try:
-    signature = inspect.signature(fun)
-  except (TypeError, ValueError):
+  signature = _signature(fun)
+  if signature is None:
     return
   try:
     signature.bind(*args, **kwargs)

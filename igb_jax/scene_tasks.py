@@ -117,11 +117,7 @@ class Sum(NamedTuple):
     return cls(jnp.zeros((), jnp.float32), jnp.zeros((), jnp.float32))
 
   def plus(self, value: jax.Array) -> "Sum":
-    """Adds one number.
-
-    Args:
-      value: f32[].
-    """
+    """Adds one number, f32[]."""
     total = self.total + value
     larger = jnp.abs(self.total) >= jnp.abs(value)
     rounding = jnp.where(
@@ -157,11 +153,7 @@ class SceneMetrics(NamedTuple):
 
   @classmethod
   def zeros(cls, num_classes: int = NUM_CLASSES) -> "SceneMetrics":
-    """Before the first batch.
-
-    Args:
-      num_classes: C.
-    """
+    """Before the first batch."""
     return cls(
       confusion=jnp.zeros((num_classes, num_classes), jnp.int32),
       depth_pixels=jnp.zeros((), jnp.int32),

@@ -76,16 +76,7 @@ def value_and_task_grads(
 
 
 def check_passes(batch_size: int, unroll: bool | None) -> int:
-  """`batch_size`, where it and `unroll` are what `value_and_task_grads` takes.
-
-  Args:
-    batch_size: tasks at a time.
-    unroll: whether each backward pass is compiled on its own.
-
-  Raises:
-    TypeError: `batch_size` is no integer.
-    ValueError: it is below 1, or above 1 where the passes are to be unrolled.
-  """
+  """`batch_size`, where it and `unroll` are what `value_and_task_grads` takes."""
   batch_size = check_count("batch_size", batch_size)
   if unroll and batch_size > 1:
     raise ValueError(
@@ -104,16 +95,9 @@ def differentiate(
 ) -> tuple[jax.Array, Callable[[jax.Array], tuple[Any, ...]], Any]:
   """The losses, their pull-back, and what else `fun` returns.
 
-  Args:
-    fun: see `value_and_task_grads`.
-    numbers: which of `args` to differentiate.
-    has_aux: whether `fun` returns a pair.
-    args: the arguments of `fun`.
-    kwargs: the keyword arguments of `fun`.
-
   Returns:
     float[K]; `cotangent float[K] -> gradients`, a tuple of one tree for each of
-    `numbers`; and aux, or None.
+    `numbers`, which say what of `args` to differentiate; and aux, or None.
   """
 
   def of_differentiated(*values: Any) -> Any:
@@ -130,13 +114,7 @@ def differentiate(
 def replaced(
   args: tuple[Any, ...], numbers: tuple[int, ...], values: tuple[Any, ...]
 ) -> list[Any]:
-  """The arguments, with other values at some places.
-
-  Args:
-    args: the arguments of a function.
-    numbers: the places.
-    values: one for each.
-  """
+  """The arguments, with other values at the places that `numbers` are."""
   full = list(args)
   for number, value in zip(numbers, values, strict=True):
     full[number] = value
@@ -258,11 +236,7 @@ def pull_back_each(
 
 
 def one_hot(losses: jax.Array) -> jax.Array:
-  """float[K, K], the cotangents that pick one loss each.
-
-  Args:
-    losses: float[K].
-  """
+  """float[K, K], the cotangents that pick one loss each."""
   # in `shard_map` cotangents must vary as the losses do: so do these zeros
   return jnp.eye(len(losses), dtype=losses.dtype) + jnp.zeros_like(losses)
 

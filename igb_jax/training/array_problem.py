@@ -20,23 +20,17 @@ def problem_of(
   config: LearningRateConfig,
   devices: Devices,
 ) -> Problem:
-  """Makes a task of the user's a problem.
-
-  Args:
-    task: the task.
-    path: the file that defines it.
-    config: the configuration of the run.
-    devices: the devices of the run.
+  """Makes a task of the user's, which the file `path` defines, a problem.
 
   Raises:
     ValueError: a batch is larger than the training split, or a metric of the untrained
       network, which is the base where the file gives none, is not positive.
   """
-  num_rows = [task.num_rows(split) for split in SPLITS]
-  if config.batch_size > num_rows[0]:
+  train, validation, test = num_rows = [task.num_rows(split) for split in SPLITS]
+  if config.batch_size > train:
     raise ValueError(
       f"--batch-size={config.batch_size} is larger than the training split, which "
-      f"has {num_rows[0]} rows."
+      f"has {train} rows."
     )
   measures = jax.jit(task.measures, out_shardings=devices.whole)
 
@@ -46,10 +40,10 @@ def problem_of(
     return np.asarray(jax.device_get(measures(params, rows)), np.float64)
 
   def batches_of_epoch(seed: int, epoch: int) -> ArrayBatches:
-    order = shuffled(np.arange(num_rows[0]), seed=seed, epoch=epoch)
+    order = shuffled(np.arange(train), seed=seed, epoch=epoch)
     return ArrayBatches(task.train, order, config.batch_size, devices.part)
 
-  steps_per_epoch = num_rows[0] // config.batch_size
+  steps_per_epoch = train // config.batch_size
   metrics, base, notice = tuple(task.metrics), "task file", None
   if metrics[0].base is None:
     base = "untrained network"
@@ -59,8 +53,8 @@ def problem_of(
     )
     # the same network for all seeds, so that their delta_m are comparable
     params = jax.device_put(jax.jit(task.init)(jax.random.key(0)), devices.whole)
-    metrics = _with_bases(metrics, measure(params, None, "validation"))
-  train, validation, test = num_rows
+    bases = measure(params, None, "validation").tolist()
+    metrics = tuple(map(_with_base, metrics, bases))
   return Problem(
     name=task.name,
     description=(
@@ -87,14 +81,10 @@ def problem_of(
   )
 
 
-def _with_bases(
-  metrics: tuple[TaskMetric, ...], bases: np.ndarray
-) -> tuple[TaskMetric, ...]:
-  for metric, base in zip(metrics, bases, strict=True):
-    if not 0 < base < np.inf:
-      raise ValueError(
-        f"the metric {metric.name!r} of the untrained network is {base}, which allows "
-        "no relative change; give every metric a positive base= in the task file."
-      )
-  pairs = zip(metrics, bases.tolist(), strict=True)
-  return tuple(metric._replace(base=base) for metric, base in pairs)
+def _with_base(metric: TaskMetric, base: float) -> TaskMetric:
+  if not 0 < base < np.inf:
+    raise ValueError(
+      f"the metric {metric.name!r} of the untrained network is {base}, which allows "
+      "no relative change; give every metric a positive base= in the task file."
+    )
+  return metric._replace(base=base)

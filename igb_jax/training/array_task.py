@@ -130,13 +130,10 @@ class ArrayTask:
       )
     if self.num_rows(split) == 0:
       raise ValueError(f"{split} has no rows.")
-    structures = [
-      jax.tree.structure(each) for each in (getattr(self, split), self.train)
-    ]
-    if structures[0] != structures[1]:
+    structure, of_train = map(jax.tree.structure, (getattr(self, split), self.train))
+    if structure != of_train:
       raise ValueError(
-        f"{split} must be the same pytree as train, got {structures[0]} and "
-        f"{structures[1]}."
+        f"{split} must be the same pytree as train, got {structure} and {of_train}."
       )
     for (path, leaf), expected in zip(rows, jax.tree.leaves(self.train), strict=True):
       if (leaf.dtype, leaf.shape[1:]) != (expected.dtype, expected.shape[1:]):

@@ -61,10 +61,6 @@ def make_balancer(
 def check_balancer(config: RunConfig, task_names: Sequence[str]) -> None:
   """Checks the balancer before the data are loaded, where the tasks are known by then.
 
-  Args:
-    config: the configuration of the run.
-    task_names: the names of the K tasks.
-
   Raises:
     TypeError, ValueError: as `make_balancer` does.
   """
@@ -76,9 +72,6 @@ def check_balancer(config: RunConfig, task_names: Sequence[str]) -> None:
 def balances_gradients(spec: str) -> bool:
   """Whether a specification has a gradient balancer, which takes K backward passes.
 
-  Args:
-    spec: as for `make_balancer`; an unknown name balances nothing.
-
   Example:
     >>> balances_gradients("igbv1 + imtl"), balances_gradients("igbv1")
     (True, False)
@@ -89,9 +82,6 @@ def balances_gradients(spec: str) -> bool:
 
 def works_at_features(config: RunConfig) -> bool:
   """Whether the step needs the features that the heads read.
-
-  Args:
-    config: the configuration of the run.
 
   Example:
     >>> [works_at_features(RunConfig(balancer=name)) for name in ("ntksr", "mgda")]
@@ -107,15 +97,7 @@ def works_at_features(config: RunConfig) -> bool:
 def judged_metrics(
   metrics: Sequence[TaskMetric], config: RunConfig, task_names: Sequence[str]
 ) -> list[int]:
-  """Which metrics a run is judged by: all, or with "stl" those of the task it trains.
-
-  Args:
-    metrics: the metrics of the problem.
-    config: the configuration of the run.
-    task_names: the names of the K tasks.
-
-  Returns:
-    Their places.
+  """Places of the metrics that judge a run: all, or with "stl" those of its task.
 
   Example:
     >>> metrics = [TaskMetric("error", "K", name) for name in ("a", "b")]

@@ -54,7 +54,7 @@ class ArrayBatches:
 
 
 class EpochBatches:
-  """All batches of a run by number, from a source for each epoch."""
+  """All batches of a run by number, from a source for each epoch, `of_epoch`."""
 
   def __init__(
     self,
@@ -62,13 +62,6 @@ class EpochBatches:
     steps_per_epoch: int,
     num_epochs: int,
   ):
-    """Makes the source; nothing is assembled yet.
-
-    Args:
-      of_epoch: number of an epoch -> its batches.
-      steps_per_epoch: how many each has.
-      num_epochs: the number of epochs of the run.
-    """
     self._of_epoch = of_epoch
     self._steps_per_epoch = steps_per_epoch
     self._num_epochs = num_epochs

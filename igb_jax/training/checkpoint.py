@@ -13,9 +13,8 @@ import contextlib
 import json
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import jax
@@ -24,8 +23,32 @@ import orbax.checkpoint as ocp
 
 from igb_jax.training.checksums import CHECKSUMS, checksums, damage_of, sync
 from igb_jax.training.interval import EVERY_EPOCH, Interval
-from igb_jax.training.retention import NewestAndBest
 from igb_jax.training.step import TrainState
+
+
+class NewestAndBest(ocp.checkpoint_managers.PreservationPolicy):
+  """Keeps the newest checkpoints, two at least, and the best one of each seed."""
+
+  def __init__(self, keep: int, scores: Mapping[int, np.ndarray]):
+    """Keeps `keep` of the newest; `scores`, steps -> f[S] of the seeds, may grow."""
+    self._keep = max(keep, 2)
+    self._scores = scores
+
+  def should_preserve(
+    self,
+    checkpoints: Sequence[Any],
+    *,
+    context: ocp.checkpoint_managers.PreservationContext,
+  ) -> Sequence[bool]:
+    """Which of the checkpoints, which are in order, stay."""
+    del context
+    steps = [checkpoint.step for checkpoint in checkpoints]
+    kept = {*steps[-self._keep :]}
+    if self._scores:
+      saved = sorted(self._scores)
+      best = np.argmin([self._scores[each] for each in saved], axis=0)
+      kept.update(saved[place] for place in best)
+    return [step in kept for step in steps]
 
 
 class CheckpointError(RuntimeError):
@@ -35,8 +58,7 @@ class CheckpointError(RuntimeError):
 def abstract(state: TrainState) -> TrainState:
   """Shapes, dtypes and shardings of a state, by which another is restored.
 
-  Args:
-    state: the state; it may have been donated.
+  The state may have been donated.
   """
   return jax.tree.map(ocp.utils.to_shape_dtype_struct, state)
 
@@ -53,13 +75,7 @@ class Checkpoints:
   """
 
   def __init__(self, folder: Path, *, every: Interval = EVERY_EPOCH, keep: int = 1):
-    """Opens the folder, which is created, and examines what it holds.
-
-    Args:
-      folder: where the checkpoints go.
-      every: time from one checkpoint to the next.
-      keep: how many of the newest are kept, at least 1.
-    """
+    """Opens the folder, which is created, and examines what it holds."""
     self._folder = folder.absolute()
     self._every = every
     self._saved_at = time.monotonic()
@@ -101,11 +117,7 @@ class Checkpoints:
     return epochs is not None and epochs % (self._every.epochs or 1) == 0
 
   def is_best(self, score: np.typing.ArrayLike) -> bool:
-    """Whether no checkpoint has a validation score as low, of one of the seeds.
-
-    Args:
-      score: the score of each seed, lower is better.
-    """
+    """Whether no checkpoint has a validation score as low, of one of the seeds."""
     score = np.atleast_1d(np.asarray(score, np.float64))
     before = [*self._scores.values(), np.full_like(score, np.inf)]
     return bool((score < np.min(before, axis=0)).any())
@@ -184,8 +196,7 @@ class Checkpoints:
     """Restores the checkpoint with the least score, once all are written.
 
     Args:
-      template: any state of the same run, or its `abstract`; the restored one gets its
-        shardings.
+      template: see `restore_newest`.
       seed: place of the seed whose score counts.
 
     Returns:
@@ -254,12 +265,7 @@ class Checkpoints:
     """Returns itself."""
     return self
 
-  def __exit__(
-    self,
-    kind: type[BaseException] | None,
-    error: BaseException | None,
-    traceback: TracebackType | None,
-  ) -> None:
+  def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
     """Waits until all is on disk.
 
     Raises:

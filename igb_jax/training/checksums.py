@@ -9,21 +9,13 @@ CHECKSUMS = "checksums.json"
 
 
 def sync(path: Path) -> None:
-  """Waits until a file is on disk.
-
-  Args:
-    path: the path of the file.
-  """
+  """Waits until a file is on disk."""
   with path.open("rb") as file:
     os.fsync(file.fileno())
 
 
 def checksums(folder: Path) -> dict[str, str]:
-  """Name of each file of the items of a checkpoint -> its SHA-256.
-
-  Args:
-    folder: the folder of the checkpoint.
-  """
+  """Name of each file of the items of a checkpoint -> its SHA-256."""
   sums = {}
   for path in sorted(folder.glob("*/**/*")):
     if path.is_file():
@@ -34,11 +26,7 @@ def checksums(folder: Path) -> dict[str, str]:
 
 
 def damage_of(folder: Path) -> str | None:
-  """What is wrong with a checkpoint, or None.
-
-  Args:
-    folder: the folder of the checkpoint.
-  """
+  """What is wrong with the checkpoint in a folder, or None."""
   try:
     expected = json.loads((folder / CHECKSUMS).read_text())
     found = checksums(folder)

@@ -93,11 +93,6 @@ class RunConfig:
   igb_jax. Needs pip install 'igb-jax[wandb]' and `wandb login`, or
   WANDB_MODE=offline."""
 
-  @property
-  def tolerated_skips(self) -> int:
-    """How many steps in a row may be skipped."""
-    return self.max_skips if self.on_nonfinite == "skip" else 0
-
   def check(self) -> None:
     """Checks what needs neither data nor devices.
 
@@ -154,9 +149,6 @@ def parse_config(
 def option_of(name: str) -> str:
   """How a field of the configuration is called on the command line.
 
-  Args:
-    name: the name of the field.
-
   Example:
     >>> option_of("batch_size")
     '--batch-size'
@@ -165,11 +157,7 @@ def option_of(name: str) -> str:
 
 
 def check_at_least(config: Any, minima: Mapping[str, int]) -> None:
-  """Checks fields of a configuration that are numbers or None.
-
-  Args:
-    config: the configuration.
-    minima: name of a field -> the least number allowed.
+  """Checks that fields of a configuration are at least `minima`; None passes.
 
   Raises:
     ValueError: a number is smaller; the message names the option.

@@ -27,25 +27,8 @@ AXES = ("data", "model")
 _LEAST_SHARDED = 4096  # numbers; a smaller leaf costs more to gather than to keep
 
 
-def describe_devices(num_devices: int | None, mesh: str | None) -> str:
-  """What a run uses, such as "8 x NVIDIA H100"; the kind alone where it is one device.
-
-  Args:
-    num_devices: see `Devices`.
-    mesh: see `Devices`.
-  """
-  every = jax.devices()
-  if mesh:
-    num_devices = math.prod(parse_mesh(mesh).values())
-  kind, count = every[0].device_kind, num_devices or len(every)
-  return kind if count == 1 else f"{count} x {kind}"
-
-
 def parse_mesh(text: str) -> dict[str, int]:
-  """Reads the sizes of the mesh's axes.
-
-  Args:
-    text: such as "data=4,model=2"; an axis that is not named has the size 1.
+  """Reads the sizes of the mesh's axes; one that is not named has the size 1.
 
   Raises:
     ValueError: it is not of that form.
@@ -144,16 +127,13 @@ class Devices:
     """Into how many parts a batch is divided: the size of the axis `data`."""
     return self.mesh.shape["data"]
 
-  @property
-  def is_first(self) -> bool:
-    """Whether this process is the one that writes and speaks."""
-    return jax.process_index() == 0
+  def describe(self) -> str:
+    """What they are, such as "8 x NVIDIA H100"; the kind alone where it is one."""
+    kind = self.mesh.devices.flat[0].device_kind
+    return kind if self.mesh.size == 1 else f"{self.mesh.size} x {kind}"
 
   def check_batch_size(self, batch_size: int) -> None:
     """Checks that a batch can be divided over the devices.
-
-    Args:
-      batch_size: B.
 
     Raises:
       ValueError: it is no multiple of the number of parts.
@@ -167,12 +147,8 @@ class Devices:
   def shardings(self, state: TrainState) -> TrainState:
     """Where the leaves of a state go: parameters and optimiser over `model`.
 
-    Args:
-      state: a state of arrays, or of their shapes.
-
-    Returns:
-      A sharding a leaf. A leaf of fewer than 4096 numbers, or without an axis that the
-      axis `model` divides, is on every device whole.
+    A leaf of fewer than 4096 numbers, or without an axis that the axis `model` divides,
+    is on every device whole.
     """
     divided = {
       name: jax.tree.map(self._over_model, getattr(state, name))
@@ -181,7 +157,6 @@ class Devices:
     return jax.tree.map(lambda leaf: self.whole, state)._replace(**divided)
 
   def _over_model(self, leaf: Any) -> NamedSharding:
-    """Where a leaf goes."""
     count, shape = self.mesh.shape["model"], leaf.shape
     axes = [axis for axis in range(len(shape)) if shape[axis] % count == 0]
     if count == 1 or math.prod(shape) < _LEAST_SHARDED or not axes:
@@ -192,30 +167,18 @@ class Devices:
   @property
   def placement(self) -> Placement:
     """What keeps the training step's arrays where they are."""
-
-    def constrain_state(state: TrainState) -> TrainState:
-      return jax.lax.with_sharding_constraint(state, self.shardings(state))
-
-    def constrain_params(params: Any) -> Any:
-      shardings = jax.tree.map(self._over_model, params)
-      return jax.lax.with_sharding_constraint(params, shardings)
-
-    return Placement(constrain_state, constrain_params)
+    constrain = jax.lax.with_sharding_constraint
+    return Placement(
+      state=lambda state: constrain(state, self.shardings(state)),
+      params=lambda params: constrain(params, jax.tree.map(self._over_model, params)),
+    )
 
   def put_state(self, state: TrainState) -> TrainState:
-    """The state on the devices.
-
-    Args:
-      state: the same in every process.
-    """
+    """The state, the same in every process, on the devices."""
     return jax.device_put(state, self.shardings(state))
 
   def put_batch(self, batch: Any) -> Any:
-    """A batch on the devices, divided along its first axis.
-
-    Args:
-      batch: this process's part of it, leaves [B / count, ...].
-    """
+    """A batch on the devices, divided by rows; each process gives its part of it."""
     if self.part.count == 1 and jax.process_count() == 1:
       return jax.device_put(batch, self._over_data)
     return jax.tree.map(
@@ -225,14 +188,11 @@ class Devices:
   def summed(
     self, add: Callable[[Any, Batch, Any], Any], zero: Any
   ) -> Callable[[Any, BatchSource[Batch]], Any]:
-    """A function that goes once through some batches and adds up what it finds.
+    """`(net, source) -> total` of all its batches, the whole of it on every device.
 
     Args:
       add: `(net, batch, total) -> total`, to be jitted.
       zero: the total before the first batch.
-
-    Returns:
-      `(net, source) -> total`, the whole of it on every device.
     """
     zero = jax.device_get(zero)  # the total is donated, and this stays
     jitted = jax.jit(add, donate_argnums=2, out_shardings=self.whole)

@@ -3,7 +3,7 @@
 import copy
 import dataclasses
 from collections.abc import Callable, Generator, Iterator
-from typing import Any, Generic, Literal, TypeVar
+from typing import Generic, Literal, TypeVar
 
 import jax
 import numpy as np
@@ -40,10 +40,6 @@ class Experiment(Generic[Config]):
   ):
     """Prepares everything; whatever is wrong with the configuration is raised here.
 
-    Args:
-      make_problem: configuration and devices -> the problem.
-      config: the configuration of the run.
-
     Raises:
       TypeError, ValueError: an option is wrong.
       FileNotFoundError, OSError: the data cannot be had or stored.
@@ -74,7 +70,7 @@ class Experiment(Generic[Config]):
       keep_task_grads=config.keep_task_grads,
       stateful=problem.stateful,
       present_of=problem.present,
-      max_skips=config.tolerated_skips,
+      max_skips=config.max_skips if config.on_nonfinite == "skip" else 0,
       schedule=problem.schedule,
       placement=self.devices.placement,
     )
@@ -85,11 +81,7 @@ class Experiment(Generic[Config]):
     jax.eval_shape(self._new_state)
 
   def set_seed(self, seed: int) -> None:
-    """Sets what depends on the seed anew: initial parameters, order of the batches.
-
-    Args:
-      seed: the seed of the run.
-    """
+    """Sets what depends on the seed anew: initial parameters, order of the batches."""
     self.config = dataclasses.replace(self.config, seed=seed)
     self._source = self.problem.batches(seed)
     self._loader: Generator[Batch] | None = None
@@ -114,12 +106,7 @@ class Experiment(Generic[Config]):
     )
 
   def epoch_batches(self, epoch: int, start: int = 0) -> Iterator[Batch]:
-    """The batches of an epoch from one on; the loader goes on from epoch to epoch.
-
-    Args:
-      epoch: its number, from 0.
-      start: number of the first batch.
-    """
+    """An epoch's batches from number `start` on; the loader serves all epochs."""
     first = epoch * self.problem.steps_per_epoch + start
     if self._next_batch != first:
       self.close()
@@ -135,12 +122,7 @@ class Experiment(Generic[Config]):
   def evaluate(
     self, state: TrainState, split: Literal["validation", "test"]
   ) -> Evaluation:
-    """The metrics of a split, and delta_m; with "stl" that of the task alone.
-
-    Args:
-      state: whose net is evaluated.
-      split: its name.
-    """
+    """The metrics of a split, and delta_m; with "stl" that of the task alone."""
     metrics = self.problem.metrics
     values = self.problem.measure(state.params, state.variables, split)
     higher_is_better = [metric.higher_is_better for metric in metrics]
@@ -153,14 +135,6 @@ class Experiment(Generic[Config]):
     numbers = zip(metrics, values, strict=True)
     return Evaluation({metric.name: float(value) for metric, value in numbers}, score)
 
-  def epoch_facts(self, epoch: int) -> dict[str, Any]:
-    """What the problem has to say of an epoch, see `Problem.epoch_facts`.
-
-    Args:
-      epoch: its number, from 0.
-    """
-    return dict(self.problem.epoch_facts(self.config.seed, epoch))
-
   def close(self) -> None:
     """Ends the loader and its processes."""
     if self._loader is not None:
@@ -169,12 +143,7 @@ class Experiment(Generic[Config]):
 
 
 def for_seed(experiment: Experiment[Config], seed: int) -> Experiment[Config]:
-  """The same with another seed; it shares data, net and compiled functions.
-
-  Args:
-    experiment: stays as it is.
-    seed: the other one.
-  """
+  """The same with another seed; it shares data, net and compiled functions."""
   other = copy.copy(experiment)
   other.set_seed(seed)
   return other

@@ -18,29 +18,16 @@ class NonFiniteError(RuntimeError):
   """
 
   def __init__(self, step: int, tasks: list[str], message: str):
-    """Makes the error.
-
-    Args:
-      step: number of the step, from 0.
-      tasks: names of the tasks.
-      message: the whole message.
-    """
     super().__init__(message)
     self.step = step
     self.tasks = tasks
 
 
 def check_sums(sums: EpochSums, step: int, epoch: int, saved: int | None) -> None:
-  """Checks that an epoch had a step that was not skipped.
+  """Raises NonFiniteError where all steps of an epoch were skipped.
 
-  Args:
-    sums: the sums of the epoch.
-    step: number of steps taken since the start of training.
-    epoch: its number, from 0.
-    saved: number of steps before the newest checkpoint, or None.
-
-  Raises:
-    NonFiniteError: it had none.
+  `step` counts the steps since the start of training, and `saved` those before the
+  newest checkpoint, if there is one.
   """
   if sums.steps == 0:
     raise NonFiniteError(
@@ -52,16 +39,7 @@ def check_sums(sums: EpochSums, step: int, epoch: int, saved: int | None) -> Non
 
 
 def check_evaluation(evaluation: Evaluation, step: int, epoch: int) -> None:
-  """Checks that a validation is finite.
-
-  Args:
-    evaluation: what was measured at the end of an epoch.
-    step: number of steps taken since the start of training.
-    epoch: its number, from 0.
-
-  Raises:
-    NonFiniteError: a metric or the score is not.
-  """
+  """Raises NonFiniteError where a metric or the score of a validation is not finite."""
   values = {**evaluation.metrics, "the score": evaluation.score}
   bad = [
     f"{name} = {value}" for name, value in values.items() if not np.isfinite(value)
@@ -80,11 +58,8 @@ def describe_failure(
 ) -> NonFiniteError:
   """The error that says at which step and in which tasks the numbers were not finite.
 
-  Args:
-    failure: the failure of the step, with NumPy leaves.
-    skipped: how many steps in a row had been skipped before it.
-    task_names: the names of the K tasks.
-    saved: number of steps before the newest checkpoint, or None.
+  The failure has NumPy leaves; `skipped` steps in a row were skipped before it. The
+  newest checkpoint, if there is one, is that after `saved` steps.
   """
   step, losses, weighted = failure
   tasks = [k for k in range(len(task_names)) if not np.isfinite(weighted[k])]

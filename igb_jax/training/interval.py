@@ -22,10 +22,7 @@ EVERY_EPOCH = Interval(epochs=1)
 
 
 def parse_interval(text: str) -> Interval:
-  """Reads the option --checkpoint-every.
-
-  Args:
-    text: a number and a unit: epoch, epochs, s, min or h.
+  """Reads --checkpoint-every: a number and a unit, epoch, epochs, s, min or h.
 
   Raises:
     ValueError: it is not of that form, or not positive.

@@ -47,8 +47,7 @@ class LearningRateConfig(RunConfig):
   def along(self, num_steps: int) -> optax.Schedule:
     """Number of steps -> current / initial learning rate, without the plateau.
 
-    Args:
-      num_steps: the number of steps of the whole run.
+    The whole run has `num_steps`.
     """
     if self.schedule == "cosine":
       return optax.cosine_decay_schedule(1.0, num_steps)

@@ -8,18 +8,18 @@ reported the first time, and the epochs that it missed are counted: training goe
 metrics.jsonl has every number anyway.
 """
 
+import dataclasses
 import importlib
 import json
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from igb_jax.training.config import LOGGERS, RunConfig
 from igb_jax.training.run_folder import read_object, write_whole
-from igb_jax.training.scalars import scalars_of
 
 _PROJECT = "igb_jax"  # of Weights & Biases, unless $WANDB_PROJECT names another
 _FLUSH_SECONDS = 1e6  # never: every epoch is flushed when it is written
@@ -27,23 +27,6 @@ _FLUSH_SECONDS = 1e6  # never: every epoch is flushed when it is written
 
 class LoggerError(OSError):
   """A logger could not start."""
-
-
-class Logger(Protocol):
-  """Takes the scalars of each epoch; may raise anything, see `Loggers`."""
-
-  def write(self, epoch: int, scalars: Mapping[str, float]) -> None:
-    """Takes the scalars of an epoch, and does not wait for a network.
-
-    Args:
-      epoch: its number, from 0.
-      scalars: see `scalars_of`.
-    """
-    ...
-
-  def close(self) -> None:
-    """Waits until all is written or sent."""
-    ...
 
 
 class TensorBoardLogger:
@@ -54,9 +37,6 @@ class TensorBoardLogger:
 
     So a run that is resumed writes all of its epochs once more, and none is there
     twice, whatever a killed process had written.
-
-    Args:
-      folder: the folder of the event files; created.
 
     Raises:
       ImportError: the package tensorboard is not installed.
@@ -70,11 +50,7 @@ class TensorBoardLogger:
     self._add(0, session_log=start)
 
   def write(self, epoch: int, scalars: Mapping[str, float]) -> None:
-    """Writes an epoch's scalars as one event, at the step `epoch`.
-
-    Args:
-      epoch: its number, from 0.
-      scalars: name -> number; kept as float32.
+    """Writes an epoch's scalars as one event, at the step `epoch`, as float32.
 
     Raises:
       OSError: this epoch, or one before, could not be written.
@@ -96,14 +72,14 @@ class TensorBoardLogger:
 class WandbLogger:
   """Sends scalars to a run of Weights & Biases, which a run that is resumed goes on."""
 
-  def __init__(self, folder: Path, *, name: str, config: Mapping[str, Any]):
+  def __init__(self, folder: Path, *, name: str, config: RunConfig):
     """Begins a run, or goes on with that of which the folder has the id.
 
     Args:
       folder: the folder of the run; its file wandb.json keeps the id and how many
         epochs were handed over.
       name: the name of a new run.
-      config: the configuration of the run, what JSON can hold.
+      config: the configuration of the run.
 
     Raises:
       ImportError: the package wandb is not installed.
@@ -118,7 +94,7 @@ class WandbLogger:
       project=os.environ.get("WANDB_PROJECT") or _PROJECT,
       id=before.get("id"),
       name=name,
-      config=dict(config),
+      config=json.loads(json.dumps(dataclasses.asdict(config), default=os.fspath)),
       allow_val_change=True,  # some options of a resumed run may differ
       dir=folder,
       resume="allow",
@@ -135,12 +111,7 @@ class WandbLogger:
       raise
 
   def write(self, epoch: int, scalars: Mapping[str, float]) -> None:
-    """Sends an epoch's scalars, at the step `epoch`, unless they are there.
-
-    Args:
-      epoch: its number, from 0.
-      scalars: name -> number.
-    """
+    """Sends an epoch's scalars, at the step `epoch`, unless they are there."""
     if epoch < self._num_epochs:
       return
     self._run.log(dict(scalars), step=epoch, commit=True)
@@ -163,23 +134,18 @@ class Loggers:
     missed: option of a logger -> number of epochs that it could not write.
   """
 
-  def __init__(self, loggers: Mapping[str, Logger], report: Callable[[str], None]):
-    """Puts them together.
-
-    Args:
-      loggers: option -> logger.
-      report: takes a line for the user.
-    """
+  def __init__(
+    self,
+    loggers: Mapping[str, TensorBoardLogger | WandbLogger],
+    report: Callable[[str], None],
+  ):
+    """Takes option -> logger; `report` takes a line for the user."""
     self._loggers = loggers
     self._report = report
     self.missed: Counter[str] = Counter()
 
   def write(self, line: Mapping[str, Any]) -> None:
-    """Gives every logger an epoch.
-
-    Args:
-      line: the line of metrics.jsonl.
-    """
+    """Gives every logger a line of metrics.jsonl."""
     scalars = scalars_of(line)
     for option, logger in self._loggers.items():
       try:
@@ -203,11 +169,46 @@ class Loggers:
         self._report(f"{option}: {self.missed[option]} epochs could not be written.")
 
 
+def scalars_of(line: Mapping[str, Any]) -> dict[str, float]:
+  """The numbers in a line of metrics.jsonl, as `results.metrics_line` makes it.
+
+  The names of what is in a dict or a list follow after a slash; a list has a number for
+  each task, and a matrix is symmetric, with ones on its diagonal: each pair of tasks is
+  named once. Left out are the number of the epoch, which is the scalars' step, words,
+  and what is null.
+
+  Example:
+    >>> line = {
+    ...   "epoch": 3, "losses": {"a": 1.0, "b": None}, "gradient_weights": [0.5, 1.5],
+    ...   "gradient_cosines": [[1.0, -0.25], [-0.25, 1.0]], "conflict_share": 1.0}
+    >>> for name, value in scalars_of(line).items():
+    ...   print(name, value)
+    losses/a 1.0
+    gradient_weights/a 0.5
+    gradient_weights/b 1.5
+    gradient_cosines/a/b -0.25
+    conflict_share 1.0
+  """
+  tasks = list(line["losses"])
+
+  def parts(name: str, value: Any) -> Iterator[tuple[str, float]]:
+    if isinstance(value, Mapping):
+      for key, part in value.items():
+        yield from parts(f"{name}/{key}", part)
+    elif isinstance(value, list):
+      for task, (key, part) in enumerate(zip(tasks, value, strict=True)):
+        if isinstance(part, list):
+          part = dict(zip(tasks[task + 1 :], part[task + 1 :], strict=True))
+        yield from parts(f"{name}/{key}", part)
+    elif isinstance(value, int | float):
+      yield name, float(value)
+
+  rest = {name: value for name, value in line.items() if name != "epoch"}
+  return {name: value for key in rest for name, value in parts(key, rest[key])}
+
+
 def check_loggers(config: RunConfig) -> None:
   """Checks that the packages of the loggers that are asked for are installed.
-
-  Args:
-    config: the configuration of the run.
 
   Raises:
     ValueError: one is not; the message has the command that installs it.
@@ -226,41 +227,30 @@ def check_loggers(config: RunConfig) -> None:
 
 
 def open_loggers(
-  config: RunConfig,
-  folder: Path,
-  *,
-  name: str,
-  options: Mapping[str, Any],
-  report: Callable[[str], None],
+  config: RunConfig, folder: Path, *, name: str, report: Callable[[str], None]
 ) -> Loggers:
   """Starts the loggers that are asked for.
 
-  Args:
-    config: the configuration of the run.
-    folder: the folder of the run.
-    name: the name of the run, where several are shown.
-    options: the options of the run, what JSON can hold, and paths.
-    report: takes a line for the user.
+  `name` is that of the run where several are shown; `report` takes a line for the user.
 
   Raises:
     LoggerError: one could not start; the others are closed.
   """
-  makers: dict[str, Callable[[], Logger]] = {}
-  if config.tensorboard:
-    makers["--tensorboard"] = lambda: TensorBoardLogger(folder / "tensorboard")
-  if config.wandb:
-    plain = json.loads(json.dumps(options, default=os.fspath))
-    makers["--wandb"] = lambda: WandbLogger(folder, name=name, config=plain)
-  started: dict[str, Logger] = {}
-  for option, make in makers.items():
-    try:
-      started[option] = make()
-    except Exception as error:  # whatever a disk, a network or a library raises
-      Loggers(started, report).close()
-      raise LoggerError(
-        f"{option} could not start: {_reason(error)}. Fix this, or leave the option "
-        "out, and resume."
-      ) from error
+  started: dict[str, TensorBoardLogger | WandbLogger] = {}
+  option = ""
+  try:
+    if config.tensorboard:
+      option = "--tensorboard"
+      started[option] = TensorBoardLogger(folder / "tensorboard")
+    if config.wandb:
+      option = "--wandb"
+      started[option] = WandbLogger(folder, name=name, config=config)
+  except Exception as error:  # whatever a disk, a network or a library raises
+    Loggers(started, report).close()
+    raise LoggerError(
+      f"{option} could not start: {_reason(error)}. Fix this, or leave the option out, "
+      "and resume."
+    ) from error
   return Loggers(started, report)
 
 

@@ -8,6 +8,7 @@ seeds go through the same loop, with a leading axis on every leaf of the state.
 import functools
 import time
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -25,6 +26,7 @@ from igb_jax.training.progress import TrainProgress
 from igb_jax.training.records import (
   EpochRecord,
   Evaluation,
+  GradientRecord,
   Progress,
   Timing,
   mean_losses,
@@ -120,14 +122,17 @@ def train(
         error = describe_failure(failure, skipped, task_names, checkpoints.newest)
         fail(index, error)
 
+  def lower(state: Any, score: jax.Array) -> Any:
+    return state if plateau is None else plateau.update((), state, value=score)[1]
+
   scale_of = jax.jit(functools.partial(learning_rate_scale, schedule=schedule))
-  lower_learning_rate = _lowering(plateau, num_seeds)
+  lower_learning_rate = jax.jit(lower if num_seeds == 1 else jax.vmap(lower))
   for epoch in range(first_epoch, num_epochs):
     if pause(state, first_step):
       return state, reached(first_step)
     scales = np.broadcast_to(jax.device_get(scale_of(state)), num_seeds)
     if first_step == 0:
-      state = state._replace(sums=state.sums.zeros_like())
+      state = state._replace(sums=optax.tree.zeros_like(state.sums))
     batches = batches_of_epoch(epoch, first_step)
     state, timing, steps = run_epoch(
       state, step, batches, epoch, first_step, check, progress, pause
@@ -147,19 +152,24 @@ def train(
         fail(index, error)
         continue
       scores[index] = validation.score
-      record = EpochRecord.of(
-        epoch,
-        int(num_steps),
-        sums,
-        float(scales[index]),
-        validation,
-        timing,
-        compiled=epoch == first_epoch,
+      record = EpochRecord(
+        epoch=epoch,
+        num_steps=int(num_steps),
+        skipped_steps=int(sums.skipped),
+        losses=mean_losses(sums),
+        weights=sums.weights / sums.steps,
+        gradient=GradientRecord.of(sums.gradient) if sums.gradient else None,
+        learning_rate_scale=float(scales[index]),
+        validation=validation,
+        train_seconds=timing.total,
+        data_seconds=timing.data,
+        seconds_per_step=timing.per_step[epoch == first_epoch :],
       )
       records[index].append(record)
     if all(failures):
       break
-    state = state._replace(plateau=lower_learning_rate(state.plateau, scores))
+    score = np.squeeze(scores).astype(np.float32)
+    state = state._replace(plateau=lower_learning_rate(state.plateau, score))
     is_last = epoch + 1 == num_epochs
     if checkpoints.is_due(epoch + 1) or checkpoints.is_best(scores) or is_last:
       save(state, scores=scores)
@@ -167,23 +177,6 @@ def train(
       if not failures[index]:
         on_epoch(index, each[-1])
   return state, reached()
-
-
-def _lowering(
-  plateau: optax.GradientTransformationExtraArgs | None, num_seeds: int
-) -> Callable[[optax.OptState, np.ndarray], optax.OptState]:
-  """State of the plateau, scores f[S] -> its state after an epoch."""
-  if plateau is None:
-    return lambda state, scores: state
-
-  def lower(state: optax.OptState, score: jax.Array) -> optax.OptState:
-    return plateau.update((), state, value=score)[1]
-
-  if num_seeds > 1:
-    several = jax.jit(jax.vmap(lower))
-    return lambda state, scores: several(state, scores.astype(np.float32))
-  single = jax.jit(lower)
-  return lambda state, scores: single(state, np.float32(scores[0]))
 
 
 def run_epoch(

@@ -99,7 +99,7 @@ def _prepare(
   folder = RunFolder(
     out or default_folder(experiment.problem.name, config),
     resumed=config.resume,
-    writes=experiment.devices.is_first,
+    writes=jax.process_index() == 0,
   )
   return experiment, folder
 
@@ -179,9 +179,6 @@ def _fail(error: str, *more: str, code: int = EXIT_FAILED) -> NoReturn:
 def is_out_of_memory(error: Exception) -> bool:
   """Whether an error says that the memory of the host or of a device is too little.
 
-  Args:
-    error: of Python, or of a computation.
-
   Example:
     >>> is_out_of_memory(MemoryError()), is_out_of_memory(RuntimeError("INTERNAL: ..."))
     (True, False)
@@ -190,12 +187,7 @@ def is_out_of_memory(error: Exception) -> bool:
 
 
 def what_to_lower(config: RunConfig, error: Exception) -> str:
-  """What to change about a run that takes more memory than there is, in words.
-
-  Args:
-    config: the configuration of the run.
-    error: what told of it.
-  """
+  """What to change about a run that takes more memory than there is, in words."""
   told = str(error).strip().partition("\n")[0]
   sizes = [
     f"{option_of(name)} (now {getattr(config, name)})"
@@ -216,14 +208,7 @@ def what_to_lower(config: RunConfig, error: Exception) -> str:
 def resume_command(
   program: str, arguments: Sequence[str], config: RunConfig, folder: Path
 ) -> str:
-  """The command that goes on with a run.
-
-  Args:
-    program: what was started, as a command line has it.
-    arguments: those on its command line.
-    config: what they say.
-    folder: the folder of the run.
-  """
+  """The command that goes on with the run of a command line, in its folder."""
   more = [] if config.out else [f"--out={folder}"]
   more += [] if config.resume else ["--resume"]
   return f"{program} {shlex.join([*arguments, *more])}"
@@ -241,12 +226,7 @@ def use_compilation_cache() -> None:
 
 
 def default_folder(dataset: str, config: RunConfig) -> Path:
-  """Where a run without --out goes: runs/, data set, balancer, seed and time.
-
-  Args:
-    dataset: name of the data set.
-    config: the configuration of the run.
-  """
+  """Where a run without --out goes: runs/, data set, balancer, seed and time."""
   now = datetime.now().strftime("%Y%m%d-%H%M%S")
   seeds = "-".join(map(str, config.seeds or [config.seed]))
   return _RUNS / f"{dataset}-{config.balancer}-seed{seeds}-{now}"

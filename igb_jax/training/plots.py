@@ -23,13 +23,8 @@ def plot_run(
 ) -> list[Path]:
   """Draws the plots of a run.
 
-  Args:
-    folder: the folder for the PNG files.
-    task_names: names of the K tasks.
-    losses: float[T, K], mean losses of every epoch.
-    weights: float[T, K], mean weights of the loss balancer in every epoch.
-    gradients: the sums of the gradient balancer in every epoch; empty without one.
-    title: the title of the plots.
+  Losses and weights float[T, K] are the means of every epoch, the weights those of the
+  loss balancer; `gradients` has a record an epoch, or none without a gradient balancer.
 
   Returns:
     The files: losses.png, weights.png and, if the base epoch was reached, gaps.png
@@ -37,29 +32,29 @@ def plot_run(
     gradient_weights.png, conflicts.png (share of conflicting pairs) and cosines.png
     (between the task gradients, in the last epoch).
   """
-  paths = [
-    _plot(folder / "losses.png", losses, task_names, title, "training loss", log=True),
-    _plot(folder / "weights.png", weights, task_names, title, "task weight"),
-  ]
+  figures = {
+    "losses": _curves(losses, task_names, title, "training loss", log=True),
+    "weights": _curves(weights, task_names, title, "task weight"),
+  }
   if len(losses) > BASE_EPOCH:
     gaps = losses / losses[BASE_EPOCH]
     label = f"improvable gap: loss / loss of epoch {BASE_EPOCH + 1}"
-    paths.append(_plot(folder / "gaps.png", gaps, task_names, title, label, log=True))
+    figures["gaps"] = _curves(gaps, task_names, title, label, log=True)
   if gradients:
     values = np.stack([record.weights for record in gradients])
-    path, label = folder / "gradient_weights.png", "weight of the task gradient"
-    paths.append(_plot(path, values, task_names, title, label))
+    label = "weight of the task gradient"
+    figures["gradient_weights"] = _curves(values, task_names, title, label)
     shares = np.array([[record.conflict_share] for record in gradients])
-    path, label = folder / "conflicts.png", "share of pairs with a negative cosine"
-    paths.append(_plot(path, shares, ["all pairs"], title, label))
-    cosines = gradients[-1].cosines
-    paths.append(_heat_map(folder / "cosines.png", cosines, task_names, title))
+    label = "share of pairs with a negative cosine"
+    figures["conflicts"] = _curves(shares, ["all pairs"], title, label)
+    figures["cosines"] = _heat_map(gradients[-1].cosines, task_names, title)
+  paths = [folder / f"{name}.png" for name in figures]
+  for path, figure in zip(paths, figures.values(), strict=True):
+    figure.savefig(path, dpi=120)
   return paths
 
 
-def _heat_map(
-  path: Path, cosines: np.ndarray, names: Sequence[str], title: str
-) -> Path:
+def _heat_map(cosines: np.ndarray, names: Sequence[str], title: str) -> Figure:
   size = 2.5 + 0.45 * len(names)
   figure = Figure(figsize=(size + 1, size), layout="constrained")
   axes = figure.subplots()
@@ -79,19 +74,12 @@ def _heat_map(
     )
   axes.set_title(f"{title}\ncosines of the task gradients, last epoch")
   figure.colorbar(image)
-  figure.savefig(path, dpi=120)
-  return path
+  return figure
 
 
-def _plot(
-  path: Path,
-  values: np.ndarray,
-  names: Sequence[str],
-  title: str,
-  label: str,
-  *,
-  log: bool = False,
-) -> Path:
+def _curves(
+  values: np.ndarray, names: Sequence[str], title: str, label: str, *, log: bool = False
+) -> Figure:
   figure = Figure(figsize=(7, 4.5), layout="constrained")
   axes = figure.subplots()
   styles = ["-", "--"]  # more tasks than a palette has colours
@@ -109,5 +97,4 @@ def _plot(
   axes.xaxis.set_major_locator(MaxNLocator(integer=True))
   axes.grid(alpha=0.3)
   axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize="small")
-  figure.savefig(path, dpi=120)
-  return path
+  return figure

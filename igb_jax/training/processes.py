@@ -31,9 +31,6 @@ def initialize(config: RunConfig) -> None:
   variable JAX_COORDINATOR_ADDRESS (with JAX_NUM_PROCESSES and JAX_PROCESS_ID). On TPU
   pods, and under Slurm or Open MPI, `--distributed` alone will do: JAX finds the rest.
 
-  Args:
-    config: the configuration of the run.
-
   Raises:
     ValueError: what is needed to find the others is missing, or wrong.
     ConnectionError: the others cannot be reached.
@@ -188,11 +185,7 @@ def wait_for_all() -> None:
 
 
 def is_of_another_process(error: RuntimeError) -> bool:
-  """Whether the cause may be that another process ended, while this one waited for it.
-
-  Args:
-    error: a JaxRuntimeError that a computation raised.
-  """
+  """Whether another process may have ended while this one waited for it."""
   return jax.process_count() > 1 and "RESOURCE_EXHAUSTED" not in str(error)
 
 

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Sequence
-from types import TracebackType
 
 import numpy as np
 from rich.console import Console, Group
@@ -24,13 +23,6 @@ class TrainProgress:
   """
 
   def __init__(self, console: Console, num_epochs: int, steps_per_epoch: int):
-    """Prepares the display.
-
-    Args:
-      console: where it is shown.
-      num_epochs: the number of epochs of the run.
-      steps_per_epoch: the number of steps of each epoch.
-    """
     self._console = console
     self._num_epochs = num_epochs
     self.steps_per_epoch = steps_per_epoch
@@ -94,13 +86,7 @@ class TrainProgress:
       self._live.start()
     return self
 
-  def __exit__(
-    self,
-    kind: type[BaseException] | None,
-    error: BaseException | None,
-    traceback: TracebackType | None,
-  ) -> None:
+  def __exit__(self, *raised: object) -> None:
     """Ends the display."""
-    del kind, error, traceback
     if self._live is not None:
       self._live.stop()

@@ -47,11 +47,7 @@ class GradientRecord:
 
   @classmethod
   def of(cls, sums: GradientSums) -> "GradientRecord":
-    """From the sums of an epoch, on the host.
-
-    Args:
-      sums: the sums of the epoch, with NumPy leaves.
-    """
+    """From the sums of an epoch, with NumPy leaves."""
     steps = np.maximum(sums.steps, 1)
     return cls(
       weights=np.asarray(sums.weights / steps),
@@ -112,59 +108,6 @@ class EpochRecord:
   data_seconds: float
   seconds_per_step: list[float]
 
-  @classmethod
-  def of(
-    cls,
-    epoch: int,
-    num_steps: int,
-    sums: Any,
-    learning_rate_scale: float,
-    validation: Evaluation,
-    timing: Timing,
-    *,
-    compiled: bool,
-  ) -> "EpochRecord":
-    """From what is on the host at the end of an epoch.
-
-    Args:
-      epoch: its number, from 0.
-      num_steps: steps taken since the start of training.
-      sums: `EpochSums` of the epoch, with NumPy leaves; not all steps were skipped.
-      learning_rate_scale: current / initial learning rate, during the epoch.
-      validation: the metrics at the end of the epoch.
-      timing: the times of its steps.
-      compiled: whether the first chunk of all compiled the step.
-    """
-    return cls(
-      epoch=epoch,
-      num_steps=num_steps,
-      skipped_steps=int(sums.skipped),
-      losses=mean_losses(sums),
-      weights=sums.weights / sums.steps,
-      gradient=GradientRecord.of(sums.gradient) if sums.gradient else None,
-      learning_rate_scale=learning_rate_scale,
-      validation=validation,
-      train_seconds=timing.total,
-      data_seconds=timing.data,
-      seconds_per_step=timing.per_step[compiled:],
-    )
-
-  @classmethod
-  def from_json(cls, content: dict[str, Any]) -> "EpochRecord":
-    """The record that `Progress.to_json` made JSON.
-
-    Args:
-      content: its fields.
-    """
-    gradient = content["gradient"]
-    if gradient is not None:
-      arrays = {name: np.asarray(gradient[name]) for name in ("weights", "cosines")}
-      gradient = GradientRecord(**{**gradient, **arrays})
-    arrays = {name: np.asarray(content[name]) for name in ("losses", "weights")}
-    validation = Evaluation(**content["validation"])
-    rest = {"gradient": gradient, "validation": validation}
-    return cls(**{**content, **arrays, **rest})
-
 
 @dataclasses.dataclass(frozen=True)
 class Progress:
@@ -182,55 +125,39 @@ class Progress:
   seconds: float = 0.0
   failure: str | None = None
 
-  def to_json(self) -> dict[str, Any]:
-    """What JSON can hold; `from_json` has every number as it was."""
-    text = json.dumps(dataclasses.asdict(self), default=lambda array: array.tolist())
-    return json.loads(text)
-
-  @classmethod
-  def from_json(cls, content: dict[str, Any]) -> "Progress":
-    """The inverse of `to_json`.
-
-    Args:
-      content: what it returned.
-
-    Example:
-      >>> Progress.from_json(Progress(steps=3).to_json()).steps
-      3
-    """
-    records = [EpochRecord.from_json(record) for record in content["records"]]
-    return cls(**{**content, "records": records})
-
 
 def mean_losses(sums: EpochSums) -> np.ndarray:
-  """f[K], over the steps in which a task was present; NaN if there was none.
-
-  Args:
-    sums: the sums of the epoch, with NumPy leaves.
-  """
+  """f[K], over the steps in which a task was present; NaN if there was none."""
   means = sums.losses / np.maximum(sums.present, 1)
   return np.where(sums.present > 0, means, np.nan)
 
 
 def progress_to_json(seeds: Sequence[Progress]) -> dict[str, Any]:
-  """What a checkpoint keeps of how far each seed is.
-
-  Args:
-    seeds: one or several.
-  """
-  if len(seeds) == 1:
-    return seeds[0].to_json()
-  return {"of_seeds": [each.to_json() for each in seeds]}
+  """What a checkpoint keeps of how far each seed is, in what JSON can hold."""
+  contents = [dataclasses.asdict(each) for each in seeds]
+  content = contents[0] if len(seeds) == 1 else {"of_seeds": contents}
+  return json.loads(json.dumps(content, default=lambda array: array.tolist()))
 
 
 def progress_from_json(content: dict[str, Any]) -> list[Progress]:
-  """The inverse of `progress_to_json`.
-
-  Args:
-    content: what it returned.
+  """The inverse of `progress_to_json`, with every number as it was.
 
   Example:
-    >>> len(progress_from_json(progress_to_json([Progress()] * 3)))
+    >>> progress_from_json(progress_to_json([Progress(steps=3)] * 2))[1].steps
     3
   """
-  return [Progress.from_json(each) for each in content.get("of_seeds", [content])]
+  return [
+    Progress(**{**each, "records": [_record(record) for record in each["records"]]})
+    for each in content.get("of_seeds", [content])
+  ]
+
+
+def _record(content: dict[str, Any]) -> EpochRecord:
+  gradient = content["gradient"]
+  if gradient is not None:
+    arrays = {name: np.asarray(gradient[name]) for name in ("weights", "cosines")}
+    gradient = GradientRecord(**{**gradient, **arrays})
+  arrays = {name: np.asarray(content[name]) for name in ("losses", "weights")}
+  validation = Evaluation(**content["validation"])
+  rest = {"gradient": gradient, "validation": validation}
+  return EpochRecord(**{**content, **arrays, **rest})

@@ -3,7 +3,6 @@
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -25,22 +24,12 @@ from igb_jax.training.step import TrainState
 
 
 def say(console: Console, text: str) -> None:
-  """Prints a line as it is, however long.
-
-  Args:
-    console: where it is printed.
-    text: the line.
-  """
+  """Prints a line as it is, however long."""
   console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 def metrics_line(experiment: Experiment[Any], record: EpochRecord) -> dict[str, Any]:
-  """An epoch's line of metrics.jsonl.
-
-  Args:
-    experiment: the experiment that was run.
-    record: the record of the epoch.
-  """
+  """An epoch's line of metrics.jsonl."""
   names = experiment.problem.task_names
   return {
     "epoch": record.epoch,
@@ -58,7 +47,7 @@ def metrics_line(experiment: Experiment[Any], record: EpochRecord) -> dict[str, 
     "data_seconds": record.data_seconds,
     "seconds_per_step": _median(record.seconds_per_step),
     **_gradient_facts(record.gradient),
-    **experiment.epoch_facts(record.epoch),
+    **experiment.problem.epoch_facts(experiment.config.seed, record.epoch),
   }
 
 
@@ -71,19 +60,13 @@ def write_results(
   best: TrainState,
   best_epoch: int,
   console: Console,
-  facts: Mapping[str, Any] = MappingProxyType({}),
+  facts: Mapping[str, Any],
 ) -> None:
   """Tests a run, writes summary.json and the plots, and shows the table.
 
-  Args:
-    experiment: the experiment that was run.
-    folder: the folder of the run.
-    reached: how far it came, at least one epoch.
-    final: the state at the end.
-    best: the state after the epoch with the best validation.
-    best_epoch: the number of that epoch, from 0.
-    console: where the table and the names of the files are shown.
-    facts: what else belongs in summary.json.
+  The run `reached` at least one epoch. `final` is the state at the end, and `best` that
+  after `best_epoch`, from 0, the epoch with the best validation. `facts` is what else
+  belongs in summary.json.
 
   Raises:
     OSError: a file could not be written.
@@ -139,7 +122,7 @@ def write_results(
     },
   )
   with tempfile.TemporaryDirectory() as discarded:  # every process must take part
-    plot_folder = folder.plots if folder.writes else Path(discarded)
+    plot_folder = folder.path / "plots" if folder.writes else Path(discarded)
     plots = plot_run(
       plot_folder,
       task_names=problem.task_names,
@@ -165,11 +148,7 @@ def write_results(
 
 
 def judged_split(problem: Problem) -> str:
-  """The split that each epoch is judged by; where the last are averaged, the test's.
-
-  Args:
-    problem: the problem that is trained.
-  """
+  """The split that each epoch is judged by; where the last are averaged, the test's."""
   return "validation" if problem.averaged_epochs is None else "test"
 
 

@@ -2,20 +2,18 @@
 
 import contextlib
 import dataclasses
-import functools
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 from rich.console import Console
 
 from igb_jax.training.checkpoint import CheckpointError, Checkpoints, abstract
-from igb_jax.training.devices import describe_devices
 from igb_jax.training.experiment import Experiment, for_seed
 from igb_jax.training.failures import NonFiniteError
 from igb_jax.training.interrupt import stop_on_signal
 from igb_jax.training.interval import parse_interval
-from igb_jax.training.loggers import open_loggers
+from igb_jax.training.loggers import Loggers, open_loggers
 from igb_jax.training.loop import train
 from igb_jax.training.progress import TrainProgress
 from igb_jax.training.records import EpochRecord, Progress, progress_from_json
@@ -43,11 +41,7 @@ def run(
   With several processes either one to any of them has all save after the same step, and
   no more.
 
-  Args:
-    experiment: ready to train.
-    folder: where the results go.
-    console: where progress and the table are shown.
-    again: the command that goes on with the run.
+  `again` is the command that goes on with the run.
 
   Returns:
     The exit code: 0 if the run took all of its epochs, else that of the signal.
@@ -75,13 +69,32 @@ def run(
         opened.enter_context(contextlib.closing(each))
     state = stack([each.init_state() for each in experiments])
     template = abstract(state)
+    several = len(experiments) > 1
+    step = make_seeds_step(experiment.step) if several else experiment.step
     progress = TrainProgress(console, config.epochs, problem.steps_per_epoch)
     checkpoints = Checkpoints(
       folder.checkpoints,
       every=parse_interval(config.checkpoint_every),
       keep=config.keep,
     )
-    on_epoch = functools.partial(_record_epoch, experiments, folders, progress)
+    loggers: list[Loggers] = []
+
+    def batches_of_epoch(epoch: int, start: int) -> Iterable[Any]:
+      batches = [each.epoch_batches(epoch, start) for each in experiments]
+      return zip(*batches, strict=True) if several else batches[0]
+
+    def on_epoch(index: int, record: EpochRecord) -> None:
+      own = experiments[index].config
+      line = metrics_line(experiments[index], record)
+      folders[index].append_metrics(line)
+      loggers[index].write(line)
+      seed = f", seed {own.seed}" if several else ""
+      progress.line(
+        f"epoch {record.epoch + 1}/{own.epochs}{seed}: mean loss "
+        f"{np.nanmean(record.losses):.4f}, {judged_split(problem)} delta_m "
+        f"{record.validation.score:.1f}%, {record.train_seconds:.1f} s"
+      )
+
     with stop_on_signal() as stop, checkpoints, progress:
       start = [Progress()] * len(experiments)
       if config.resume:
@@ -91,13 +104,17 @@ def run(
         if config.seeds:
           own.write_json("config.json", dataclasses.asdict(each.config))
         # only now: TensorBoard forgets what was logged before
-        _start_loggers(each, own, progress)
+        logger = _start_loggers(each, own, progress)
+        loggers.append(opened.enter_context(contextlib.closing(logger)))
         if config.resume:
-          own.write_metrics(metrics_line(each, record) for record in done.records)
+          lines = [metrics_line(each, record) for record in done.records]
+          own.write_metrics(lines)
+          for line in lines:
+            logger.write(line)
       state, reached = train(
         state,
-        step=_step_of(experiments),
-        batches_of_epoch=functools.partial(_batches_of_epoch, experiments),
+        step=step,
+        batches_of_epoch=batches_of_epoch,
         evaluate=lambda state: experiment.evaluate(state, "validation"),
         plateau=problem.plateau,
         schedule=problem.schedule,
@@ -153,7 +170,7 @@ def _announce(experiment: Experiment[Any], folder: RunFolder, console: Console) 
   config, problem = experiment.config, experiment.problem
   named = ", ".join(map(str, config.seeds))
   seeds = f"seeds {named}" if config.seeds else f"seed {config.seed}"
-  device = describe_devices(config.devices, config.mesh)
+  device = experiment.devices.describe()
   say(
     console,
     f"{problem.name}, {config.balancer}, {seeds}: {config.epochs} epochs of "
@@ -174,52 +191,14 @@ def _of_seed(
   return each
 
 
-def _step_of(experiments: Sequence[Experiment[Any]]) -> Any:
-  step = experiments[0].step
-  return step if len(experiments) == 1 else make_seeds_step(step)
-
-
-def _batches_of_epoch(
-  experiments: Sequence[Experiment[Any]], epoch: int, start: int
-) -> Any:
-  """The batches of a step, or a tuple of them, one a seed."""
-  batches = [each.epoch_batches(epoch, start) for each in experiments]
-  return batches[0] if len(batches) == 1 else zip(*batches, strict=True)
-
-
-def _record_epoch(
-  experiments: Sequence[Experiment[Any]],
-  folders: Sequence[RunFolder],
-  progress: TrainProgress,
-  index: int,
-  record: EpochRecord,
-) -> None:
-  """Writes and shows an epoch of one of the seeds."""
-  experiment = experiments[index]
-  config = experiment.config
-  folders[index].append_metrics(metrics_line(experiment, record))
-  seed = f", seed {config.seed}" if len(experiments) > 1 else ""
-  progress.line(
-    f"epoch {record.epoch + 1}/{config.epochs}{seed}: mean loss "
-    f"{np.nanmean(record.losses):.4f}, {judged_split(experiment.problem)} delta_m "
-    f"{record.validation.score:.1f}%, {record.train_seconds:.1f} s"
-  )
-
-
 def _start_loggers(
   experiment: Experiment[Any], folder: RunFolder, progress: TrainProgress
-) -> None:
+) -> Loggers:
   if not folder.writes:
-    return
+    return Loggers({}, print)
   config = experiment.config
-  loggers = open_loggers(
-    config,
-    folder.path,
-    name=f"{experiment.problem.name}-{config.balancer}-seed{config.seed}",
-    options=dataclasses.asdict(config),
-    report=progress.line,
-  )
-  folder.log_to(loggers)
+  name = f"{experiment.problem.name}-{config.balancer}-seed{config.seed}"
+  return open_loggers(config, folder.path, name=name, report=progress.line)
 
 
 def _resume(

@@ -5,25 +5,13 @@ import json
 import os
 from collections.abc import Container, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import filelock
 
 from igb_jax.training.config import FREE_OPTIONS
 
 _LOCK = "run.lock"
-
-
-class LineTaker(Protocol):
-  """Takes the lines of metrics.jsonl beside the file; neither call may raise."""
-
-  def write(self, line: Mapping[str, Any]) -> None:
-    """Takes an epoch's line."""
-    ...
-
-  def close(self) -> None:
-    """Takes no more."""
-    ...
 
 
 class RunFolder:
@@ -35,12 +23,9 @@ class RunFolder:
   """
 
   def __init__(self, path: Path, *, resumed: bool = False, writes: bool = True):
-    """Creates the folder, unless a run is resumed in it, and locks it until `close`.
+    """Creates the folder and locks it until `close`, if this process writes.
 
-    Args:
-      path: where the run goes; created with its parents.
-      resumed: whether the folder may be that of a run, see `check_resumable`.
-      writes: whether this process writes; otherwise nothing is checked or changed.
+    It may hold something only where it is `resumed`, see `check_resumable`.
 
     Raises:
       FileExistsError: the folder holds something already, which is not overwritten, or
@@ -50,7 +35,6 @@ class RunFolder:
     self.path = path
     self.writes = writes
     self._lock = filelock.FileLock(path / _LOCK)
-    self._takers: list[LineTaker] = []
     if not writes:
       return
     if not resumed:
@@ -65,27 +49,12 @@ class RunFolder:
       ) from None
 
   def close(self) -> None:
-    """Closes the takers of lines, and lets other processes go on in the folder."""
-    try:
-      while self._takers:
-        self._takers.pop().close()
-    finally:
-      self._lock.release()
-
-  def log_to(self, taker: LineTaker) -> None:
-    """Gives what takes lines those that are written from now on, until `close`.
-
-    Args:
-      taker: closed with the folder.
-    """
-    self._takers.append(taker)
+    """Lets other processes go on in the folder."""
+    self._lock.release()
 
   @staticmethod
   def check_writable(path: Path) -> None:
     """Checks that a folder is there, or can be made, and written in; changes nothing.
-
-    Args:
-      path: the folder.
 
     Raises:
       NotADirectoryError: it is a file, or would have to lie in one.
@@ -106,9 +75,6 @@ class RunFolder:
   def check(path: Path) -> None:
     """Checks that a run may go to a folder, and changes nothing.
 
-    Args:
-      path: the folder.
-
     Raises:
       FileExistsError: it is no folder, or not empty.
     """
@@ -122,9 +88,7 @@ class RunFolder:
   def check_resumable(cls, path: Path, config: Mapping[str, Any]) -> None:
     """Checks that a run may go on in a folder, or start in it, and changes nothing.
 
-    Args:
-      path: the folder.
-      config: the configuration of the run that is to go on, as `write_json` takes it.
+    The configuration of the run that is to go on is as `write_json` takes it.
 
     Raises:
       FileExistsError: it is no folder, or holds something else than a run.
@@ -157,18 +121,8 @@ class RunFolder:
     """Where the checkpoints go."""
     return self.path / "checkpoints"
 
-  @property
-  def plots(self) -> Path:
-    """Where the plots go."""
-    return self.path / "plots"
-
   def write_json(self, name: str, content: Mapping[str, Any]) -> Path:
-    """Writes a JSON file whole, or not at all.
-
-    Args:
-      name: the name of the file.
-      content: what JSON can hold, and paths, which become strings; numbers that are
-        not finite are refused.
+    """Writes a JSON file whole, or not at all; paths become strings.
 
     Returns:
       The file's path.
@@ -179,24 +133,15 @@ class RunFolder:
     return self._write(name, _to_json(content, indent=2) + "\n")
 
   def write_metrics(self, lines: Iterable[Mapping[str, Any]]) -> None:
-    """Writes metrics.jsonl whole, or not at all; takers get every line once more.
-
-    Args:
-      lines: what JSON can hold; numbers that are not finite are refused.
+    """Writes metrics.jsonl whole, or not at all.
 
     Raises:
       ValueError: a number is not finite.
     """
-    lines = [*lines]
     self._write("metrics.jsonl", "".join(_to_json(line) + "\n" for line in lines))
-    for line in lines:
-      self._give(line)
 
   def append_metrics(self, line: Mapping[str, Any]) -> None:
     """Appends one line to metrics.jsonl.
-
-    Args:
-      line: what JSON can hold; numbers that are not finite are refused.
 
     Raises:
       ValueError: a number is not finite.
@@ -206,11 +151,6 @@ class RunFolder:
       path = self.path / "metrics.jsonl"
       with _naming(path), path.open("a") as file:
         file.write(text)
-    self._give(line)
-
-  def _give(self, line: Mapping[str, Any]) -> None:
-    for taker in self._takers:
-      taker.write(line)
 
   def _write(self, name: str, text: str) -> Path:
     path = self.path / name
@@ -220,11 +160,7 @@ class RunFolder:
 
 
 def write_whole(path: Path, text: str) -> None:
-  """Writes a file whole, or not at all.
-
-  Args:
-    path: the path of the file; what it held before is replaced.
-    text: what it is to hold; line ends are kept as they are.
+  """Writes a file whole, or not at all; line ends are kept as they are.
 
   Raises:
     OSError: it cannot be written; the message names it.
@@ -252,9 +188,6 @@ def _naming(path: Path) -> Iterator[None]:
 
 def read_object(path: Path) -> dict[str, Any]:
   """Reads a JSON file that holds an object.
-
-  Args:
-    path: the path of the file.
 
   Raises:
     ValueError: it holds something else, or is damaged; the message names the file.

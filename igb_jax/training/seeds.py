@@ -23,9 +23,6 @@ Step = Callable[[TrainState, Batch], TrainState]
 def check_seeds(config: RunConfig) -> None:
   """Checks that the seeds of a configuration can be trained at once.
 
-  Args:
-    config: the configuration of the run.
-
   Raises:
     ValueError: a seed is negative or there twice, the balancer has a gradient part, or
       there are several devices or processes.
@@ -47,13 +44,7 @@ def check_seeds(config: RunConfig) -> None:
 def step_together(
   step: Step, state: TrainState, batches: Sequence[Batch]
 ) -> TrainState:
-  """A step of S seeds, vmapped; to be jitted.
-
-  Args:
-    step: the step of one seed.
-    state: leaves [S, ...].
-    batches: one a seed, of one shape.
-  """
+  """A step of S seeds, vmapped, with state leaves [S, ...] and batches of one shape."""
   return jax.vmap(step)(state, stack(batches))
 
 
@@ -62,12 +53,8 @@ def make_seeds_step(
 ) -> Callable[[TrainState, Sequence[Batch]], TrainState]:
   """The step of S seeds at once; the state that it is given is donated.
 
-  Args:
-    step: the step of one seed.
-
-  Returns:
-    `step(state, batches) -> state`, with state leaves [S, ...] and one batch a seed.
-    Batches whose shapes differ among the seeds are taken one after another.
+  It takes state leaves [S, ...] and one batch a seed. Batches whose shapes differ among
+  the seeds are taken one after another.
   """
   together = jax.jit(functools.partial(step_together, step), donate_argnums=0)
 
@@ -82,22 +69,12 @@ def make_seeds_step(
 
 
 def of_seed(tree: Any, index: int, num_seeds: int) -> Any:
-  """What one seed has of a pytree.
-
-  Args:
-    tree: with leaves [S, ...] if there is more than one seed.
-    index: place of the seed.
-    num_seeds: S.
-  """
+  """What one seed has of a pytree, whose leaves are [S, ...] if S is more than one."""
   return tree if num_seeds == 1 else jax.tree.map(lambda leaf: leaf[index], tree)
 
 
 def stack(trees: Sequence[Any]) -> Any:
-  """What several seeds have, as one pytree; the inverse of `of_seed`.
-
-  Args:
-    trees: one a seed, at least one; of a single one, itself.
-  """
+  """The pytrees of all seeds as one, leaves [S, ...]; that of a single seed as is."""
   if len(trees) == 1:
     return trees[0]
   return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import optax
 
 from igb_jax.balanced_grads import balanced_grad
-from igb_jax.balancers import Balancer, BalancerState
+from igb_jax.balancers import Balancer, BalancerState, LossBalancer
 from igb_jax.balancers.common import all_finite, is_inexact
 from igb_jax.training.sums import EpochSums, Failure, GradientSums
 
@@ -97,7 +97,7 @@ def init_state(
     ValueError: the balancer has no loss part, or its gradient part takes other
       parameters as shared than there are.
   """
-  _check_loss_part(balancer)
+  _loss_part(balancer)  # or an error
   balancer_state = balancer.init(params, key)
   num_tasks = len(balancer_state.loss.weights)
   has_gradient = balancer_state.gradient is not None
@@ -168,7 +168,7 @@ def make_train_step(
   Raises:
     ValueError: the balancer has no loss part.
   """
-  _check_loss_part(balancer)
+  observe = _loss_part(balancer).observe
 
   # Functions take the parameters, then the features if there is a trunk, then the
   # variables, which may be None, and last the batch.
@@ -190,7 +190,6 @@ def make_train_step(
     params, *rest = args
     return losses_and_variables(params, placed(trunk)(*args), *rest)
 
-  observe = None if balancer.loss is None else balancer.loss.observe
   balanced = balanced_grad(
     losses_and_variables,
     balancer,
@@ -271,12 +270,13 @@ def learning_rate_scale(state: TrainState, schedule: optax.Schedule) -> jax.Arra
   return scale if state.plateau is None else scale * state.plateau.scale
 
 
-def _check_loss_part(balancer: Balancer) -> None:
+def _loss_part(balancer: Balancer) -> LossBalancer:
   if balancer.loss is None:
     raise ValueError(
       "the training step needs a loss balancer; with a gradient balancer alone, use "
       "balancers.equal(num_tasks)."
     )
+  return balancer.loss
 
 
 def _where_finite_before(before: Any, after: Any) -> Any:

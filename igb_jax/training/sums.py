@@ -52,12 +52,7 @@ class GradientSums(NamedTuple):
   def plus(
     self, state: GradientState, present: jax.Array | None = None
   ) -> "GradientSums":
-    """Takes one more step in.
-
-    Args:
-      state: the state of the gradient balancer, after the step.
-      present: bool[K], the tasks of the step; None for all.
-    """
+    """Adds a step of the tasks `present`, bool[K], that left the balancer's state."""
     gramian = state.gramian
     # of an absent task the Gramian, which may be an earlier step's, has zeros
     in_gramian = None if present is None else gramian.nonzero
@@ -93,10 +88,6 @@ class EpochSums(NamedTuple):
   losses: jax.Array
   weights: jax.Array
   gradient: GradientSums | None
-
-  def zeros_like(self) -> "EpochSums":
-    """The sums before the first step of an epoch."""
-    return jax.tree.map(jnp.zeros_like, self)
 
 
 class Failure(NamedTuple):

@@ -17,12 +17,6 @@ def load_task(path: Path) -> ArrayTask:
   While it runs, modules beside the file can be imported, as in a script, and by
   relative imports if it is in a package.
 
-  Args:
-    path: the file, Python code.
-
-  Returns:
-    What `make_task` returned.
-
   Raises:
     FileNotFoundError: there is no such file.
     TypeError: `make_task` returned something else than an `ArrayTask`.

@@ -1,5 +1,6 @@
 """Loggers on their own: what they are given is what is read back."""
 
+import dataclasses
 import errno
 import json
 import os
@@ -186,9 +187,8 @@ def wandb(monkeypatch):
 
 
 def start(folder: Path, told: list[str], **which: bool) -> Loggers:
-  options = {"epochs": 3, "out": folder}
-  config = RunConfig(**which)
-  return open_loggers(config, folder, name="a run", options=options, report=told.append)
+  config = RunConfig(epochs=3, out=folder, **which)
+  return open_loggers(config, folder, name="a run", report=told.append)
 
 
 @pytest.mark.parametrize("mode", ["online", "offline"])
@@ -205,7 +205,11 @@ def test_wandb_goes_on_with_its_run(tmp_path, wandb, monkeypatch, mode):
   assert first.options["id"] is None
   assert first.options["name"] == "a run"
   assert first.options["project"] == "igb_jax"
-  assert first.options["config"] == {"epochs": 3, "out": str(tmp_path)}
+  options = {
+    **dataclasses.asdict(RunConfig(epochs=3, wandb=True)),
+    "out": str(tmp_path),
+  }
+  assert first.options["config"] == json.loads(json.dumps(options))
   assert json.loads((tmp_path / "wandb.json").read_text()) == {
     "id": "new0",
     "epochs": 3,
@@ -289,7 +293,9 @@ def test_of_several_processes_the_others_start_no_logger(tmp_path):
   folder = RunFolder(tmp_path / "run", writes=False)
   nothing: Any = None
   asking: Any = SimpleNamespace(config=RunConfig(tensorboard=True))
-  run._start_loggers(asking, folder, nothing)
+  loggers = run._start_loggers(asking, folder, nothing)
   folder.append_metrics(line_of(0))
+  loggers.write(line_of(0))
+  loggers.close()
   folder.close()
   assert not [*tmp_path.iterdir()]

@@ -166,9 +166,9 @@ def test_a_record_survives_json(tmp_path):
     data_seconds=0.1,
     seconds_per_step=[0.2, 0.3],
   )
-  content = loop.Progress((record,), 3, 1.5).to_json()
-  progress = loop.Progress.from_json(json.loads(json.dumps(content)))
-  assert progress.to_json() == content
+  content = records.progress_to_json([records.Progress((record,), 3, 1.5)])
+  (progress,) = records.progress_from_json(json.loads(json.dumps(content)))
+  assert records.progress_to_json([progress]) == content
   assert (progress.steps, progress.seconds) == (3, 1.5)
   found = progress.records[0]
   assert list(found.validation.metrics) == ["mu", "alpha"]

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from igb_jax.training import interrupt, loop
+from igb_jax.training import interrupt, records
 from igb_jax.training.checkpoint import Checkpoints
 
 from . import problem
@@ -31,7 +31,7 @@ def test_a_request_to_stop_saves_the_epoch_unrecorded(tmp_path):
   with Checkpoints(tmp_path / "c") as checkpoints:
     restored, progress = checkpoints.restore_newest(run.template)
   assert restored.step == state.step
-  assert loop.Progress.from_json(progress).steps == state.step - 4
+  assert records.progress_from_json(progress)[0].steps == state.step - 4
 
 
 def test_a_request_at_the_last_step_of_an_epoch_keeps_the_epoch(tmp_path):
@@ -87,7 +87,7 @@ def test_a_run_that_goes_on_equals_one_that_never_stopped(stop_at, spec, tmp_pat
   again = Run(tmp_path / "c", spec=spec)
   with Checkpoints(again.folder) as checkpoints:
     again.state, content = checkpoints.restore_newest(again.template)
-  start = loop.Progress.from_json(content)
+  (start,) = records.progress_from_json(content)
   assert start.seconds > 0
   state = again.train(4, start)
   jax.tree.map(np.testing.assert_array_equal, state, expected)
