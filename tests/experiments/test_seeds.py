@@ -10,16 +10,17 @@ import pytest
 from experiments import nyuv2
 from experiments import qm9 as experiment
 from experiments.molecules import Molecules
+from igb_jax.data import qm9
 from igb_jax.training.experiment import Experiment, for_seed
 from igb_jax.training.seeds import make_seeds_step
 from tests.balancers.contract import LOSS
 from tests.experiments.molecule_runs import run, saved, small, start, wait_for
 from tests.experiments.running import exit_code, make_experiment, read_metrics, untimed
 from tests.experiments.test_nyuv2 import small as small_scenes
+from tests.needed_options import needed_flags
 
 SEEDS = ["--seeds", "0", "3", "5"]
 OPTIONS = {
-  "stl": ["--balancer-options=task=mu"],
   # learns within the few steps of this test
   "uw": ["--epochs=2"],
   "igbv2": ["--balancer-options=start_epoch=2", "--balancer-options=warmup_epochs=1"],
@@ -44,7 +45,8 @@ def assert_close(together: dict, alone: dict) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("balancer", LOSS)
 def test_seeds_at_once_are_the_runs_that_they_are_alone(balancer, qm9_dir, tmp_path):
-  options = [f"--balancer={balancer}", *OPTIONS.get(balancer, [])]
+  needed = needed_flags(balancer, len(qm9.TARGETS))
+  options = [f"--balancer={balancer}", *needed, *OPTIONS.get(balancer, [])]
   out = tmp_path / "together"
   assert run(small(qm9_dir, out, *options, *SEEDS)) == 0
   for seed in (0, 5):
