@@ -124,7 +124,7 @@ def cells_of(problems: Sequence[str], methods: Sequence[str] | None) -> list[Cel
 
 
 def players(problem: str, methods: Sequence[str] | None) -> Sequence[str]:
-  """Who plays a problem, beside single tasks."""
+  """Who plays a problem, beside single tasks: the methods, or those that it names."""
   return methods or entrants_of(problem) or everyone()
 
 
