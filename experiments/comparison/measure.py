@@ -205,11 +205,9 @@ def main() -> None:
   config = dataset.module.parse_config(request["arguments"])
 
   def make_experiment(contender: Contender) -> Experiment[Any]:
-    changes = {
-      "balancer": contender.spec,
-      "balancer_options": contender.options,
-    }
-    changed = dataclasses.replace(config, **changes)
+    changed = dataclasses.replace(
+      config, balancer=contender.spec, balancer_options=contender.options
+    )
     return Experiment(dataset.module.make_problem, changed)
 
   start = time.perf_counter()

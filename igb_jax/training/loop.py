@@ -123,7 +123,8 @@ def train(
         fail(index, error)
 
   def lower(state: Any, score: jax.Array) -> Any:
-    return state if plateau is None else plateau.update((), state, value=score)[1]
+    assert plateau is not None
+    return plateau.update((), state, value=score)[1]
 
   scale_of = jax.jit(functools.partial(learning_rate_scale, schedule=schedule))
   lower_learning_rate = jax.jit(lower if num_seeds == 1 else jax.vmap(lower))
@@ -168,8 +169,9 @@ def train(
       records[index].append(record)
     if all(failures):
       break
-    score = np.squeeze(scores).astype(np.float32)
-    state = state._replace(plateau=lower_learning_rate(state.plateau, score))
+    if plateau is not None:
+      score = np.squeeze(scores).astype(np.float32)
+      state = state._replace(plateau=lower_learning_rate(state.plateau, score))
     is_last = epoch + 1 == num_epochs
     if checkpoints.is_due(epoch + 1) or checkpoints.is_best(scores) or is_last:
       save(state, scores=scores)
