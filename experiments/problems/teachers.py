@@ -38,7 +38,7 @@ ROWS = {"train": 8192, "validation": 2048, "test": 4096}
 TRAINING = Training(
   epochs=75,
   batch_size=256,
-  learning_rates=(3e-3, 1e-2, 3e-2),
+  learning_rates=(1e-2, 3e-2, 1e-1),
   judged_by="mean",
   trivial=(100.0,) * NUM_TASKS,  # the mean of the labels
 )

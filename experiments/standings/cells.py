@@ -145,7 +145,10 @@ def play(
     tested = run(_filled([Lane(best, seed, index) for seed in range(num_seeds)], width))
     test[:, judged] = tested.test[:num_seeds, judged]
     chosen.append(best)
-    seconds.append(tested.seconds / width)
+    # alone, since vmap takes the time of both sides of every branch
+    seconds.append(
+      run(lanes[:1]).seconds if training.at_once else tested.seconds / width
+    )
   num_steps = entrant.length * training.epochs * steps_per_epoch
   return facts | {
     "learning_rates": chosen,

@@ -2,7 +2,6 @@
 
 import numpy as np
 from matplotlib.figure import Figure
-from scipy import stats
 
 from ..comparison.drawing import (
   CHARACTER,
@@ -23,20 +22,6 @@ from .statistics import Standings
 _WIDTH = 470.0
 _ROW = 1.6 * FONT_SIZE
 _COLOURS = {"loss": SERIES[0], "gradient": SERIES[1], "both": SERIES[2]}
-
-
-def mean_times(standings: Standings) -> dict[str, float]:
-  """Time of a step in steps of ew, the geometric mean over problems with places."""
-  times = [
-    standings.time_of_ew[problem]
-    for problem in standings.places
-    if problem in standings.time_of_ew
-  ]
-  return {
-    name: float(stats.gmean([each[name] for each in times if name in each]))
-    for name in standings.order
-    if any(name in each for each in times)
-  }
 
 
 def _names_left(order: list[str]) -> float:
@@ -120,7 +105,7 @@ def heat_map(standings: Standings) -> Figure | None:
 @drawn("cost", "Mean place over the time of a step, with the Pareto front.")
 def cost_figure(standings: Standings, kinds: dict[str, str]) -> Figure | None:
   """Mean place over the time of a step; None where nothing was timed beside ew."""
-  times = mean_times(standings)
+  times = standings.mean_times()
   if not times:
     return None
   points = {name: (time, standings.place[name].mean) for name, time in times.items()}

@@ -151,6 +151,8 @@ def unfit(entrant: Entrant, task: ArrayTask, training: Training) -> str | None:
   fewest = max(getattr(each, "fewest_tasks", 1) for each in traits)
   if fewest > len(task.task_names):
     return f"needs {fewest} tasks"
+  if "pivrg" in entrant.names:
+    return "is fairgrad without the scores of single-task nets"
   if entrant.spec == SINGLE and training.judged_by != "delta_m":
     return "judges problems with delta_m alone"
   return None

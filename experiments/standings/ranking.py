@@ -12,11 +12,14 @@ such intervals are too narrow for few problems (by Student's t and the factor P 
 both played, with Wilcoxon's signed-rank test; the p-values of all pairs are corrected
 as in Holm (1979). That test takes the seeds of a problem for independent, and speaks of
 these problems alone. So a method is said to be ahead of another only where the interval
-of the difference of their places, which draws problems, excludes 0 as well.
+of the difference of their places, which draws problems, excludes 0 as well. A problem
+on which most runs share the first place is not ranked, since the mean place of those
+who play it would say little else than that they do.
 
 Reference: Demsar, "Statistical Comparisons of Classifiers over Multiple Data Sets",
 JMLR 2006; Benavoli et al., "Should We Really Use Post-Hoc Tests Based on Mean-Ranks?",
-JMLR 2016, for tests of pairs instead of the mean ranks of all.
+JMLR 2016, for tests of pairs instead of the mean ranks of all; places do still depend
+on who else plays.
 """
 
 import dataclasses
@@ -104,12 +107,20 @@ def places_of(scores: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
   return dict(zip(scores, scaled, strict=True))
 
 
-def common(
-  places: Places, method: str, other: str
-) -> list[tuple[np.ndarray, np.ndarray]]:
-  """The places of two methods on every problem that both played."""
+def most_tie(scores: Mapping[str, np.ndarray]) -> bool:
+  """Whether most runs share the first place, so that there is little to rank.
+
+  Args:
+    scores: as for `places_of`.
+  """
+  values = np.stack([np.nan_to_num(each, nan=np.inf) for each in scores.values()])
+  return len(values) > 1 and bool((values == values.min(axis=0)).mean() > 0.5)
+
+
+def differences(places: Places, method: str, other: str) -> list[np.ndarray]:
+  """A method's places less another's, f64[seeds] for every problem of both."""
   both = (each for each in places.values() if method in each and other in each)
-  return [(each[method], each[other]) for each in both]
+  return [each[method] - each[other] for each in both]
 
 
 def differences_of(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -154,28 +165,18 @@ def p_values_of(places: Places, order: Sequence[str]) -> dict[tuple[str, str], f
   """The corrected p-values of all pairs with a problem in common."""
   found = {}
   for pair in itertools.combinations(order, 2):
-    blocks = common(places, *pair)
-    if blocks:
-      differences = np.concatenate([a - b for a, b in blocks])
-      found[pair] = signed_rank(differences)[0]
+    if blocks := differences(places, *pair):
+      found[pair] = signed_rank(np.concatenate(blocks))[0]
   return holm(found)
 
 
-def verdict(
-  places: Places,
-  p_values: Mapping[tuple[str, str], float],
-  method: str,
-  other: str,
-) -> int | None:
+def verdict(blocks: Sequence[np.ndarray], p_value: float) -> int:
   """-1 if a method is ahead of another, 1 if it is behind, 0 if neither can be said.
 
-  Returns:
-    None without a common problem.
+  Args:
+    blocks: the differences of their places, f64[seeds] a problem.
+    p_value: the corrected one.
   """
-  blocks = [a - b for a, b in common(places, method, other)]
-  if not blocks:
-    return None
-  p_value = p_values.get((method, other), p_values.get((other, method), 1.0))
   if p_value >= ALPHA:
     return 0
   found = interval(blocks)
@@ -185,7 +186,7 @@ def verdict(
 
 
 def cliques(
-  order: Sequence[str], verdicts: Mapping[tuple[str, str], int | None]
+  order: Sequence[str], verdicts: Mapping[tuple[str, str], int]
 ) -> list[tuple[int, int]]:
   """Runs of methods in an order of which no two can be told apart.
 

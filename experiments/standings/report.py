@@ -106,13 +106,15 @@ def _content(
 def _left(
   settings: Mapping[str, Any], cells: Sequence[Mapping[str, Any]]
 ) -> list[Cell]:
-  """What has still to be played, also of problems of earlier commands."""
-  problems = dict.fromkeys(settings["problems"])
-  if settings["methods"] is None:  # otherwise who played earlier ones is not known
-    problems |= dict.fromkeys(cell["problem"] for cell in cells)
-  played = {Cell(cell["problem"], cell["method"]) for cell in cells}
-  planned = cells_of([*problems], settings["methods"])
-  return [cell for cell in planned if cell not in played]
+  """What has still to be played, also what earlier commands left of their problems."""
+  played = [Cell(cell["problem"], cell["method"]) for cell in cells]
+  planned = cells_of(settings["problems"], settings["methods"])
+  # of all who play a problem by default, those who are asked for or played another
+  usual = cells_of([*dict.fromkeys(cell.problem for cell in played)], None)
+  known = {cell.method for cell in played}
+  everyone = settings["methods"] is None
+  planned += [cell for cell in usual if everyone or cell.method in known]
+  return [cell for cell in dict.fromkeys(planned) if cell not in {*played}]
 
 
 def _notice(unfinished: Collection[str]) -> str | None:

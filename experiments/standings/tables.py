@@ -5,21 +5,21 @@ from typing import Any
 
 import numpy as np
 
-from ..comparison.estimates import estimate
 from ..comparison.tables import Cell, Column, Row, Table
 from ..comparison.words import number
-from .figures import mean_times
-from .statistics import Against, Standings, places_of_ranked
+from .statistics import SIMILAR, Against, Standings, places_of_ranked
 
 OVERALL_NOTE = (
   "A place is 0 for the best of all methods on a problem and a seed, and 100 for the "
-  "last; the mean is over problems, its interval from a bootstrap of problems and "
-  "seeds. Wins and losses are problems with a p-value below 0.05, corrected for the "
-  "problems of a pair; at equal time ew is trained for one, two or four times the "
-  "steps, whichever takes the most similar time."
+  "last; those that tie share the mean of their places. The mean is over problems, its "
+  "interval from a bootstrap of problems and seeds. Wins and losses are problems with "
+  "a p-value below 0.05, corrected for the problems of a pair. At equal time ew is "
+  "trained for one, two or four times the steps, whichever takes the most similar "
+  f"time; a problem on which that differs by more than a factor of {SIMILAR} does not "
+  "count."
 )
 PROBLEM_NOTE = (
-  "Mean ± half-width of the 95% interval over seeds that did not fail. "
+  "Median over seeds that were finite [least, largest]. "
   "Failed: runs that were not finite + runs no better than the trivial solution."
 )
 
@@ -37,13 +37,13 @@ def overall(standings: Standings, kinds: Mapping[str, str]) -> Table:
     Column("against ew", "at equal time"),
     Column("failed", "runs"),
   ]
-  times = mean_times(standings)
+  times = standings.mean_times()
   rows = []
   for name in standings.order:
     place = standings.place[name]
     failed = sum(
       sum(standings.failures(problem, name))
-      for problem in standings.places
+      for problem in standings.finished
       if name in standings.scores[problem]
     )
     rows.append(
@@ -80,7 +80,7 @@ def of_problem(
   # forty columns tell nobody anything
   shown = range(len(metrics) if len(metrics) <= 6 else 0)
   own = {"delta_m": ("delta_m", "%"), "mean": (f"mean of {len(metrics)}", "")}
-  columns = []
+  columns = [Column("place", higher_is_better=False)]
   if judged_by in own:
     columns.append(Column(*own[judged_by], higher_is_better=False))
   columns += [
@@ -93,15 +93,16 @@ def of_problem(
     Column("failed", "runs"),
   ]
   places = places_of_ranked(scores)
-  order = sorted(
-    here, key=lambda name: places[name].mean() if name in places else np.inf
-  )
+  place = {name: float(each.mean()) for name, each in places.items()}
   rows = []
-  for name in order:
+  for name in sorted(here, key=lambda name: place.get(name, np.inf)):
     cell = here[name]
     tests = np.array(cell["test"], np.float64)
-    cells_of_row = [_mean_cell(scores.get(name))] if judged_by in own else []
-    cells_of_row += [_mean_cell(tests[:, index]) for index in shown]
+    cells_of_row = [
+      Cell(f"{place[name]:.0f}", place[name]) if name in place else Cell()
+    ]
+    cells_of_row += [_median_cell(scores.get(name))] if judged_by in own else []
+    cells_of_row += [_median_cell(tests[:, index]) for index in shown]
     time = standings.time_of_ew.get(problem, {}).get(name)
     failed = standings.failures(problem, name) if name in scores else (0, 0)
     cells_of_row += [
@@ -113,14 +114,13 @@ def of_problem(
   return Table(f"{problem}, {facts['num_tasks']} tasks", columns, rows)
 
 
-def _mean_cell(values: np.ndarray | None) -> Cell:
-  """The mean over runs that did not fail."""
+def _median_cell(values: np.ndarray | None) -> Cell:
+  """The median over finite runs, between the least and the largest."""
   finite = [] if values is None else values[np.isfinite(values)]
   if not len(finite):
     return Cell()
-  found = estimate(finite)
-  width = f" ± {number(found.half_width)}" if found.half_width is not None else ""
-  return Cell(number(found.mean) + width, found.mean)
+  median, least, largest = np.median(finite), min(finite), max(finite)
+  return Cell(f"{number(median)} [{number(least)}, {number(largest)}]", float(median))
 
 
 def _against_cell(against: Against | None) -> Cell:

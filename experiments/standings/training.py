@@ -1,6 +1,6 @@
 """Many short runs of one method on one problem, compiled once.
 
-    lanes (learning rate, seed) [N] -> vmap or map of
+    lanes (learning rate, seed) [N] -> vmap or, as for a single one, map of
       init -> scan over epochs of (shuffle -> scan over batches of the step) -> metrics
 
 Initial parameters and the order of the batches depend on the seed alone, so that all
@@ -127,7 +127,7 @@ def make_runner(
 
   @jax.jit
   def run_all(rows: dict[str, Any], *lanes: jax.Array) -> tuple[jax.Array, jax.Array]:
-    if training.at_once:
+    if training.at_once and len(lanes[0]) > 1:
       return jax.vmap(run, in_axes=(None, 0, 0, 0))(rows, *lanes)
     return jax.lax.map(lambda lane: run(rows, *lane), lanes)
 

@@ -6,10 +6,9 @@ from typing import Any
 import numpy as np
 
 from ..comparison.words import listed
-from .figures import mean_times
-from .plan import COMBINED
+from .plan import COMBINED, SINGLE
 from .ranking import Interval, interval
-from .statistics import Standings
+from .statistics import SIMILAR, Standings
 
 _SLOW = 1.5
 
@@ -29,7 +28,7 @@ def conclusions(standings: Standings, kinds: dict[str, str]) -> list[str]:
   ]
   answers = [_who_leads(standings)]
   answers += [_pair(standings, *pair) for pair in pairs]
-  answers += [_kinds(standings, kinds), *_equal_time(standings)]
+  answers += [_kinds(standings, kinds), *_equal_time(standings, kinds)]
   if combined:
     answers.append(
       "Combinations against their parts: "
@@ -41,20 +40,36 @@ def conclusions(standings: Standings, kinds: dict[str, str]) -> list[str]:
 
 def limits(standings: Standings, cells: Sequence[Mapping[str, Any]]) -> list[str]:
   """What the league does not show."""
-  number = len(standings.places)
-  at_edge = [
-    cell["learning_rates"][0] in (rates[0], rates[-1])
-    for cell in cells
-    if (rates := cell["training"]["learning_rates"]) and "unfit" not in cell
-  ]
-  return [
-    f"The problems are small and few ({number}); the intervals draw them with "
-    "replacement, the tests of pairs speak of these problems alone.",
+  found = [
+    f"The problems are small and few ({len(standings.places)}); the intervals draw "
+    "them with replacement, the tests of pairs speak of these problems alone.",
     "Every method has its published hyper-parameters. Only the learning rate is tuned, "
-    f"among three; in {sum(at_edge)} of {len(at_edge)} cells it is the least or the "
-    "largest of them, so that a wider choice might have been better.",
+    "among three, on seeds of its own: one choice for all seeds of the test, which the "
+    "intervals take for given.",
     "Times are processor time of runs on CPUs. On accelerators the ratios differ.",
   ]
+  if edges := [_edge(cells, problem) for problem in standings.places]:
+    found.append(
+      "Methods that take the least or the largest learning rate might be better with a "
+      f"wider choice: {'; '.join(edges)}."
+    )
+  if tied := [name for name in standings.finished if name not in standings.places]:
+    found.append(
+      f"Most runs on {listed(tied)} share the first place. That counts as wins, ties "
+      "and losses, and has no part in mean places."
+    )
+  return found
+
+
+def _edge(cells: Sequence[Mapping[str, Any]], problem: str) -> str:
+  """How many methods take the least and the largest learning rate of a problem."""
+  taken = [
+    (cell["learning_rates"][0], cell["training"]["learning_rates"])
+    for cell in cells
+    if cell["problem"] == problem and "unfit" not in cell and cell["method"] != SINGLE
+  ]
+  least, largest = (sum(rate == rates[end] for rate, rates in taken) for end in (0, -1))
+  return f"{least} and {largest} of {len(taken)} on {problem}"
 
 
 def _who_leads(standings: Standings) -> str:
@@ -84,18 +99,20 @@ def _pair(standings: Standings, method: str, other: str) -> str:
   verdict = words[standings.compare(method, other) or 0]
   return (
     f"{method} {verdict} {other}: its place differs by {_of(difference, sign='+')}; of "
-    f"{difference.problems} problems it wins {against.wins} and loses "
-    f"{against.losses}."
+    f"{against.wins + against.ties + against.losses} problems it wins {against.wins} "
+    f"and loses {against.losses}."
   )
 
 
-def _kinds(standings: Standings, kinds: dict[str, str]) -> str:
-  groups = {
-    kind: [name for name in standings.order if kinds[name] == kind]
+def _groups(standings: Standings, kinds: dict[str, str]) -> dict[str, list[str]]:
+  return {
+    kind: [name for name in standings.order if kinds[name] == kind and name != "ew"]
     for kind in ("gradient", "loss")
   }
-  if not all(groups.values()):
-    return ""
+
+
+def _kinds(standings: Standings, kinds: dict[str, str]) -> str:
+  groups = _groups(standings, kinds)
   blocks = []
   for places in standings.places.values():
     gradient, loss = (
@@ -111,29 +128,37 @@ def _kinds(standings: Standings, kinds: dict[str, str]) -> str:
   )
 
 
-def _equal_time(standings: Standings) -> list[str]:
+def _equal_time(standings: Standings, kinds: dict[str, str]) -> list[str]:
+  rates = [
+    f"a {kind} method is better than ew on {_of(rate)}% of the seeds of a problem"
+    for kind, group in _groups(standings, kinds).items()
+    if (rate := standings.win_rate(group, "ew")) is not None
+  ]
+  if not rates:
+    return []
   wins: list[str] = []
   losses: list[str] = []
-  times = mean_times(standings)
+  times = standings.mean_times()
   for name in standings.order:
     if times.get(name, 1.0) < _SLOW:
       continue
     against = standings.against(name, "ew", equal_time=True)
     if against and against.wins != against.losses:
       (wins if against.wins > against.losses else losses).append(name)
-  if not wins and not losses:
-    return []
   return [
-    f"At equal time, of the methods whose step takes at least {_SLOW} steps of ew, "
-    f"{_or_none(wins)} win on more problems than they lose, and {_or_none(losses)} "
-    "lose on more than they win. (They are compared with ew trained for one, two or "
-    "four times the steps, whichever takes the most similar time.)"
+    f"At equal time {', '.join(rates)}; 50% would be as good as ew.",
+    f"Of the methods whose step takes at least {_SLOW} steps of ew, {_or_none(wins)} "
+    f"win on more problems than they lose at equal time, and {_or_none(losses)} lose "
+    "on more than they win. (They are compared with ew trained for one, two or four "
+    "times the steps, whichever takes the most similar time, where that differs by a "
+    f"factor of at most {SIMILAR}.)",
   ]
 
 
 def _failures(standings: Standings) -> list[str]:
   parts = []
-  for problem, scores in standings.scores.items():
+  for problem in standings.finished:
+    scores = standings.scores[problem]
     found = {name: standings.failures(problem, name) for name in scores}
     for what, place in (("not finite", 0), ("no better than the trivial solution", 1)):
       names = [f"{name} ({each[place]})" for name, each in found.items() if each[place]]

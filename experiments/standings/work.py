@@ -30,14 +30,13 @@ def main() -> None:
   locks.mkdir(exist_ok=True)
   for cell in cells_of(settings["problems"], settings["methods"]):
     path = cell.path(out)
+    error = path.with_suffix(".error")
     lock = filelock.FileLock(locks / f"{cell.problem}-{path.stem}.lock")
     try:
       with lock.acquire(blocking=False):
-        if read(cell, out) is not None:
+        if read(cell, out) is not None or error.exists():
           continue
         print(f"{cell.method} on {cell.problem}", flush=True)
-        error = path.with_suffix(".error")
-        error.unlink(missing_ok=True)
         try:
           content = play(cell, settings["seeds"], settings["validation_seeds"])
         except Exception as cause:  # of one cell; the others go on

@@ -44,7 +44,8 @@ def test_a_league_is_played_reported_and_gone_on_with(tmp_path, monkeypatch, cap
     ("mgda", "0"),
     ("mgda", "1"),
   ]
-  assert json.loads((tmp_path / "standings.json").read_text())["order"]
+  found = json.loads((tmp_path / "standings.json").read_text())
+  assert (found["finished"], found["order"]) == (["toy"], [])  # both are at the front
   assert "mgda" in (tmp_path / "league.md").read_text()
   # what is there is kept, what is missing is played, and the report is the same
   planned[1].path(tmp_path).unlink()
@@ -75,7 +76,7 @@ def test_a_report_is_written_of_whatever_is_played(tmp_path):
   for path in write_report(tmp_path):
     assert path.stat().st_size > 0
   text = (tmp_path / "league.md").read_text()
-  assert "16 cells (a method on a problem) are played" in text
+  assert "18 cells (a method on a problem) are played" in text
   assert "uw on burgers: needs positive losses" in text
   assert "Runs on digits that were not finite: si (1)" in text
 
@@ -84,6 +85,9 @@ def test_a_report_is_written_of_whatever_is_played(tmp_path):
   ("problems", "methods", "without_places"),
   [
     (["digits", "helmholtz"], ["ew", "mgda", "si"], {"helmholtz"}),
+    # who plays a problem by default and has played another is missing there, even
+    # where the latest command asks for nobody
+    (["digits"], ["ew"], {"diamonds"}),
     # everybody is asked for, also where others have played before
     (["toy"], None, {"toy", "digits", "diamonds", "burgers"}),
   ],
@@ -92,6 +96,8 @@ def test_places_are_over_problems_that_everybody_has_played(
   tmp_path, problems, methods, without_places
 ):
   write_league(tmp_path, problems, methods)
+  if "diamonds" in without_places and methods:
+    Cell("diamonds", "mgda").path(tmp_path).unlink()
   write_report(tmp_path)
   found = json.loads((tmp_path / "standings.json").read_text())
   assert {*found["scores"]} == {"digits", "diamonds", "burgers"}

@@ -7,8 +7,13 @@ import pytest
 from scipy import stats
 
 from experiments.standings import tables, words
-from experiments.standings.figures import mean_times
-from experiments.standings.ranking import interval, p_values_of, signed_rank, verdict
+from experiments.standings.ranking import (
+  differences,
+  interval,
+  p_values_of,
+  signed_rank,
+  verdict,
+)
 from experiments.standings.statistics import standings
 from tests.experiments.made_up_league import SEEDS, cell, some_cells
 
@@ -23,6 +28,7 @@ def test_the_standings_rank_compare_and_count():
   np.testing.assert_allclose(
     found.scores["digits"]["ew"].mean(), 0, atol=1e-9
   )  # against itself
+  # the longer trainings of ew measure its step as well
   assert found.time_of_ew["digits"]["mgda"] == 2.2
   assert all(p < 1e-4 for p in found.p_values.values())
   assert not found.cliques
@@ -40,6 +46,44 @@ def test_wins_are_counted_at_equal_steps_and_at_equal_time():
   assert (against.wins, against.ties, against.losses) == (0, 3, 0)
   assert found.against("si", "ew").losses == 3
   assert found.against("si", "uw") is None
+
+
+def test_a_time_that_no_training_of_ew_takes_does_not_count():
+  cells = some_cells()
+  for each in cells:
+    if (each["problem"], each["method"]) == ("digits", "mgda"):
+      each["seconds_per_step"] = 1.6  # 3.2 steps of ew, of which 2 were played
+  found = standings(cells)
+  against = found.against("mgda", "ew", equal_time=True)
+  assert (against.wins, against.ties, against.losses) == (0, 2, 0)
+  rate = found.win_rate(["mgda"], "ew")
+  assert rate is not None
+  assert (rate.mean, rate.problems) == (50, 2)  # ew@2 has the same numbers
+  assert found.win_rate(["si"], "ew").mean == 0
+  assert found.win_rate([], "ew") is None
+
+
+def test_times_of_another_machine_are_not_compared():
+  cells = some_cells()
+  for each in cells:
+    if (each["problem"], each["method"]) == ("digits", "mgda"):
+      each["machine"] = "another laptop"
+  found = standings(cells)
+  assert "mgda" not in found.time_of_ew["digits"]
+  assert found.time_of_ew["diamonds"]["mgda"] == 2.2
+
+
+def test_a_problem_on_which_most_tie_has_wins_and_no_places():
+  cells = some_cells()
+  tied = np.full(SEEDS, 1.0)
+  cells += [cell("toy", name, tied) for name in ("stl", "ew", "mgda")]
+  cells.append(cell("toy", "si", 2 * tied))
+  found = standings(cells)
+  assert "toy" not in found.places
+  assert found.place == standings(some_cells()).place
+  assert found.against("si", "ew").losses == 4
+  [*_, tie] = words.limits(found, cells)
+  assert "toy" in tie
 
 
 def test_the_cells_of_a_league_that_was_stopped_anywhere_make_a_report():
@@ -61,7 +105,7 @@ def test_a_problem_that_few_have_played_has_a_table_and_no_places():
   found = standings(cells, {"digits"})
   whole = standings([each for each in cells if each["problem"] != "digits"])
   assert found.place == whole.place
-  assert mean_times(found) == mean_times(whole)
+  assert found.mean_times() == whole.mean_times()
   kinds = {each["method"]: each["kind"] for each in cells}
   assert tables.overall(found, kinds) == tables.overall(whole, kinds)
   assert found.against("si", "ew") == whole.against("si", "ew")
@@ -93,10 +137,10 @@ def test_ahead_is_what_the_test_and_the_interval_both_say():
   }
   p_values = p_values_of(places, ["a", "b", "c"])
   assert p_values["a", "b"] < 0.05
-  assert verdict(places, p_values, "a", "b") == 0
-  assert verdict(places, p_values, "c", "b") == 1
-  assert verdict(places, p_values, "b", "c") == -1
-  assert verdict(places, p_values, "b", "d") is None
+  assert verdict(differences(places, "a", "b"), p_values["a", "b"]) == 0
+  assert verdict(differences(places, "b", "c"), p_values["b", "c"]) == -1
+  assert verdict(differences(places, "c", "b"), p_values["b", "c"]) == 1
+  assert not differences(places, "b", "d")
 
 
 @pytest.mark.parametrize("count", [1, 4, 9, 40])
