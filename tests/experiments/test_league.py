@@ -9,6 +9,7 @@ import pytest
 
 from experiments import league
 from experiments.standings import cells as cells_module
+from experiments.standings import running, work
 from experiments.standings.plan import Cell, cells_of
 from experiments.standings.report import write_report
 from tests.experiments.made_up_league import SEEDS, some_cells
@@ -104,6 +105,26 @@ def test_places_are_over_problems_that_everybody_has_played(
   assert {*found["places"]} == {*found["scores"]} - without_places
   notice = (tmp_path / "league.md").read_text().split("**")[1]
   assert all(problem in notice for problem in without_places)
+
+
+def test_a_cell_that_fails_is_tried_once(tmp_path, monkeypatch):
+  settings = {"problems": ["toy"], "methods": ["ew"], "seeds": 1, "validation_seeds": 1}
+  (tmp_path / "league.json").write_text(json.dumps({"settings": settings}))
+  played = []
+
+  def fail(cell, *rest):
+    played.append(cell)
+    raise ValueError(f"{cell.method} is ill\nat length")
+
+  monkeypatch.setattr(work, "play", fail)
+  monkeypatch.setattr(sys, "argv", ["work", str(tmp_path)])
+  for _ in range(2):  # two workers
+    work.main()
+  planned = cells_of(["toy"], ["ew"])
+  assert played == planned
+  assert running.errors(planned, tmp_path) == {
+    cell: f"ValueError: {cell.method} is ill" for cell in planned
+  }
 
 
 @pytest.mark.parametrize(
