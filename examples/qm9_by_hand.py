@@ -66,7 +66,7 @@ def load(
   molecules: int | None = None,
   validation_size: int = 2_000,
   test_size: int = 2_000,
-  batch_size: int = 20,
+  batch_size: int = 10,
   num_groups: int = 5,
 ) -> Data:
   """Loads, splits and standardises the molecules.
@@ -100,6 +100,7 @@ def train(
   balancer_name: str = "igbv1",
   schedule: optax.Schedule | None = None,
   dim: int = 64,
+  edge_dim: int = 32,
   seed: int = 0,
   out: Path | None = None,
 ) -> list[np.ndarray]:
@@ -110,8 +111,9 @@ def train(
     epochs: passes over the training molecules.
     balancer_name: one of `igb_jax.balancers.names()` that needs no option, or two as
       loss+gradient.
-    schedule: number of steps -> learning rate; by default a cosine from 2e-3 to 0.
+    schedule: number of steps -> learning rate; by default a cosine from 4e-3 to 0.
     dim: width of the network's node state.
+    edge_dim: width of its edge state.
     seed: of the initial parameters, the order of the batches and the balancer.
     out: where the parameters of the best epoch are saved; None for nowhere.
 
@@ -119,8 +121,8 @@ def train(
     The task losses f32[K] of every step.
   """
   steps_per_epoch = len(list(data.batches(data.split.train)))
-  schedule = schedule or optax.cosine_decay_schedule(2e-3, epochs * steps_per_epoch)
-  net = MPNN(num_tasks=NUM_TASKS, dim=dim)
+  schedule = schedule or optax.cosine_decay_schedule(4e-3, epochs * steps_per_epoch)
+  net = MPNN(num_tasks=NUM_TASKS, dim=dim, edge_dim=edge_dim)
   params_key, balancer_key = jax.random.split(jax.random.key(seed))
   example = next(data.batches(data.split.train))
   params = jax.jit(net.init)(params_key, example.graphs)["params"]

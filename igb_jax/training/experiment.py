@@ -1,4 +1,14 @@
-"""One run of a problem: net, balancer, optimiser and batches, ready to train."""
+"""One run of a problem: net, balancer, optimiser and batches, ready to train.
+
+    state = experiment.init_state()
+    for epoch in range(config.epochs):
+      for batch in experiment.epoch_batches(epoch):
+        state = experiment.step(state, batch)
+      evaluation = experiment.evaluate(state, "validation")
+
+is the whole training. `loop` takes the same steps, and adds the plateau, checkpoints,
+stops and several seeds; `run` tests the best epoch and writes the results.
+"""
 
 import copy
 import dataclasses
@@ -61,6 +71,7 @@ class Experiment(Generic[Config]):
       task_names=problem.task_names,
       steps_per_epoch=problem.steps_per_epoch,
     )
+    # the step multiplies its updates by the schedule, and by the plateau's scale
     self.optimizer = optax.adam(config.learning_rate)
     self.step = make_train_step(
       problem.losses if at_features else problem.losses_of,

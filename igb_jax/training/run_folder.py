@@ -12,6 +12,7 @@ import filelock
 from igb_jax.training.config import FREE_OPTIONS
 
 _LOCK = "run.lock"
+_UNNAMED = {"schedule": "plateau", "edge_dim": 128}  # what runs had before the option
 
 
 class RunFolder:
@@ -219,8 +220,7 @@ def differing_options(
     ['schedule was "plateau" and is "cosine"', 'epochs was 8 and is 9']
   """
   now = json.loads(_to_json(now))
-  if "schedule" in now:  # which older runs do not name
-    before = {"schedule": "plateau", **before}
+  before = {name: _UNNAMED[name] for name in _UNNAMED if name in now} | dict(before)
   fixed = {"epochs"} if now.get("schedule") == "cosine" else set()  # the cosine's end
   return [
     f"{name} was {json.dumps(before.get(name))} and is {json.dumps(now.get(name))}"

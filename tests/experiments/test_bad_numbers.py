@@ -64,7 +64,7 @@ def test_missing_labels_are_those_of_the_split_and_of_training_alone(qm9_dir):
   assert make()[1].train_batches(0, 0)[0].known is None
 
   batch = lacking.train_batches(0, 0)[0]
-  net = MPNN(num_tasks=11, dim=ready.config.dim)
+  net = MPNN(11, ready.config.dim, ready.config.edge_dim)
   output = jax.jit(net.apply)({"params": ready.initial_params}, batch.graphs)
   errors = np.where(batch.known == 1, np.asarray(output) - batch.targets, np.nan)
   losses = jax.jit(ready.problem.losses_of)(ready.initial_params, batch)

@@ -186,7 +186,7 @@ def test_evaluation_equals_a_plain_loop_over_molecules(qm9_dir):
   evaluation = ready.evaluate(ready.init_state(), "test")
   molecules = Molecules(ready.config, ready.devices)
   positions = molecules.split.test
-  net = MPNN(num_tasks=11, dim=ready.config.dim)
+  net = MPNN(11, ready.config.dim, ready.config.edge_dim)
   apply, predictions = jax.jit(net.apply), []
   for position in positions:
     batch = molecules.batches(np.array([position]), molecules.targets)[0]
@@ -208,7 +208,7 @@ def test_losses_are_means_over_the_molecules_that_are_there(qm9_dir):
   batch = batches[len(batches) - 1]
   whole = jax.jit(ready.problem.losses_of)(ready.initial_params, batch)
   assert 0 < batch.mask.sum() == 100 % 24
-  net = MPNN(num_tasks=11, dim=ready.config.dim)
+  net = MPNN(11, ready.config.dim, ready.config.edge_dim)
   output = jax.jit(net.apply)({"params": ready.initial_params}, batch.graphs)
   errors = (np.asarray(output) - batch.targets)[batch.mask == 1]
   np.testing.assert_allclose(whole, (errors**2).mean(axis=0), 1e-5)

@@ -36,7 +36,10 @@ def test_a_plateau_lowers_the_rate_and_nothing_else_does():
     ({"epochs": 8}, {"epochs": 9, "schedule": "plateau"}, 0),
     ({"epochs": 8, "schedule": "cosine"}, {"epochs": 9, "schedule": "cosine"}, 1),
     ({"epochs": 8}, {"epochs": 8, "schedule": "cosine"}, 1),
+    # of QM9 before it had the option
+    ({"dim": 64}, {"dim": 64, "edge_dim": 128}, 0),
+    ({"dim": 64}, {"dim": 64, "edge_dim": 32}, 1),
   ],
 )
-def test_a_run_along_a_cosine_has_its_number_of_epochs(before, now, count):
+def test_options_that_differ_are_those_that_change_a_run(before, now, count):
   assert len(differing_options(before, now)) == count
