@@ -18,11 +18,13 @@ import numpy as np
 
 from igb_jax import balancers
 from igb_jax.metrics import delta_m
+from igb_jax.training.array_task import ArrayTask
 from igb_jax.training.run_folder import read_object, write_whole
 
 from ..comparison.collecting import made_on
 from ..comparison.estimates import finite_or_none
 from ..problems import NAMES, load, training_of
+from ..problems.base import Training
 from .plan import SINGLE, Cell, make, parse, unfit
 from .training import Lane, make_runner
 
@@ -91,25 +93,14 @@ def play(
     "seconds_per_step" of one run.
   """
   task, training = load(cell.problem)
-  entrant = parse(cell.method)
-  metrics = task.metrics
-  bases = [metric.base for metric in metrics]
-  params = jax.eval_shape(task.init, jax.random.key(0))
+  entrant, metrics = parse(cell.method), task.metrics
   facts = {
     "problem": cell.problem,
     "method": cell.method,
-    "num_tasks": len(task.task_names),
-    "metrics": [metric.name for metric in metrics],
-    "units": [metric.unit for metric in metrics],
-    "higher_is_better": [metric.higher_is_better for metric in metrics],
-    "judged_by": training.judged_by,
-    "trivial": [*training.trivial],
-    # about what single tasks reach, which the choice of a rate must not wait for
-    "base": [*training.trivial] if None in bases else bases,
-    "training": trained_as(cell.problem),
-    "num_parameters": sum(leaf.size for leaf in jax.tree.leaves(params)),
-    **made_on(jax.default_backend()),
     "kind": entrant.kind,
+    **_facts_of(task, training),
+    "training": trained_as(cell.problem),
+    **made_on(jax.default_backend()),
   }
   if reason := unfit(entrant, task, training):
     return facts | {"unfit": reason}
@@ -156,6 +147,23 @@ def play(
     "test": finite_or_none(test),
     "num_steps": num_steps,
     "seconds_per_step": sum(seconds) / num_steps / len(seconds),
+  }
+
+
+def _facts_of(task: ArrayTask, training: Training) -> dict[str, Any]:
+  """What every cell of a problem says of it."""
+  bases = [metric.base for metric in task.metrics]
+  params = jax.eval_shape(task.init, jax.random.key(0))
+  return {
+    "num_tasks": len(task.task_names),
+    "metrics": [metric.name for metric in task.metrics],
+    "units": [metric.unit for metric in task.metrics],
+    "higher_is_better": [metric.higher_is_better for metric in task.metrics],
+    "judged_by": training.judged_by,
+    "trivial": [*training.trivial],
+    # about what single tasks reach, which the choice of a rate must not wait for
+    "base": [*training.trivial] if None in bases else bases,
+    "num_parameters": sum(leaf.size for leaf in jax.tree.leaves(params)),
   }
 
 
