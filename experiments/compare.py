@@ -91,7 +91,7 @@ def main(arguments: Sequence[str] | None = None, program: str = PROGRAM) -> NoRe
     with lock.acquire(blocking=False):
       sys.exit(compare(comparison, out, Console()))
   except filelock.Timeout:
-    say(errors, f"error: another comparison is at work in {out}; wait, or stop it.")
+    say(errors, f"error: another comparison is using {out}; wait, or stop it.")
     sys.exit(EXIT_BAD_INPUT)
   except ValueError as error:
     say(errors, f"error: {error}")

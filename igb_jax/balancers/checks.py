@@ -33,8 +33,8 @@ def check_count(name: str, value: Any, *, minimum: int = 1) -> int:
     value = int(value)
   if _is_array(value):
     raise TypeError(
-      f"{name} must be a Python integer, got an array, {value}: it is part of the "
-      f"program. With optax.inject_hyperparams, add {name!r} to static_args."
+      f"{name} must be a Python int, because it is fixed at compile time; got an array "
+      f"({value}). With optax.inject_hyperparams, add {name!r} to static_args."
     )
   if isinstance(value, bool) or not isinstance(value, numbers.Integral):
     raise TypeError(f"{name} must be an integer, got {value!r}.")
@@ -217,7 +217,7 @@ def check_epsilon(epsilon: Any, *, log: bool = True) -> Any:
   epsilon = check_positive("epsilon", epsilon, or_zero=True)
   if not log and not (isinstance(epsilon, float) and epsilon == 0):
     raise ValueError(
-      "epsilon is added to a loss before its logarithm is taken, and without log=True "
-      f"none is; leave it out or take the log form, got {epsilon}."
+      "epsilon only applies with log=True; leave it out, or use the log form, got "
+      f"{epsilon}."
     )
   return epsilon

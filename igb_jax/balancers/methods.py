@@ -144,7 +144,7 @@ def method(
   Args:
     name: its name in `create`.
     kind: what it balances.
-    paper: authors, venue and year; empty for what needs no paper.
+    paper: authors (where known), venue and year; empty where there is no paper.
     alias: another name.
     fixed: hyper-parameters that the name fixes.
     **traits: all of those of `LossTraits` or `GradientTraits`.
@@ -160,7 +160,7 @@ def method(
     new = Method(kind, made, paper, checked)
     for known in filter(None, (name, alias)):
       if known in METHODS or known in ALIASES:
-        raise ValueError(f"{constructor.__name__} asks for {known!r}, which is taken.")
+        raise ValueError(f"the balancer name {known!r} is already registered.")
     METHODS[name] = new
     if alias is not None:
       ALIASES[alias] = name

@@ -84,7 +84,7 @@ class Devices:
       )
     if math.prod(sizes.values()) != num_devices:
       raise ValueError(
-        f"--mesh={mesh} has {math.prod(sizes.values())} places for --devices="
+        f"--mesh={mesh} needs {math.prod(sizes.values())} devices, but --devices="
         f"{num_devices}; leave out one of the two, or make them agree."
       )
     self._check_processes(every, num_devices, sizes)

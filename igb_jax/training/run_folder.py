@@ -29,7 +29,7 @@ class RunFolder:
 
     Raises:
       FileExistsError: the folder holds something already, which is not overwritten, or
-        another process is at work in it.
+        another process is using it.
       OSError: the folder cannot be created.
     """
     self.path = path
@@ -45,11 +45,11 @@ class RunFolder:
       self._lock.acquire(blocking=False)
     except filelock.Timeout:
       raise FileExistsError(
-        f"another process is at work in {path}; wait for it to end, or stop it."
+        f"another process is using {path}; wait for it to end, or stop it."
       ) from None
 
   def close(self) -> None:
-    """Lets other processes go on in the folder."""
+    """Lets other processes use the folder."""
     self._lock.release()
 
   @staticmethod
@@ -86,9 +86,9 @@ class RunFolder:
 
   @classmethod
   def check_resumable(cls, path: Path, config: Mapping[str, Any]) -> None:
-    """Checks that a run may go on in a folder, or start in it, and changes nothing.
+    """Checks that a run may be resumed or started in a folder, and changes nothing.
 
-    The configuration of the run that is to go on is as `write_json` takes it.
+    The configuration of the run to resume is as `write_json` takes it.
 
     Raises:
       FileExistsError: it is no folder, or holds something else than a run.
@@ -106,8 +106,8 @@ class RunFolder:
       before = read_object(started)
     except ValueError as error:
       raise ValueError(
-        f"{error} The checkpoints are not touched: put the config.json of another run "
-        "with the same options in its place, and resume."
+        f"{error} The checkpoints are intact: replace it with the config.json of a run "
+        "with the same options, then resume."
       ) from error
     differences = differing_options(before, config)
     if differences:

@@ -124,7 +124,7 @@ def test_a_scene_that_cannot_be_read_ends_the_run(tmp_path, monkeypatch, capsys)
   assert run(small(out, "--balancer=ew")) == 1
   shown = capsys.readouterr().err.replace("\n", " ")
   assert re.search(r"error: a batch could not be loaded: scene \d is damaged", shown)
-  assert f"what was saved before is in {out}" in shown
+  assert f"saved files are in {out}" in shown
 
 
 @pytest.mark.slow

@@ -220,8 +220,8 @@ def check_use(balancer: GradientBalancer, has_trunk: bool, keeps: bool) -> None:
   """
   if has_trunk and balancer.keeps_grads:
     raise ValueError(
-      "this balancer remembers gradients in the parameters from step to step, which "
-      "those in the features of a batch are not; leave out trunk=."
+      "this balancer stores parameter gradients between steps; feature gradients "
+      "belong to one batch and cannot be stored. Leave out trunk=."
     )
   if not keeps and balancer.weigh is None:
     raise ValueError(
@@ -272,6 +272,6 @@ def _check_combined(update_every: int, gradient: Any, params: Any) -> None:
   shapes = [jax.tree.map(jnp.shape, tree) for tree in (gradient, params)]
   if params is not None and shapes[0] != shapes[1]:
     raise ValueError(
-      "got combined=True with gradients that have not the shapes of the parameters; "
-      "pass one gradient of sum_k held_k loss_k, not K."
+      "got combined=True with gradients whose shapes differ from the parameters'; "
+      "pass the single gradient of sum_k held_k loss_k."
     )
