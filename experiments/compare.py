@@ -110,7 +110,7 @@ def begin(comparison: Comparison, out: Path, command: str) -> None:
     command: the command that was given, kept for the report.
 
   Raises:
-    FileExistsError: it is no folder, or holds something else.
+    FileExistsError: it is not a folder, or holds something else.
     ValueError: the comparison in it has other settings, or compare.json is damaged.
   """
   path = out / "compare.json"

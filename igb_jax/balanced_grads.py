@@ -70,9 +70,9 @@ def value_and_balanced_grad(
       through the heads alone, whatever parameters are shared. Not for `jax.shard_map`,
       where every device would balance its own part of the batch. "ntksr" needs it.
     keep_task_grads: False where the K task gradients must never exist together: their
-      Gramian comes from K backward passes at once, a leaf at a time, and the sum from
-      one more. It saves memory where parameters outweigh activations. For balancers
-      that need the Gramian alone; `jax.vmap` does all of it twice.
+      Gramian comes from K backward passes at once, one leaf at a time, and the sum
+      from one more. It saves memory where parameters outweigh activations. Only for
+      balancers that need the Gramian alone; `jax.vmap` does all of it twice.
     batch_size: see `igb_jax.value_and_task_grads`.
     unroll: see `igb_jax.value_and_task_grads`.
 

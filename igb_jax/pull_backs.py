@@ -180,7 +180,7 @@ def _is_float(leaf: Any) -> bool:
   """Whether a feature is differentiated.
 
   Raises:
-    TypeError: it is no array, or complex.
+    TypeError: it is not an array, or complex.
   """
   try:
     dtype = jax.typeof(leaf).dtype

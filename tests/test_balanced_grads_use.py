@@ -213,7 +213,12 @@ def test_lowers_for_every_platform(options):
   ("answer", "memory", "error", "message"),
   [
     (jnp.ones(2), None, TypeError, "must return a solvers.Solution"),
-    (Solution(jnp.ones(3)), None, ValueError, r"shape \(2,\), one a task, got \(3,\)"),
+    (
+      Solution(jnp.ones(3)),
+      None,
+      ValueError,
+      r"shape \(2,\), one per task, got \(3,\)",
+    ),
     (Solution(jnp.ones(2)), np.ones(1), TypeError, r"a pair \(Solution, memory\)"),
   ],
 )

@@ -20,7 +20,7 @@ class LossTraits(NamedTuple):
 
   Attributes:
     forward_passes: how many a step takes, of the whole net.
-    backward_passes: how many a step takes: "1", or "heads" for one more pass a task
+    backward_passes: how many a step takes: "1", or "heads" for one more pass per task
       through the heads alone.
     draws: whether it draws random numbers, so that `init` needs a key.
     needs_positive: whether it takes logarithms, roots or ratios of the losses, which
@@ -55,7 +55,7 @@ class GradientTraits(NamedTuple):
 
   Attributes:
     forward_passes: how many a step takes, of the whole net.
-    backward_passes: how many a step takes: "K", one a task.
+    backward_passes: how many a step takes: "K", one per task.
     draws: whether it draws random numbers.
     needs_positive: whether the losses must be positive, of which it takes ratios.
     equivariant: whether permuted tasks give the same result.

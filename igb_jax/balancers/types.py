@@ -14,7 +14,7 @@ and the others are balanced as if it did not exist. Where no task is present not
 the state changes but the weights, which are 0.
 
 A loss balancer made with `absent="remember"` weighs the others as if each absent task
-still had its latest valid loss, so that tasks that come one a batch are balanced too.
+still had its latest valid loss, so that tasks that come one per batch are balanced too.
 """
 
 from typing import Any, NamedTuple, NoReturn, Protocol, cast
@@ -71,7 +71,7 @@ class UpdateFn(Protocol):
 
     Raises:
       TypeError: `losses` are not floating-point numbers, or `present` no bools.
-      ValueError: `losses` or `present` have not the shape (num_tasks,).
+      ValueError: `losses` or `present` do not have the shape (num_tasks,).
     """
     ...
 
@@ -244,7 +244,7 @@ class Balancer(NamedTuple):
       key: a PRNG key; a balancer that draws no random numbers ignores it.
 
     Raises:
-      TypeError: a part of `shared` is no bool.
+      TypeError: a part of `shared` is not a bool.
       ValueError: a part draws random numbers and `key` is None, or `shared` does not
         fit the parameters or shares none of them.
 

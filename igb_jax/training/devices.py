@@ -136,7 +136,7 @@ class Devices:
     """Checks that a batch can be divided over the devices.
 
     Raises:
-      ValueError: it is no multiple of the number of parts.
+      ValueError: it is not a multiple of the number of parts.
     """
     if batch_size % self.num_parts:
       raise ValueError(

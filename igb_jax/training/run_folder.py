@@ -76,7 +76,7 @@ class RunFolder:
     """Checks that a run may go to a folder, and changes nothing.
 
     Raises:
-      FileExistsError: it is no folder, or not empty.
+      FileExistsError: it is not a folder, or not empty.
     """
     if path.exists() and not (path.is_dir() and not any(path.iterdir())):
       raise FileExistsError(
@@ -91,7 +91,7 @@ class RunFolder:
     The configuration of the run to resume is as `write_json` takes it.
 
     Raises:
-      FileExistsError: it is no folder, or holds something else than a run.
+      FileExistsError: it is not a folder, or holds something other than a run.
       ValueError: the run in it has other options than the free ones, or its config.json
         is damaged.
     """
@@ -106,8 +106,8 @@ class RunFolder:
       before = read_object(started)
     except ValueError as error:
       raise ValueError(
-        f"{error} The checkpoints are intact: replace it with the config.json of a run "
-        "with the same options, then resume."
+        f"{error} The checkpoints are intact: replace the file with the config.json of "
+        "a run with the same options, then resume."
       ) from error
     differences = differing_options(before, config)
     if differences:

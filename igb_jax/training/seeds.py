@@ -53,8 +53,8 @@ def make_seeds_step(
 ) -> Callable[[TrainState, Sequence[Batch]], TrainState]:
   """The step of S seeds at once; the state that it is given is donated.
 
-  It takes state leaves [S, ...] and one batch a seed. Batches whose shapes differ among
-  the seeds are taken one after another.
+  It takes state leaves [S, ...] and one batch per seed. Batches whose shapes differ
+  among the seeds are taken one after another.
   """
   together = jax.jit(functools.partial(step_together, step), donate_argnums=0)
 

@@ -19,7 +19,7 @@ class GradientState(NamedTuple):
 
   Attributes:
     weights: f32[K], of the task gradients in the result, for the shared leaves; 0 for a
-      task that was absent. Ones where the result is no sum of the task gradients.
+      task that was absent. Ones where the result is not a sum of the task gradients.
     gramian: the Gramian of the shared gradients of the latest update of the weights.
     residual: f32[], by how much the conditions of optimality fail of the problem that
       the method solves; 0 where it solves none.
@@ -86,7 +86,7 @@ class GradientBalancer(optax.GradientTransformationExtraArgs):
       chooses the weights; None where there is none, or where it takes more than the
       Gramian.
     apply: `apply(leaves, state) -> Combined`, the part of `combine` that is done to
-      sum_k w_k g_k with w = `state.weights`; None where the result is no such sum.
+      sum_k w_k g_k with w = `state.weights`; None where the result is not such a sum.
     rewrap: `rewrap(rule) -> GradientBalancer`, the same with another rule around its
       own, see `weighting`; None where it was not made of a rule.
   """
