@@ -6,7 +6,7 @@ the sum and never builds them. Node state h, edge features e:
 
     h <- GRU(ReLU(h W_root + b + mean over incoming j of h_j W(e_ij)), h)
 
-then `Set2Set`, a linear layer and one linear head a task. Parameters carry the
+then `Set2Set`, a linear layer and one linear head per task. Parameters carry the
 names of the published checkpoint, so its `state_dict` loads as it is. Only the
 benchmark imports this file; the library needs neither torch nor torch_geometric.
 """
@@ -39,7 +39,7 @@ Molecule = tuple[
 
 
 class TorchMPNN(nn.Module):
-  """Message-passing network with one scalar head a task.
+  """Message-passing network with one scalar head per task.
 
   Args:
     dim: width of the node state.

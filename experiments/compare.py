@@ -91,7 +91,7 @@ def main(arguments: Sequence[str] | None = None, program: str = PROGRAM) -> NoRe
     with lock.acquire(blocking=False):
       sys.exit(compare(comparison, out, Console()))
   except filelock.Timeout:
-    say(errors, f"error: another comparison is at work in {out}; wait, or stop it.")
+    say(errors, f"error: another comparison is using {out}; wait, or stop it.")
     sys.exit(EXIT_BAD_INPUT)
   except ValueError as error:
     say(errors, f"error: {error}")
@@ -110,7 +110,7 @@ def begin(comparison: Comparison, out: Path, command: str) -> None:
     command: the command that was given, kept for the report.
 
   Raises:
-    FileExistsError: it is no folder, or holds something else.
+    FileExistsError: it is not a folder, or holds something else.
     ValueError: the comparison in it has other settings, or compare.json is damaged.
   """
   path = out / "compare.json"

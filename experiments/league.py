@@ -63,8 +63,8 @@ class Config:
   out: Path = Path("runs/league")
   """Folder for the league's files."""
   dry_run: bool = False
-  """Only print what would be played, and about how long it would take, by a short
-  training on each problem."""
+  """Print the plan and an estimate of its duration, from a short training on each
+  problem, and exit."""
 
   @property
   def settings(self) -> dict[str, Any]:

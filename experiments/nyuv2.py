@@ -106,7 +106,9 @@ class Config(command_line.RunConfig):
         "--limit is for --data-dir; --rooms sets the number of generated rooms."
       )
     if min(self.rooms) < 1:
-      raise ValueError(f"--rooms must be at least 1 each, got {self.rooms}.")
+      raise ValueError(
+        f"--rooms must be three numbers of at least 1, got {self.rooms}."
+      )
 
 
 _PAPER = Config(

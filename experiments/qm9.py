@@ -49,8 +49,8 @@ class Config(LearningRateConfig):
 
   preset: Literal["quick", "paper"] = "quick"
   """Where the other defaults come from: `quick` takes minutes on two cores; `paper` is
-  the published protocol, with 300 epochs of all molecules and the largest of the
-  learning rates that it tries."""
+  the published protocol: 300 epochs, all training molecules, and the learning rate
+  1e-3, the largest that the paper tries."""
   schedule: Literal["plateau", "cosine"] = "cosine"
   """How the learning rate falls: when validation stalls, or along a cosine to 0."""
   epochs: int = 7

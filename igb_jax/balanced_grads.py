@@ -55,8 +55,8 @@ def value_and_balanced_grad(
       balanced = value_and_balanced_grad(losses_of, balancer)
       losses, grads, state = balanced(params, batch, state=state)
 
-  Only the leaves that the balancer calls shared get a gradient a task; all others get
-  one backward pass of the weighted sum. So do all of them at a step that uses weights
+  Only the leaves that are shared get one gradient per task; all others get one backward
+  pass of the weighted sum. So do all of them at a step that uses weights
   from an earlier one, which `update_every` of a gradient balancer is for.
 
   Args:
@@ -70,9 +70,9 @@ def value_and_balanced_grad(
       through the heads alone, whatever parameters are shared. Not for `jax.shard_map`,
       where every device would balance its own part of the batch. "ntksr" needs it.
     keep_task_grads: False where the K task gradients must never exist together: their
-      Gramian comes from K backward passes at once, a leaf at a time, and the sum from
-      one more. It saves memory where parameters outweigh activations. For balancers
-      that need the Gramian alone; `jax.vmap` does all of it twice.
+      Gramian comes from K backward passes at once, one leaf at a time, and the sum
+      from one more. It saves memory where parameters outweigh activations. Only for
+      balancers that need the Gramian alone; `jax.vmap` does all of it twice.
     batch_size: see `igb_jax.value_and_task_grads`.
     unroll: see `igb_jax.value_and_task_grads`.
 
@@ -91,8 +91,8 @@ def value_and_balanced_grad(
     A keyword that `fun` or `trunk` names in its signature goes there as well.
 
   Raises:
-    TypeError: `balancer` is none, `fun` does not take what `trunk` gives, or what
-      `igb_jax.value_and_task_grads` raises.
+    TypeError: `balancer` is not a balancer, `state` is passed by position, `fun` does
+      not take what `trunk` returns, or what `igb_jax.value_and_task_grads` raises.
     ValueError: the balancer needs the task gradients and they are not kept, or it keeps
       moving means of gradients in the parameters and there is a trunk; `state` is
       missing or of another balancer; the features have no floating-point leaf; or what
@@ -166,6 +166,8 @@ def balanced_grad(
   ) -> tuple[jax.Array, jax.Array, Any, Any, Any]:
     if "losses" in extra:
       raise TypeError("losses are what fun returns; they cannot be passed by keyword.")
+    if state is None and any(isinstance(arg, BalancerState) for arg in args):
+      raise TypeError("the balancer's state must be passed by keyword, as state=state.")
     given = extra if present is None else {**extra, "present": present}
     of_fun, of_trunk = (
       {name: value for name, value in given.items() if name in known} for known in names

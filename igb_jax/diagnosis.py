@@ -57,7 +57,7 @@ class Diagnosis(NamedTuple):
 
     Raises:
       TypeError: the numbers are traced: this is inside `jax.jit`, `vmap` or the like.
-      ValueError: there is more than one diagnosis, or not one name a task.
+      ValueError: there is more than one diagnosis, or not one name per task.
 
     Example:
       >>> grads = {"w": jnp.array([[300.0, 400.0], [-4.0, 3.0], [3.0, -4.0]])}
@@ -81,7 +81,7 @@ class Diagnosis(NamedTuple):
     )
     if len(names) != shape[0]:
       raise ValueError(
-        f"task_names must hold {shape[0]} names, one a task, got {len(names)}."
+        f"task_names must hold {shape[0]} names, one per task, got {len(names)}."
       )
     host = Diagnosis(*(np.asarray(value, np.float64) for value in jax.device_get(self)))  # pyright: ignore[reportArgumentType]
     return "\n".join(
@@ -100,7 +100,7 @@ def diagnose(
   of the tasks may differ by any factor that float32 holds.
 
   Args:
-    losses: float[K], one scalar a task.
+    losses: float[K], one scalar per task.
     task_grads: a pytree with leaves float[K, ...], as `value_and_task_grads` or
       `jax.jacrev` returns it.
     shared: which leaves the tasks share, as gradient balancers take it: a predicate on
@@ -114,7 +114,7 @@ def diagnose(
   Raises:
     TypeError: losses or gradients are not floating-point numbers, or `shared` is not
       of bools.
-    ValueError: the losses are no vector, a leaf has no leading axis K, `shared` does
+    ValueError: the losses are not a vector, a leaf has no leading axis K, `shared` does
       not fit the tree, or no leaf is shared.
 
   Example:
@@ -136,7 +136,7 @@ def diagnose(
   losses = jnp.asarray(losses)
   if losses.ndim != 1 or not len(losses):
     raise ValueError(
-      f"losses must be a vector, one scalar a task, got the shape {losses.shape}; "
+      f"losses must be a vector, one scalar per task, got the shape {losses.shape}; "
       "stack them with jnp.stack."
     )
   num_tasks = len(losses)
@@ -157,7 +157,7 @@ def diagnose(
 
 
 def _lines(found: Diagnosis, names: Sequence[str]) -> list[str]:
-  """What there is, a line a fact, and what may help."""
+  """What there is, one fact per line, and what may help."""
   losses, norms = np.asarray(found.losses), np.asarray(found.norms)
   positive = np.flatnonzero(np.isfinite(losses) & (losses > 0))
   known = np.flatnonzero(np.isfinite(norms) & (norms > 0))

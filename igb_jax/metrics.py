@@ -12,7 +12,7 @@ def delta_m(
 
       delta_m = 100/M sum_m (-1)^{higher is better} (M_m - B_m) / B_m
 
-  Lower is better; 0 is as good as one network a task, 100 means errors twice as
+  Lower is better; 0 is as good as one network per task, 100 means errors twice as
   large on average. Reference: Maninis et al., "Attentive Single-Tasking of Multiple
   Tasks", CVPR 2019, with the sign of Nash-MTL and IGB.
 
@@ -76,7 +76,7 @@ def mean_ranks(
   metrics = np.asarray(metrics, np.float64)
   if metrics.ndim != 2 or metrics.size == 0:
     raise ValueError(
-      "metrics must be a table with a row a method and a column a metric, got the "
+      "metrics must be a table with a row per method and a column per metric, got the "
       f"shape {metrics.shape}."
     )
   errors = _signs(higher_is_better, metrics.shape[1]) * metrics
@@ -91,7 +91,7 @@ def _signs(higher_is_better: np.typing.ArrayLike, num_metrics: int) -> np.ndarra
   higher = np.asarray(higher_is_better)
   if higher.shape not in ((), (num_metrics,)):
     raise ValueError(
-      "higher_is_better must be one bool, or one a metric, got the shape "
+      "higher_is_better must be one bool, or one per metric, got the shape "
       f"{higher.shape} for {num_metrics} metrics."
     )
   return np.where(higher, -1.0, 1.0)

@@ -180,13 +180,14 @@ def _is_float(leaf: Any) -> bool:
   """Whether a feature is differentiated.
 
   Raises:
-    TypeError: it is no array, or complex.
+    TypeError: it is not an array, or complex.
   """
   try:
     dtype = jax.typeof(leaf).dtype
   except TypeError as error:
     raise TypeError(
-      f"trunk must return arrays, got {leaf!r}; let fun close over what is none."
+      f"trunk must return arrays, got {leaf!r}; let fun close over values that are not "
+      "arrays."
     ) from error
   if jnp.issubdtype(dtype, jnp.complexfloating):
     raise TypeError(

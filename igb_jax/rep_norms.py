@@ -26,7 +26,7 @@ def rep_norms(task_grads: Any, num_chunks: int) -> jax.Array:
     f32[n, K], sums over all leaves, for `rep_norms` of `igb_jax.balancers.ntkmtl_sr`.
 
   Raises:
-    ValueError: a leaf has not the axes K and B.
+    ValueError: a leaf does not have the axes K and B.
 
   Example:
     >>> task_grads = jnp.array([[[1.0], [0.0]], [[1.0], [2.0]]])  # two tasks, two rows
@@ -41,7 +41,7 @@ def rep_norms(task_grads: Any, num_chunks: int) -> jax.Array:
       raise ValueError(
         "rep_norms divides the rows of the features into chunks, so that gradients in "
         f"them must have the shape (K, rows, ...), got {leaf.shape}; let trunk return "
-        "one row an example."
+        "one row per example."
       )
   num_chunks = min(num_chunks, *(leaf.shape[1] for leaf in leaves))
   norms = jnp.zeros((), jnp.float32)

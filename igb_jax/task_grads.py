@@ -47,12 +47,13 @@ def value_and_task_grads(
     with a leading axis K.
 
   Raises:
-    TypeError: `batch_size` or a part of `argnums` is no integer, `fun` returns no array
-      of floating-point losses (with `has_aux` no pair), or a leaf that is to be
-      differentiated holds something else: integers, a PRNG key or a function, say.
+    TypeError: `batch_size` or a part of `argnums` is not an integer, `fun` does not
+      return an array of floating-point losses (with `has_aux`, a pair), or a leaf that
+      is to be differentiated holds something else, such as integers, a PRNG key or a
+      function.
     ValueError: `batch_size` is below 1, or above 1 where the passes are to be unrolled,
-      the losses are no vector, or `argnums` names an argument twice, or one that is not
-      passed by position.
+      the losses are not a vector, or `argnums` names an argument twice, or one that is
+      not passed by position.
 
   Example:
     >>> def losses(params, x):
@@ -166,7 +167,7 @@ def differentiated(args: tuple[Any, ...], numbers: tuple[int, ...]) -> tuple[Any
 
 
 def _check_result(result: Any, has_aux: bool) -> None:
-  """Refuses what is no vector of losses, or no pair of one and something else."""
+  """Refuses what is not a vector of losses, or not a pair of one and something else."""
   if has_aux:
     if not isinstance(result, (list, tuple)) or len(result) != 2:
       raise TypeError(
@@ -184,7 +185,7 @@ def _check_result(result: Any, has_aux: bool) -> None:
   shape, dtype = jnp.shape(result), jnp.result_type(result)
   if len(shape) != 1 or shape[0] < 1:
     raise ValueError(
-      f"fun must return a vector of losses, one a task, got the shape {shape}; stack "
+      f"fun must return a vector of losses, one per task, got the shape {shape}; stack "
       "them with jnp.stack."
     )
   if not jnp.issubdtype(dtype, jnp.floating):

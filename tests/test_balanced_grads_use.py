@@ -149,10 +149,12 @@ def test_what_a_step_is_given_is_checked():
   with pytest.raises(ValueError, match="state is missing"):
     balanced(params, x)
   for other in (make("ew+mgda", 3), make("si", 3), make("si+mgda", 2)):
-    with pytest.raises(ValueError, match="of another balancer"):
+    with pytest.raises(ValueError, match="to a different balancer"):
       balanced(params, x, state=other.init(params))
-  with pytest.raises(ValueError, match="of another balancer"):
+  with pytest.raises(ValueError, match="to a different balancer"):
     balanced(params, x, state=state.loss)
+  with pytest.raises(TypeError, match="passed by keyword, as state=state"):
+    balanced(params, x, state)
   with pytest.raises(ValueError, match=r"there are 2 losses, .* made for 3 tasks"):
     value_and_balanced_grad(lambda p, x: losses_of(p, x)[:2], balancer)(
       params, x, state=state
@@ -191,7 +193,7 @@ def test_a_trunk_is_checked():
       value_and_balanced_grad(
         heads, mgda, trunk=lambda p, x, f=feature: {**trunk(p, x), "more": f}
       )(params, x, state=state)
-  with pytest.raises(ValueError, match="leave out trunk="):
+  with pytest.raises(ValueError, match="Leave out trunk="):
     value_and_balanced_grad(heads, balancers.moco(3), trunk=trunk)
 
 
@@ -211,7 +213,12 @@ def test_lowers_for_every_platform(options):
   ("answer", "memory", "error", "message"),
   [
     (jnp.ones(2), None, TypeError, "must return a solvers.Solution"),
-    (Solution(jnp.ones(3)), None, ValueError, r"shape \(2,\), one a task, got \(3,\)"),
+    (
+      Solution(jnp.ones(3)),
+      None,
+      ValueError,
+      r"shape \(2,\), one per task, got \(3,\)",
+    ),
     (Solution(jnp.ones(2)), np.ones(1), TypeError, r"a pair \(Solution, memory\)"),
   ],
 )

@@ -228,7 +228,7 @@ def test_refuses_a_wrong_shared_and_wrong_names():
     diagnose(jnp.ones(2), grads, shared={"v": True})
   with pytest.raises(TypeError, match="shared must be True or False"):
     diagnose(jnp.ones(2), grads, shared={"w": 1})
-  with pytest.raises(ValueError, match="must hold 2 names, one a task, got 3"):
+  with pytest.raises(ValueError, match="must hold 2 names, one per task, got 3"):
     diagnose(jnp.ones(2), grads).describe(["a", "b", "c"])
 
 

@@ -4,6 +4,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from flax import nnx
 from flax.core import FrozenDict
@@ -11,6 +12,16 @@ from flax.core import FrozenDict
 from igb_jax import balancers, value_and_task_grads
 
 PARAMS = {"trunk": {"kernel": jnp.ones(3)}, "heads": {"bias": jnp.ones(2)}}
+
+
+def test_a_whole_balancer_in_a_chain_is_told_of_its_gradient_part():
+  balancer = balancers.create("mgda", num_tasks=2)
+  chain = optax.chain(balancer, optax.sgd(0.1))
+  task_grads = {"w": jnp.ones((2, 3))}
+  with pytest.raises(AttributeError, match=r"no update.* \.gradient into optax\.chain"):
+    chain.update(task_grads, chain.init({"w": jnp.ones(3)}))
+  assert balancer.gradient is not None
+  optax.chain(balancer.gradient, optax.sgd(0.1))
 
 
 # ------------------------------------------------------------ whole models as params

@@ -61,7 +61,7 @@ def test_a_run_that_failed_ranks_last():
   [
     ([1.0, 2.0], False, "must be a table"),
     ([[]], False, "must be a table"),
-    ([[1.0, 2.0]], [True], "one a metric"),
+    ([[1.0, 2.0]], [True], "one per metric"),
   ],
 )
 def test_mean_ranks_errors(metrics, higher, message):

@@ -160,7 +160,7 @@ def test_bf16_and_other_dtypes_are_kept():
 @pytest.mark.parametrize(
   ("losses", "error", "message"),
   [
-    (jnp.ones(()), ValueError, r"vector of losses, one a task, got the shape \(\)"),
+    (jnp.ones(()), ValueError, r"vector of losses, one per task, got the shape \(\)"),
     (jnp.ones((2, 2)), ValueError, r"got the shape \(2, 2\)"),
     (jnp.ones(0), ValueError, r"got the shape \(0,\)"),
     (jnp.ones(2, jnp.int32), TypeError, "must be floating-point numbers, got int32"),

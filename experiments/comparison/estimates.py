@@ -67,7 +67,7 @@ def estimate(values: Iterable[float]) -> Estimate:
   """Mean and 95% interval.
 
   Args:
-    values: one a seed, at least one.
+    values: one per seed, at least one.
 
   Example:
     >>> print(f"{estimate([1.0, 2.0, 3.0]).half_width:.3f}")

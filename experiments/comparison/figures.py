@@ -81,7 +81,7 @@ Group = tuple[str, str, dict[str, Markup | None]]  # title, caption, balancer ->
 def figure_groups(
   curves: Mapping[str, Mapping[str, Any]], tasks: Sequence[str]
 ) -> list[Group]:
-  """Small figures of one kind, one a balancer; kinds that nobody has are left out.
+  """Small figures of one kind, one per balancer; kinds that nobody has are left out.
 
   Args:
     curves: balancer -> its curves.
@@ -101,7 +101,7 @@ def figure_groups(
 def _curve_group(
   kind: Kind, curves: Mapping[str, Mapping[str, Any]], tasks: Sequence[str]
 ) -> Group:
-  """A line a task; balancers whose numbers are 1 throughout are named instead."""
+  """One line per task; balancers whose numbers are 1 throughout are named instead."""
   caption = kind.caption
   arrays = {
     balancer: np.array(each[kind.name], np.float64)
@@ -139,7 +139,7 @@ def cosine_panels(
 
 
 def _curves(values: np.ndarray, tasks: Sequence[str], scaled: np.ndarray) -> Figure:
-  """A line a task, on a scale that has room for other values too."""
+  """One line per task, on a scale that has room for other values too."""
   names = [short(task, 14) for task in tasks]
   right = 12 + CHARACTER * max(map(len, names))
   figure, axes = figure_of(280, 190, (38, right, 30, 10))

@@ -184,7 +184,7 @@ def check_parallel(count: int, device: str) -> None:
   """Checks that so many runs at a time fit the device.
 
   Raises:
-    ValueError: it is no CPU, and there is more than one.
+    ValueError: it is not a CPU, and there is more than one.
   """
   if count > 1 and device != "cpu":
     raise ValueError(f"--parallel is for CPUs; here each run has {device} to itself.")

@@ -23,7 +23,7 @@ from .statistics import Comparison
 from .words import percentage
 
 
-@drawn("delta-m", "delta_m with its 95% interval, a row a balancer, the best on top")
+@drawn("delta-m", "delta_m with its 95% interval, a row per balancer, the best on top")
 def delta_m_figure(comparison: Comparison) -> Figure | None:
   """delta_m of every balancer as a dot, with its interval; None without any."""
   if comparison.reference is None:

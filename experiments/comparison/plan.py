@@ -8,6 +8,7 @@ A job is one process that trains one run or several seeds at once.
 """
 
 import dataclasses
+import re
 import urllib.parse
 from collections.abc import Sequence
 from pathlib import Path
@@ -48,8 +49,8 @@ def parse_contenders(text: str, task_names: Sequence[str]) -> list[Contender]:
   """Reads the option --balancers.
 
   Args:
-    text: balancers, apart by commas; the hyper-parameters of each follow it after
-      colons.
+    text: balancers, separated by commas; the hyper-parameters of each follow it after
+      colons, and may be lists.
     task_names: the names of the K tasks.
 
   Returns:
@@ -63,7 +64,8 @@ def parse_contenders(text: str, task_names: Sequence[str]) -> list[Contender]:
     >>> parse_contenders("ew,igbv1:base_epoch=0", ["a", "b"])[1].options
     ('base_epoch=0',)
   """
-  names = [name.strip() for name in text.split(",")]
+  # no comma within brackets
+  names = [name.strip() for name in re.split(r",(?![^\[\]]*\])", text)]
   if not all(names):
     raise ValueError(f"--balancers must be names separated by commas, got {text!r}.")
   if len(set(names)) < len(names):

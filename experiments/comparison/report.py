@@ -49,7 +49,7 @@ def write_report(folder: Path, results: dict[str, Any]) -> list[Path]:
 
   Returns:
     The files: results.json (the results and a part "comparison": what is computed from
-    them, and the curves), results.csv (a row a run), report.md and report.html.
+    them, and the curves), results.csv (a row per run), report.md and report.html.
 
   Raises:
     ValueError: a number is not finite.
@@ -194,7 +194,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
   """Writes the report of a folder anew.
 
   Raises:
-    SystemExit: there is no folder with results.
+    SystemExit: there is not a folder with results.
   """
   arguments = sys.argv[1:] if arguments is None else arguments
   if len(arguments) != 1:

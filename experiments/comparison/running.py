@@ -27,7 +27,7 @@ _POLL_SECONDS = 0.1
 
 
 class ComparisonError(RuntimeError):
-  """The comparison cannot go on."""
+  """The comparison cannot continue."""
 
 
 def measured_steps(

@@ -31,17 +31,18 @@ class Config:
   docs/custom_task.md."""
   balancers: str = "ew,si,uw,igbv1,igbv2,nashmtl,igbv1+nashmtl"
   """Balancers, separated by commas; hyper-parameters follow after colons, as in
-  igbv1:base_epoch=0."""
+  igbv1:base_epoch=0 or cosmos:preference=[1,2]."""
   seeds: int = 3
   """Number of runs of each loss balancer, with the seeds 0, 1, ..."""
   gradient_seeds: int | None = None
-  """The same for gradient balancers and combinations, whose runs take longer; by
-  default as many."""
+  """Number of seeds for gradient balancers and combinations, which are slower; by
+  default the same as --seeds."""
   baselines: bool = True
   """Whether to run a single-task baseline, the base of delta_m, for each task."""
   together: Literal["auto", "always", "never"] = "auto"
-  """Whether to train all seeds of a loss balancer in one vmapped step: always where
-  memory allows, never, or only where it is also faster than one after another."""
+  """Whether to train all seeds of a loss balancer in one vmapped step. auto: only where
+  memory allows and it is faster than one after another; always: wherever memory
+  allows; never: one after another."""
   parallel: int = 1
   """Number of runs at a time, on CPUs; on Linux each has its share of the cores. Small
   steps leave cores idle, so small runs take less time side by side. Each needs as much
@@ -49,8 +50,8 @@ class Config:
   out: Path | None = None
   """Folder for the comparison's files."""
   dry_run: bool = False
-  """Only list the planned runs, and estimate from a few measured steps how long they
-  will take."""
+  """List the planned runs, estimate from a few measured steps how long they will take,
+  and exit."""
 
 
 class Comparison:
@@ -143,12 +144,12 @@ class Comparison:
 def begun(
   what: str, path: Path, settings: Mapping[str, Any], free: Container[str] = ()
 ) -> dict[str, Any]:
-  """What a comparison or a league wrote when it began, if it goes on with the same.
+  """What a comparison or a league wrote when it began, if it has the same settings.
 
   Args:
     what: which of the two it is, for the message.
     path: the file, in its folder.
-    settings: those that it is to go on with.
+    settings: those with which it is to be resumed.
     free: names of those that may differ.
 
   Raises:

@@ -199,7 +199,7 @@ def _single_task_row(results: Mapping[str, Any], comparison: Comparison) -> Row 
     *[Cell()] * 3,
     *(_metric_cell(found.get(each["name"])) for each in results["metrics"]),
   ]
-  return Row("one network a task", cells, paper)
+  return Row("one network per task", cells, paper)
 
 
 def _paper_cells(balancer: str, results: Mapping[str, Any]) -> list[Cell] | None:

@@ -24,7 +24,7 @@ def check_count(name: str, value: Any, *, minimum: int = 1) -> int:
     minimum: the least value that is allowed.
 
   Raises:
-    TypeError: `value` is no integer.
+    TypeError: `value` is not an integer.
     ValueError: `value` is below `minimum`.
   """
   # optax.inject_hyperparams makes arrays of all numbers, which outside of jit are known
@@ -33,8 +33,8 @@ def check_count(name: str, value: Any, *, minimum: int = 1) -> int:
     value = int(value)
   if _is_array(value):
     raise TypeError(
-      f"{name} must be a Python integer, got an array, {value}: it is part of the "
-      f"program. With optax.inject_hyperparams, add {name!r} to static_args."
+      f"{name} must be a Python int, because it is fixed at compile time; got an array "
+      f"({value}). With optax.inject_hyperparams, add {name!r} to static_args."
     )
   if isinstance(value, bool) or not isinstance(value, numbers.Integral):
     raise TypeError(f"{name} must be an integer, got {value!r}.")
@@ -52,7 +52,7 @@ def check_index(name: str, value: Any, num_tasks: int) -> int:
     num_tasks: K.
 
   Raises:
-    TypeError: it is no integer.
+    TypeError: it is not an integer.
     ValueError: it is negative, or not below K.
   """
   index = check_count(name, value, minimum=0)
@@ -77,7 +77,7 @@ def check_positive(
     A Python float, or f32[] of an array.
 
   Raises:
-    TypeError: `value` is no real number, nor an array of one.
+    TypeError: `value` is not a real number, nor an array of one.
     ValueError: `value` is not finite or not positive.
   """
   if _is_array(value):
@@ -107,7 +107,7 @@ def check_fraction(name: str, value: Any) -> float | jax.Array:
     value: the number to check.
 
   Raises:
-    TypeError: `value` is no real number, nor an array of one.
+    TypeError: `value` is not a real number, nor an array of one.
     ValueError: `value` is not from 0 to 1.
   """
   number = check_positive(name, value, or_zero=True)
@@ -152,7 +152,7 @@ def check_losses(losses: jax.typing.ArrayLike, num_tasks: int) -> jax.Array:
   """Returns the losses as an array; runs while tracing, so it costs no step time.
 
   Args:
-    losses: float[K], one loss a task.
+    losses: float[K], one loss per task.
     num_tasks: K.
 
   Returns:
@@ -160,18 +160,18 @@ def check_losses(losses: jax.typing.ArrayLike, num_tasks: int) -> jax.Array:
 
   Raises:
     TypeError: the losses are a mapping, or not floating-point numbers.
-    ValueError: the losses have not the shape (num_tasks,).
+    ValueError: the losses do not have the shape (num_tasks,).
   """
   if isinstance(losses, Mapping):
     raise TypeError(
-      f"losses must be one array of the shape ({num_tasks},), one scalar a task, got "
+      f"losses must be one array of the shape ({num_tasks},), one scalar per task, got "
       f"{type(losses).__name__} with the keys {', '.join(map(repr, losses))}; stack "
       "them with jnp.stack(list(losses.values()))."
     )
   losses = jnp.asarray(losses)
   if losses.shape != (num_tasks,):
     raise ValueError(
-      f"losses must have the shape ({num_tasks},), one scalar a task, got "
+      f"losses must have the shape ({num_tasks},), one scalar per task, got "
       f"{losses.shape}; stack them with jnp.stack."
     )
   if not jnp.issubdtype(losses.dtype, jnp.floating):
@@ -188,12 +188,12 @@ def check_present(present: jax.typing.ArrayLike, num_tasks: int) -> jax.Array:
 
   Raises:
     TypeError: the mask does not hold bools.
-    ValueError: the mask has not the shape (num_tasks,).
+    ValueError: the mask does not have the shape (num_tasks,).
   """
   present = jnp.asarray(present)
   if present.shape != (num_tasks,):
     raise ValueError(
-      f"present must have the shape ({num_tasks},), one bool a task, got "
+      f"present must have the shape ({num_tasks},), one bool per task, got "
       f"{present.shape}."
     )
   if present.dtype != bool:
@@ -211,13 +211,13 @@ def check_epsilon(epsilon: Any, *, log: bool = True) -> Any:
     log: whether the method takes logarithms at all.
 
   Raises:
-    TypeError: `epsilon` is no real number.
+    TypeError: `epsilon` is not a real number.
     ValueError: it is not finite, or negative, or not 0 though nothing takes logarithms.
   """
   epsilon = check_positive("epsilon", epsilon, or_zero=True)
   if not log and not (isinstance(epsilon, float) and epsilon == 0):
     raise ValueError(
-      "epsilon is added to a loss before its logarithm is taken, and without log=True "
-      f"none is; leave it out or take the log form, got {epsilon}."
+      "epsilon only applies with log=True; leave it out, or use the log form, got "
+      f"{epsilon}."
     )
   return epsilon

@@ -115,7 +115,7 @@ def softmax_shares(logits: jax.Array, valid: jax.Array) -> jax.Array:
 def update_mean(
   mean: jax.Array, count: jax.Array, values: jax.Array, include: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-  """Takes one more value a task into running means.
+  """Takes one more value per task into running means.
 
   Args:
     mean: f32[K], means so far.

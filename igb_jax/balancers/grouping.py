@@ -62,7 +62,7 @@ def grouped(balancer: _Balancer, num_groups: int = 2) -> _Balancer:
   if not isinstance(balancer, GradientBalancer):
     raise TypeError(
       "grouped takes a loss balancer or a gradient balancer, got "
-      f"{type(balancer).__name__}; of what create returns, pass .loss or .gradient."
+      f"{type(balancer).__name__}; pass .loss or .gradient of what create returns."
     )
   rewrap = check_weighs("grouped", balancer)
 

@@ -20,7 +20,7 @@ class LossTraits(NamedTuple):
 
   Attributes:
     forward_passes: how many a step takes, of the whole net.
-    backward_passes: how many a step takes: "1", or "heads" for one more pass a task
+    backward_passes: how many a step takes: "1", or "heads" for one more pass per task
       through the heads alone.
     draws: whether it draws random numbers, so that `init` needs a key.
     needs_positive: whether it takes logarithms, roots or ratios of the losses, which
@@ -55,7 +55,7 @@ class GradientTraits(NamedTuple):
 
   Attributes:
     forward_passes: how many a step takes, of the whole net.
-    backward_passes: how many a step takes: "K", one a task.
+    backward_passes: how many a step takes: "K", one per task.
     draws: whether it draws random numbers.
     needs_positive: whether the losses must be positive, of which it takes ratios.
     equivariant: whether permuted tasks give the same result.
@@ -144,7 +144,7 @@ def method(
   Args:
     name: its name in `create`.
     kind: what it balances.
-    paper: authors, venue and year; empty for what needs no paper.
+    paper: authors (where known), venue and year; empty where there is no paper.
     alias: another name.
     fixed: hyper-parameters that the name fixes.
     **traits: all of those of `LossTraits` or `GradientTraits`.
@@ -160,7 +160,7 @@ def method(
     new = Method(kind, made, paper, checked)
     for known in filter(None, (name, alias)):
       if known in METHODS or known in ALIASES:
-        raise ValueError(f"{constructor.__name__} asks for {known!r}, which is taken.")
+        raise ValueError(f"the balancer name {known!r} is already registered.")
     METHODS[name] = new
     if alias is not None:
       ALIASES[alias] = name

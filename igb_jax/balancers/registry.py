@@ -35,7 +35,7 @@ def names_of(spec: str) -> list[str]:
     spec: as for `create`; its names need not be known.
 
   Raises:
-    TypeError: it is no string.
+    TypeError: it is not a string.
 
   Example:
     >>> names_of("igbv1 + imtl")

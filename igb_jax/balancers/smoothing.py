@@ -44,7 +44,7 @@ def smooth_weights(
     decay: a, from 0 to 1.
 
   Raises:
-    TypeError: `balancer` is no gradient balancer.
+    TypeError: `balancer` is not a gradient balancer.
     ValueError: it has no weights of task gradients; or `decay` is not from 0 to 1.
 
   Example:
@@ -61,7 +61,7 @@ def smooth_weights(
   if not isinstance(balancer, GradientBalancer):
     raise TypeError(
       "smooth_weights takes a gradient balancer, got "
-      f"{type(balancer).__name__}; of what create returns, pass .gradient."
+      f"{type(balancer).__name__}; pass .gradient of what create returns."
     )
   rewrap = check_weighs("smooth_weights", balancer)
 

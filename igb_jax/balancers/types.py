@@ -14,10 +14,10 @@ and the others are balanced as if it did not exist. Where no task is present not
 the state changes but the weights, which are 0.
 
 A loss balancer made with `absent="remember"` weighs the others as if each absent task
-still had its latest valid loss, so that tasks that come one a batch are balanced too.
+still had its latest valid loss, so that tasks that come one per batch are balanced too.
 """
 
-from typing import Any, NamedTuple, Protocol, cast
+from typing import Any, NamedTuple, NoReturn, Protocol, cast
 
 import jax
 import jax.numpy as jnp
@@ -71,7 +71,7 @@ class UpdateFn(Protocol):
 
     Raises:
       TypeError: `losses` are not floating-point numbers, or `present` no bools.
-      ValueError: `losses` or `present` have not the shape (num_tasks,).
+      ValueError: `losses` or `present` do not have the shape (num_tasks,).
     """
     ...
 
@@ -156,6 +156,18 @@ class Balancer(NamedTuple):
   loss: LossBalancer | None
   gradient: GradientBalancer | None
 
+  @property
+  def update(self) -> NoReturn:
+    """Not there: each part has an `update` of its own.
+
+    Raises:
+      AttributeError: always; the message says what to use instead.
+    """
+    raise AttributeError(
+      "a Balancer has no update, since it is not an optax transformation: put its part "
+      ".gradient into optax.chain, or use igb_jax.value_and_balanced_grad."
+    )
+
   @classmethod
   def of(cls, balancer: Any) -> "Balancer":
     """A balancer of what is one, or a part of one.
@@ -201,8 +213,8 @@ class Balancer(NamedTuple):
     """
     if state is None:
       raise ValueError(
-        "state is missing: pass state=balancer.init(params, key) at the first step, "
-        "and what the step before returned at every other."
+        "state is missing: pass state=balancer.init(params, key) at the first step; "
+        "after that, pass the state returned by the previous step."
       )
     expected = jax.eval_shape(lambda of: self.init(of, jax.random.key(0)), params)
     described = [
@@ -211,9 +223,9 @@ class Balancer(NamedTuple):
     ]
     if described[0] != described[1]:
       raise ValueError(
-        "state must be what this balancer's init(params, key) or its step before "
-        "returned; this is of another balancer or of other parameters, or no "
-        f"BalancerState: got {jax.tree.map(jnp.shape, state)}, expected "
+        "state must be what this balancer's init(params, key) or its previous step "
+        "returned; this state belongs to a different balancer or parameters, or is "
+        f"not a BalancerState: got {jax.tree.map(jnp.shape, state)}, expected "
         f"{jax.tree.map(jnp.shape, expected)}."
       )
     expected_tasks = len((state.gradient if self.loss is None else state.loss).weights)
@@ -232,7 +244,7 @@ class Balancer(NamedTuple):
       key: a PRNG key; a balancer that draws no random numbers ignores it.
 
     Raises:
-      TypeError: a part of `shared` is no bool.
+      TypeError: a part of `shared` is not a bool.
       ValueError: a part draws random numbers and `key` is None, or `shared` does not
         fit the parameters or shares none of them.
 

@@ -45,9 +45,8 @@ def locked(folder: Path, what: str) -> Iterator[None]:
   """Keeps other processes from the folder, after waiting for them."""
   if is_worker():  # it would wait for the process that waits for it
     raise RuntimeError(
-      "the processes that prepare the data run your script once more, to import it; "
-      'put what it does under `if __name__ == "__main__":`, or prepare the data '
-      "beforehand."
+      "data preparation starts processes that re-import your script; put its code "
+      'under `if __name__ == "__main__":`, or prepare the data beforehand.'
     )
   lock = filelock.FileLock(f"{folder}.lock")
   with naming(folder, what):

@@ -79,8 +79,8 @@ def on_all_cores(
       ]
   except BrokenProcessPool as error:
     raise PreparationError(
-      "a process that prepares data has died; is there enough memory? A script "
-      'that calls this must guard its code by: if __name__ == "__main__".'
+      "a data-preparation process died, possibly out of memory. If you call this from "
+      'a script, put its code under `if __name__ == "__main__":`.'
     ) from error
   finally:
     os.environ.pop(_STARTED_BY, None)

@@ -6,7 +6,7 @@ Three rounds with the same parameters, for node j -> i with edge features e_ij:
     m_i  = mean_j x_j W(h_ij) + x_i W_root + b
     x_i <- GRU(ReLU(m_i), x_i)
 
-then Set2Set, a linear layer and one linear head a task. W(h_ij) is a dim x dim
+then Set2Set, a linear layer and one linear head per task. W(h_ij) is a dim x dim
 matrix for every edge; it is never built, because
 
     sum_j x_j W(h_ij) = sum_{j,k} h_ij[k] (x_j W_k) + (sum_j x_j) W_bias
@@ -181,7 +181,7 @@ class _Encoder(nn.Module):
 
 
 class MPNN(nn.Module):
-  """The QM9 network: graphs to one scalar a task.
+  """The QM9 network: graphs to one scalar per task.
 
   The parameters' top level is `shared` and `heads`; `heads` holds one linear layer
   of K columns, column k being the head of task k.

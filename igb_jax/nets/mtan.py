@@ -1,4 +1,4 @@
-"""Multi-task attention network (MTAN): SegNet with an attention branch a task.
+"""Multi-task attention network (MTAN): SegNet with an attention branch per task.
 
 With e, f, u, d the features of SegNet's trunk (see `igb_jax.nets.segnet`), task t
 has, down the levels l = 0..4 and then back up from z_5 = a_4,

@@ -186,7 +186,7 @@ class _Head(nn.Module):
 
 
 class Heads(nn.Module):
-  """One head a task: `segmentation`, `depth` and `normal`.
+  """One head per task: `segmentation`, `depth` and `normal`.
 
   Attributes:
     num_classes: number of classes of the segmentation.
@@ -216,7 +216,7 @@ class Heads(nn.Module):
 class SegNet(nn.Module):
   """SegNet with one trunk and three heads.
 
-  The parameters' top level is `shared` and `heads`; `heads` has an entry a task:
+  The parameters' top level is `shared` and `heads`; `heads` has an entry per task:
   `segmentation`, `depth` and `normal`. Running statistics of batch norm are the
   collection `batch_stats`, which training must name as mutable. Their variance is
   the batch's own, divided by n; PyTorch keeps n / (n - 1) of it. With two images of

@@ -32,7 +32,7 @@ class ArrayTask:
   Attributes:
     name: the name of the data set, made of letters, digits, `_`, `.` and `-`.
     task_names: the names of the K tasks, made of the same.
-    metrics: M of them, at least one a task; all with a base, or none.
+    metrics: M of them, at least one per task; all with a base, or none.
     train: what the net learns from: a pytree of NumPy arrays whose first axis is the
       rows of the data set.
     validation: other rows in the same pytree, for the learning rate and the best epoch.

@@ -25,10 +25,10 @@ def make_balancer(
 
   Args:
     spec: "loss", "gradient" or "loss+gradient", as for `balancers.create`.
-    options: hyper-parameters as "NAME=VALUE", with a number, true, false, or a word; a
-      task's name stands for its number.
+    options: hyper-parameters as "NAME=VALUE", where VALUE is a number, true, false, a
+      list in JSON or a word; a task's name stands for its number.
     task_names: the names of the K tasks.
-    steps_per_epoch: the number of steps of the run.
+    steps_per_epoch: the number of steps in an epoch.
 
   Returns:
     A balancer with a loss part, `equal` where the specification has none; a gradient
@@ -132,7 +132,8 @@ def _hyperparameters(
         if name == "task" or not value.isidentifier():
           raise ValueError(
             f"--balancer-options {option!r}: {value!r} is not a number, truth value "
-            f"(true, false), word or task ({', '.join(task_names)})."
+            "(true, false), list such as [1,2], word or task "
+            f"({', '.join(task_names)})."
           ) from None
         hyperparameters[name] = value
   return hyperparameters

@@ -1,4 +1,4 @@
-"""Checkpoints: where a run goes on after it was stopped, killed at any moment included.
+"""Checkpoints: where a run resumes after it was stopped, even killed at any moment.
 
     checkpoints/<steps>/state/           the TrainState, by orbax
     checkpoints/<steps>/progress/        JSON: the score, and what the loop must know
@@ -227,7 +227,7 @@ class Checkpoints:
       hint = ""
       if isinstance(error, ValueError):  # its files are those that were written
         hint = (
-          ". Another net or version of igb_jax has written it: go on with that, or "
+          ". Another net or version of igb_jax has written it: resume with that, or "
           "start a new run in another --out"
         )
       raise CheckpointError(

@@ -32,8 +32,8 @@ class RunConfig:
   balancer: Annotated[str, tyro.conf.arg(help=balancer_help())] = "igbv1"
   balancer_options: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
   """A hyper-parameter of the balancer as NAME=VALUE, where VALUE is a number, true,
-  false, a word or the name of a task, e.g. temperature=1.5, absent=remember, or
-  task=NAME for stl; may be repeated."""
+  false, a list such as [1,2], a word or the name of a task, e.g. temperature=1.5,
+  absent=remember, or task=NAME for stl; may be repeated."""
   out: Path | None = None
   """Folder of the run's files; by default a folder in runs/ named after data set,
   balancer, seed and time."""
@@ -53,9 +53,9 @@ class RunConfig:
   those in the features that the heads read, which takes K backward passes through the
   heads alone. "ntksr" and its combinations always work on the features."""
   keep_task_grads: bool = True
-  """Whether to hold all task gradients at the same time. Otherwise all tasks go through
-  the backward pass at once, which takes less memory where parameters outweigh
-  activations, and more where they do not."""
+  """Whether to hold all task gradients at once. If not, only their inner products are
+  kept, which takes less memory where parameters are larger than activations, and more
+  elsewhere."""
   on_nonfinite: Literal["stop", "skip"] = "stop"
   """What happens when a loss or gradient is not finite: the run stops, or the step is
   skipped, which leaves parameters and all states as they were."""
@@ -63,22 +63,21 @@ class RunConfig:
   """Maximum number of steps in a row that may be skipped; one more stops the run."""
   resume: bool = False
   """Continue the run in --out from its newest checkpoint, or start a new run if there
-  is none. The other options must be the same as in that run."""
+  is none. Options that affect the results must be the same as in that run."""
   checkpoint_every: str = "1epoch"
-  """Interval between checkpoints: epochs (5epochs), or s, min or h (10min). The best
-  epoch so far is saved in any case, and so is a run that is stopped."""
+  """Interval between checkpoints, e.g. 5epochs, 30s, 10min or 1h. The best epoch so far
+  is always saved, and so is a run that is stopped."""
   keep: int = 1
-  """Number of newest checkpoints to keep besides that of the best epoch; at least two
-  are kept, in case one is damaged."""
+  """Number of newest checkpoints to keep besides that of the best epoch. Below 2 it
+  means 2, in case one is damaged."""
   devices: int | None = None
-  """Use only this many devices, the first ones; None for all, which several processes
-  require."""
+  """Use only the first N devices; None for all, which several processes require."""
   mesh: str | None = None
   """Sizes of the mesh's axes, such as data=4,model=2: batches are divided over `data`,
   large parameters over `model`. By default all devices share the data."""
   distributed: bool = False
-  """The run has several processes, which JAX finds by itself (TPU pods, Slurm, Open
-  MPI) or from the options below."""
+  """Run as one of several processes, which JAX discovers (TPU pods, Slurm, Open MPI) or
+  the options below name."""
   coordinator: str | None = None
   """HOST:PORT of the first process; by default $JAX_COORDINATOR_ADDRESS."""
   num_processes: int | None = None
@@ -86,10 +85,10 @@ class RunConfig:
   process_id: int | None = None
   """Number of this process, from 0; by default $JAX_PROCESS_ID."""
   tensorboard: bool = False
-  """Also write the numbers in metrics.jsonl to tensorboard/ in the run's folder, for
+  """Also log metrics.jsonl to tensorboard/ in the run's folder, for
   `tensorboard --logdir`. Needs pip install 'igb-jax[tensorboard]'."""
   wandb: bool = False
-  """Also send the numbers to Weights & Biases, to the project $WANDB_PROJECT or
+  """Also log metrics.jsonl to Weights & Biases, in the project $WANDB_PROJECT or
   igb_jax. Needs pip install 'igb-jax[wandb]' and `wandb login`, or
   WANDB_MODE=offline."""
 

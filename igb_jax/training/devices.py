@@ -84,7 +84,7 @@ class Devices:
       )
     if math.prod(sizes.values()) != num_devices:
       raise ValueError(
-        f"--mesh={mesh} has {math.prod(sizes.values())} places for --devices="
+        f"--mesh={mesh} needs {math.prod(sizes.values())} devices, but --devices="
         f"{num_devices}; leave out one of the two, or make them agree."
       )
     self._check_processes(every, num_devices, sizes)
@@ -136,7 +136,7 @@ class Devices:
     """Checks that a batch can be divided over the devices.
 
     Raises:
-      ValueError: it is no multiple of the number of parts.
+      ValueError: it is not a multiple of the number of parts.
     """
     if batch_size % self.num_parts:
       raise ValueError(

@@ -20,9 +20,10 @@ class LearningRateConfig(RunConfig):
 
   plateau_factor: float = 0.7
   """Factor by which the learning rate is multiplied when validation delta_m stalls;
-  this and the next two options have no effect with the cosine."""
+  this and the next two options apply to the plateau schedule only."""
   plateau_patience: int = 5
-  """Number of epochs without a better validation delta_m before that happens."""
+  """Number of epochs without improvement in validation delta_m before the learning rate
+  is lowered."""
   min_learning_rate: float = 1e-5
   """The learning rate is never lowered below this."""
 
@@ -32,12 +33,14 @@ class LearningRateConfig(RunConfig):
     Raises:
       ValueError: an option is out of its range; the message names it.
     """
-    if not 0 < self.min_learning_rate <= self.learning_rate < float("inf"):
-      raise ValueError(
-        "--learning-rate and --min-learning-rate must be positive, and the first not "
-        f"below the second, got {self.learning_rate} and {self.min_learning_rate}."
-      )
     super().check()
+    if self.schedule == "cosine":
+      return  # the options of the plateau have no effect
+    if not 0 < self.min_learning_rate <= self.learning_rate:
+      raise ValueError(
+        "--min-learning-rate must be positive and at most --learning-rate, which is "
+        f"{self.learning_rate}, got {self.min_learning_rate}."
+      )
     check_at_least(self, {"plateau_patience": 0})
     if not 0 < self.plateau_factor < 1:
       raise ValueError(

@@ -4,8 +4,8 @@
 
 They are given an epoch at a time, between epochs, and write or send by themselves. A
 logger that cannot start is an error before the first step. One that fails later is
-reported the first time, and the epochs that it missed are counted: training goes on, as
-metrics.jsonl has every number anyway.
+reported the first time, and the epochs that it missed are counted: training continues,
+as metrics.jsonl has every number anyway.
 """
 
 import dataclasses
@@ -70,10 +70,10 @@ class TensorBoardLogger:
 
 
 class WandbLogger:
-  """Sends scalars to a run of Weights & Biases, which a run that is resumed goes on."""
+  """Sends scalars to a run of Weights & Biases, which a resumed run continues."""
 
   def __init__(self, folder: Path, *, name: str, config: RunConfig):
-    """Begins a run, or goes on with that of which the folder has the id.
+    """Begins a run, or continues the one whose id is in the folder.
 
     Args:
       folder: the folder of the run; its file wandb.json keeps the id and how many
@@ -154,7 +154,7 @@ class Loggers:
         if not self.missed[option]:
           self._report(
             f"{option}: epoch {line['epoch'] + 1} could not be written: "
-            f"{_reason(error)}. Training goes on; metrics.jsonl has every epoch."
+            f"{_reason(error)}. Training continues; metrics.jsonl has every epoch."
           )
         self.missed[option] += 1
 

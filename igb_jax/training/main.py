@@ -149,8 +149,8 @@ def _exits_before_the_run(config: RunConfig) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _exits_in_the_run(config: RunConfig, folder: Path, again: str) -> Iterator[None]:
-  """Turns errors of a run into messages that say how to go on, and exit codes."""
-  saved = f"what was saved before is in {folder}; to go on"
+  """Turns errors of a run into messages that say how to resume, and exit codes."""
+  saved = f"saved files are in {folder}; to resume"
   try:
     yield
   except (NonFiniteError, LoadingError, CheckpointError, OSError) as error:
@@ -163,10 +163,10 @@ def _exits_in_the_run(config: RunConfig, folder: Path, again: str) -> Iterator[N
     if is_out_of_memory(error):
       _fail(what_to_lower(config, error), f"{saved} with more memory: {again}")
     elif isinstance(error, RuntimeError) and is_of_another_process(error):
-      _fail(str(error), f"another process of the run has ended; to go on: {again}")
+      _fail(str(error), f"another process of the run has ended; to resume: {again}")
     raise
   except KeyboardInterrupt:
-    say(Console(stderr=True), f"stopped; to go on: {again}")
+    say(Console(stderr=True), f"stopped; to resume: {again}")
     sys.exit(EXIT_INTERRUPTED)
 
 
@@ -208,7 +208,7 @@ def what_to_lower(config: RunConfig, error: Exception) -> str:
 def resume_command(
   program: str, arguments: Sequence[str], config: RunConfig, folder: Path
 ) -> str:
-  """The command that goes on with the run of a command line, in its folder."""
+  """The command that resumes the run of a command line, in its folder."""
   more = [] if config.out else [f"--out={folder}"]
   more += [] if config.resume else ["--resume"]
   return f"{program} {shlex.join([*arguments, *more])}"

@@ -65,7 +65,7 @@ class Problem:
     name: the name of the data set, made of letters, digits, `_`, `.` and `-`.
     description: what the data are and where they come from, in a sentence.
     task_names: the names of the K tasks, made of the same characters.
-    metrics: M of them, at least one a task, all with a base.
+    metrics: M of them, at least one per task, all with a base.
     base: whose numbers the bases of the metrics are, in a word or two.
     steps_per_epoch: number of training batches.
     batches: `seed -> ` all training batches of a run, one epoch after the other, a

@@ -56,7 +56,7 @@ def initialize(config: RunConfig) -> None:
   # it would take SIGTERM, and tell nobody but orbax
   jax.config.update("jax_enable_preemption_service", False)
   try:
-    with _giving_up(address or "the first one"):
+    with _giving_up(address or "the first process"):
       jax.distributed.initialize(
         address, count, number, initialization_timeout=2 * _WAIT_SECONDS
       )
@@ -67,9 +67,10 @@ def initialize(config: RunConfig) -> None:
     ) from error
   except RuntimeError as error:
     raise ConnectionError(
-      f"the processes of the run cannot meet at {address or 'the first one'}: "
-      f"{_first_line(error)}. Use a port that is free on the first process's host, and "
-      "make sure that all processes are started, with the same --num-processes."
+      "the processes of the run could not connect to "
+      f"{address or 'the first process'}: {_first_line(error)}. Use a port that is "
+      "free on the first process's host, and make sure that all processes are started, "
+      "with the same --num-processes."
     ) from error
 
 
@@ -143,9 +144,9 @@ def _giving_up(address: str) -> Iterator[None]:
 
   def give_up() -> None:
     _tell(
-      f"error: not all processes of the run have met at {address} after "
-      f"{_WAIT_SECONDS} s. See that all are started, with the same --num-processes, "
-      "and that each has a --process-id of its own."
+      f"error: not all processes of the run connected to {address} within "
+      f"{_WAIT_SECONDS} s. Check that all are running, with the same --num-processes, "
+      "and that each has its own --process-id."
     )
     os._exit(2)
 
@@ -179,7 +180,7 @@ def wait_for_all() -> None:
     barrier(key="igb_jax: data are prepared", timeout_ms=_PREPARE_SECONDS * 1000)
   except RuntimeError as error:
     raise ConnectionError(
-      "not every process of the run could prepare its data; see what the others say: "
+      "data preparation failed in another process of the run; see its output: "
       f"{_first_line(error)}"
     ) from error
 

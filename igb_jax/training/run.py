@@ -41,7 +41,7 @@ def run(
   With several processes either one to any of them has all save after the same step, and
   no more.
 
-  `again` is the command that goes on with the run.
+  `again` is the command that resumes the run.
 
   Returns:
     The exit code: 0 if the run took all of its epochs, else that of the signal.
@@ -128,7 +128,7 @@ def run(
       )
       stop.agree()  # a signal may have come during the last validation
       if stop.at_once:
-        say(console, f"stopped and saved; to go on: {again}")
+        say(console, f"stopped and saved; to resume: {again}")
         return EXIT_TERMINATED
       places = range(len(experiments))
       best = [checkpoints.restore_best(template, index) for index in places]
@@ -156,13 +156,13 @@ def run(
     raise NonFiniteError(-1, [], " ".join(failed))
   if best[0] is None:
     say(console, "stopped before the first epoch ended: there is nothing to test.")
-    say(console, f"to go on: {again}")
+    say(console, f"to resume: {again}")
     return EXIT_INTERRUPTED
   epochs = len(reached[0].records)
   say(console, f"  {folder.checkpoints}/")
   if epochs == config.epochs:
     return 0
-  say(console, f"stopped after {epochs} of {config.epochs} epochs; to go on: {again}")
+  say(console, f"stopped after {epochs} of {config.epochs} epochs; to resume: {again}")
   return EXIT_INTERRUPTED
 
 
@@ -210,7 +210,7 @@ def _resume(
 ) -> tuple[TrainState, list[Progress]]:
   """The newest state that is intact and how far it is; those given if there is none."""
   for steps, what in checkpoints.damaged.items():
-    say(console, f"checkpoint {steps} is damaged and left out: {what}.")
+    say(console, f"skipping damaged checkpoint {steps}: {what}.")
   restored = checkpoints.restore_newest(state)
   if restored is None:
     say(console, "no checkpoint yet: the run starts from the beginning.")
@@ -227,10 +227,12 @@ def _resume(
       f"{epochs} epochs and {steps} steps are {reached}, not {checkpoints.newest}. "
       "Restore the old data, or choose another --out."
     )
-  if epochs + (steps > 0) > num_epochs:
+  begun = epochs + (steps > 0)
+  if begun > num_epochs:
     raise CheckpointError(
-      f"the run is in epoch {epochs + 1} already; --epochs={num_epochs} must not be "
-      "lower."
+      f"the run has already reached epoch {begun}; --epochs must be at least {begun}, "
+      f"got {num_epochs}."
     )
-  say(console, f"goes on after epoch {epochs} and {steps} steps of the next.")
+  of_next = f", step {steps} of the next epoch" if steps else ""
+  say(console, f"resuming after epoch {epochs}{of_next}.")
   return state, start

@@ -30,7 +30,7 @@ class RunFolder:
 
     Raises:
       FileExistsError: the folder holds something already, which is not overwritten, or
-        another process is at work in it.
+        another process is using it.
       OSError: the folder cannot be created.
     """
     self.path = path
@@ -46,11 +46,11 @@ class RunFolder:
       self._lock.acquire(blocking=False)
     except filelock.Timeout:
       raise FileExistsError(
-        f"another process is at work in {path}; wait for it to end, or stop it."
+        f"another process is using {path}; wait for it to end, or stop it."
       ) from None
 
   def close(self) -> None:
-    """Lets other processes go on in the folder."""
+    """Lets other processes use the folder."""
     self._lock.release()
 
   @staticmethod
@@ -77,7 +77,7 @@ class RunFolder:
     """Checks that a run may go to a folder, and changes nothing.
 
     Raises:
-      FileExistsError: it is no folder, or not empty.
+      FileExistsError: it is not a folder, or not empty.
     """
     if path.exists() and not (path.is_dir() and not any(path.iterdir())):
       raise FileExistsError(
@@ -87,12 +87,12 @@ class RunFolder:
 
   @classmethod
   def check_resumable(cls, path: Path, config: Mapping[str, Any]) -> None:
-    """Checks that a run may go on in a folder, or start in it, and changes nothing.
+    """Checks that a run may be resumed or started in a folder, and changes nothing.
 
-    The configuration of the run that is to go on is as `write_json` takes it.
+    The configuration of the run to resume is as `write_json` takes it.
 
     Raises:
-      FileExistsError: it is no folder, or holds something else than a run.
+      FileExistsError: it is not a folder, or holds something other than a run.
       ValueError: the run in it has other options than the free ones, or its config.json
         is damaged.
     """
@@ -107,8 +107,8 @@ class RunFolder:
       before = read_object(started)
     except ValueError as error:
       raise ValueError(
-        f"{error} The checkpoints are not touched: put the config.json of another run "
-        "with the same options in its place, and resume."
+        f"{error} The checkpoints are intact: replace the file with the config.json of "
+        "a run with the same options, then resume."
       ) from error
     differences = differing_options(before, config)
     if differences:

@@ -17,7 +17,7 @@ COLUMNS = (
 def plot_predictions(
   path: Path, scenes: Sequence[Any], predictions: Sequence[Any], names: Sequence[str]
 ) -> None:
-  """Draws one row a scene: the image, and each target beside its prediction.
+  """Draws one row per scene: the image, and each target beside its prediction.
 
   Args:
     path: the path of the PNG file.

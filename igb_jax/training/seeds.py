@@ -3,7 +3,7 @@
     state leaf [S, ...], batch leaf [S, ...]  ->  vmap(step)  ->  state leaf [S, ...]
 
 Each seed is the run that it would be alone, up to rounding. It may fail alone too: its
-state stays as it was, and the others go on.
+state stays as it was, and the others continue.
 """
 
 import functools
@@ -34,8 +34,8 @@ def check_seeds(config: RunConfig) -> None:
     raise ValueError(f"--seeds must be distinct numbers of at least 0, got {seeds}.")
   if balances_gradients(config.balancer):
     raise ValueError(
-      f"--seeds trains loss balancers only, got {config.balancer}: K task gradients "
-      "for every seed at once rarely fit; train one --seed after another."
+      f"--seeds supports loss balancers only; {config.balancer} would hold K gradients "
+      "per seed, which rarely fits in memory. Train one --seed after another."
     )
   if jax.process_count() > 1 or (config.devices or jax.device_count()) > 1:
     raise ValueError("--seeds trains on one device; give --devices=1.")
@@ -53,8 +53,8 @@ def make_seeds_step(
 ) -> Callable[[TrainState, Sequence[Batch]], TrainState]:
   """The step of S seeds at once; the state that it is given is donated.
 
-  It takes state leaves [S, ...] and one batch a seed. Batches whose shapes differ among
-  the seeds are taken one after another.
+  It takes state leaves [S, ...] and one batch per seed. Batches whose shapes differ
+  among the seeds are taken one after another.
   """
   together = jax.jit(functools.partial(step_together, step), donate_argnums=0)
 

@@ -7,8 +7,8 @@
 
 Nothing leaves the device: losses and weights are summed in the state. A step whose
 numbers are not finite is skipped: it changes nothing but the counts of steps and skips.
-Where too many in a row would be, it changes nothing but `failure`, as do all that
-follow it.
+Once too many steps in a row would be skipped, the step records `failure`, and later
+steps change nothing.
 """
 
 from collections.abc import Callable

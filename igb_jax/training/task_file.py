@@ -19,8 +19,8 @@ def load_task(path: Path) -> ArrayTask:
 
   Raises:
     FileNotFoundError: there is no such file.
-    TypeError: `make_task` returned something else than an `ArrayTask`.
-    ValueError: it is no Python file, or has no `make_task`, or raised an error itself,
+    TypeError: `make_task` did not return an `ArrayTask`.
+    ValueError: it is not a Python file, has no `make_task`, or raised an error itself,
       whose line is in the message.
   """
   path = path.expanduser().resolve()

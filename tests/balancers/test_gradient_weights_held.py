@@ -131,7 +131,9 @@ def test_what_one_gradient_needs_is_checked(name):
   if options:
     holding = make_gradient(name, NUM_TASKS, **options)
     grads = at(random_grads(0), 0)
-    with pytest.raises(ValueError, match=r"combined=True.*shapes of the parameters"):
+    with pytest.raises(
+      ValueError, match=r"combined=True.*shapes differ from the parameters"
+    ):
       holding.update(grads, init(holding, PARAMS), PARAMS, combined=True)
     constructor = METHODS[name].constructor
     with pytest.raises(ValueError, match="update_every must be at least 1, got 0"):

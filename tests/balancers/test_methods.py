@@ -51,6 +51,6 @@ def test_an_unknown_trait_is_an_error(empty):
 
 @pytest.mark.parametrize("names", [{"name": "mgda"}, {"name": "x", "alias": "imtl"}])
 def test_a_name_belongs_to_one_method(names):
-  with pytest.raises(ValueError, match="which is taken"):
+  with pytest.raises(ValueError, match="is already registered"):
     methods.method(kind="gradient", **names, **TRAITS)(lambda num_tasks: num_tasks)
   assert "x" not in methods.METHODS

@@ -156,7 +156,7 @@ def test_names_the_molecule_from_another_process():
 
 def test_tells_when_a_process_dies(monkeypatch):
   monkeypatch.setattr(_processes, "_start_worker", os.abort)
-  with pytest.raises(RuntimeError, match=r"a process .*has died"):
+  with pytest.raises(RuntimeError, match=r"a data-preparation process died"):
     _featurising.featurise_all(waters(600), progress=False)
 
 

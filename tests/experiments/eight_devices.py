@@ -282,7 +282,7 @@ def test_large_parameters_and_task_gradients_are_divided(make):
   [
     (["--devices=9"], "--devices asks for 9 devices, but there are 8"),
     (["--mesh=data=8,model=2"], "--mesh asks for 16 devices, but there are 8"),
-    (["--mesh=data=2", "--devices=4"], "has 2 places for --devices=4"),
+    (["--mesh=data=2", "--devices=4"], "needs 2 devices, but --devices=4"),
     (["--mesh=data=4,model=0"], "must be like data=4,model=2"),
     (["--mesh=rows=4"], "has the axes data and model, each once"),
     (["--mesh=data=2,data=2"], "each once"),

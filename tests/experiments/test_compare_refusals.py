@@ -112,7 +112,7 @@ def test_a_folder_at_work_is_left_alone(task, tmp_path, capfd):
   compare.begin(comparison, out, "command")
   with compare.filelock.FileLock(out / "compare.lock"):
     assert exit_code(compare.main, given) == 2
-  assert f"another comparison is at work in {out}" in capfd.readouterr().err
+  assert f"another comparison is using {out}" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -59,8 +59,8 @@ def test_a_run_that_cannot_be_resumed_keeps_what_was_logged(task, tmp_path, caps
   given = arguments(task, out, "--tensorboard", "--epochs=2", "--resume")
   assert exit_code(custom.main, given) == 1
   shown = capsys.readouterr().err
-  assert "is in epoch 4 already" in shown
-  assert "to go on" not in shown
+  assert "has already reached epoch 3" in shown
+  assert "to resume" not in shown
   lines = read_metrics(out)
   assert len(lines) == 3
   assert logged(out) == as_float32(lines)
@@ -125,7 +125,7 @@ def test_a_logger_that_cannot_start_ends_the_run_before_it_trains(
   shown = " ".join(capsys.readouterr().err.split())
   assert "error: --wandb could not start: api_key not configured." in shown
   assert "leave the option out, and resume." in shown
-  assert "to go on" not in shown
+  assert "to resume" not in shown
   assert not (out / "metrics.jsonl").exists()
   assert exit_code(custom.main, arguments(task, out, "--resume")) == 0
   assert len(read_metrics(out)) == 3

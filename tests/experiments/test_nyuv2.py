@@ -124,7 +124,7 @@ def test_a_scene_that_cannot_be_read_ends_the_run(tmp_path, monkeypatch, capsys)
   assert run(small(out, "--balancer=ew")) == 1
   shown = capsys.readouterr().err.replace("\n", " ")
   assert re.search(r"error: a batch could not be loaded: scene \d is damaged", shown)
-  assert f"what was saved before is in {out}" in shown
+  assert f"saved files are in {out}" in shown
 
 
 @pytest.mark.slow
@@ -242,7 +242,7 @@ def test_stl_base_is_made_of_single_task_runs(tmp_path):
     (["--balancer=stl", "--balancer-options", "task=deth"], "not a number, .* or task"),
     (["--resolution", "33", "64"], r"--resolution must be two positive .*\(33, 64\)"),
     (["--resolution", "0", "64"], "--resolution must be two positive multiples"),
-    (["--rooms", "0", "1", "1"], "--rooms must be at least 1 each"),
+    (["--rooms", "0", "1", "1"], "--rooms must be three numbers of at least 1"),
     (["--epochs=0"], "--epochs must be at least 1, got 0"),
     (["--workers=-1"], "--workers must be at least 0, got -1"),
     (["--learning-rate=nan"], "--learning-rate must be positive, got nan"),

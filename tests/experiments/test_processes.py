@@ -111,7 +111,7 @@ def test_a_signal_to_one_stops_both_and_they_go_on(qm9_dir, tmp_path, number, wh
   processes[who].send_signal(number)
   outputs = [process.communicate(timeout=60) for process in processes]
   assert [process.returncode for process in processes] == [143, 143], outputs
-  assert "stopped and saved; to go on:" in outputs[0][0]
+  assert "stopped and saved; to resume:" in outputs[0][0]
   epochs = len(read_metrics(out))
   assert 2 <= epochs < 20
   with Checkpoints(out / "checkpoints") as checkpoints:
@@ -150,7 +150,7 @@ def test_an_error_in_one_ends_the_other(qm9_dir, tmp_path, who):
   # where the first one has gone, JAX may abort before the message is out
   if who == 1 or processes[1].returncode != -signal.SIGABRT:
     assert processes[1 - who].returncode == 1, errors
-    assert "another process of the run has ended; to go on:" in errors
+    assert "another process of the run has ended; to resume:" in errors
 
 
 @pytest.mark.parametrize("option", ["--num-processes=2", "--process-id=0"])

@@ -59,8 +59,11 @@ def test_wrong_options_are_named(arguments, capsys):
     (["--epochs=0"], "--epochs must be at least 1, got 0"),
     (["--batch-size=-2"], "--batch-size must be at least 1, got -2"),
     (["--seed=-1"], "--seed must be at least 0, got -1"),
-    (["--learning-rate=nan"], "--learning-rate and --min-learning-rate must be pos"),
-    (["--min-learning-rate=1"], "--learning-rate and --min-learning-rate must be pos"),
+    (["--learning-rate=nan"], "--learning-rate must be positive, got nan"),
+    (
+      ["--schedule=plateau", "--min-learning-rate=1"],
+      "--min-learning-rate must be positive and at most --learning-rate",
+    ),
     (["--plateau-factor=1"], "--plateau-factor must be between 0 and 1, got 1"),
     (["--train-size=400"], "train_size must be 1 to 375"),
     (["--test-size=450"], "leave no training molecules"),

@@ -113,7 +113,7 @@ def test_a_stopped_run_saves_within_an_epoch_and_says_how_to_go_on(
   shown, _ = process.communicate(timeout=60)
   assert process.returncode == code, shown
   assert "Traceback" not in shown
-  command = re.search(r"to go on: python -m (experiments.qm9 .*--resume)\n", shown)
+  command = re.search(r"to resume: python -m (experiments.qm9 .*--resume)\n", shown)
   assert command is not None, shown
   assert (out / "summary.json").exists() == tested
   newest = max(saved(out))
@@ -144,15 +144,17 @@ def test_more_epochs_a_damaged_checkpoint_and_other_options(qm9_dir, tmp_path, c
       f"--resume: the run of .*config.json has other options: {message}", shown
     )
   assert run([*arguments, "--epochs=1", "--resume"]) == 1
-  assert "is in epoch 3 already; --epochs=1 must not be" in capsys.readouterr().err
+  assert (
+    "reached epoch 2; --epochs must be at least 2, got 1" in capsys.readouterr().err
+  )
   assert (out / "metrics.jsonl").read_text() == before
 
   (data, *_) = sorted((out / "checkpoints" / "10").rglob("d/*"))
   data.write_bytes(data.read_bytes()[:-1])
   assert run([*arguments, "--resume", "--keep=2"]) == 0
   shown = capsys.readouterr().out
-  assert re.search("checkpoint 10 is damaged and left out: state/.* changed", shown)
-  assert "goes on after epoch 1 and 0 steps of the next" in shown
+  assert re.search("skipping damaged checkpoint 10: state/.* changed", shown)
+  assert "resuming after epoch 1." in shown
   assert run(small(qm9_dir, whole, "--balancer=dwa")) == 0
   assert_same_run(arguments, out, whole)
   assert run([*arguments, "--resume"]) == 0  # which only tests again
@@ -177,7 +179,7 @@ def test_a_full_disk_stops_the_run_which_goes_on_later(
     assert run(arguments) == 1
   shown = capsys.readouterr().err
   assert re.search(r"error: a checkpoint could not .* No space left on device", shown)
-  assert f"what was saved before is in {out}; to go on: python -m exp" in shown
+  assert f"saved files are in {out}; to resume: python -m exp" in shown
   assert "Traceback" not in shown
   assert not (out / "summary.json").exists()
   assert {5, 10} <= set(saved(out))

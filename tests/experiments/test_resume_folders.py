@@ -63,7 +63,7 @@ def test_another_run_in_the_same_folder_is_refused(qm9_dir, tmp_path, capsys):
   folder = RunFolder(out)
   arguments = [*small(qm9_dir, out, "--epochs=1"), "--resume"]
   assert run(arguments) == 2
-  assert f"another process is at work in {out}" in capsys.readouterr().err
+  assert f"another process is using {out}" in capsys.readouterr().err
   folder.close()
   assert run(arguments) == 0
   assert [line["epoch"] for line in read_metrics(out)] == [0]
@@ -119,7 +119,7 @@ def test_a_file_that_cannot_be_written_is_named(
   assert run(arguments) == 1
   error = capsys.readouterr().err.replace("\n", " ")
   assert f"{out / name} could not be written: No space left on device" in error
-  assert "to go on: python -m experiments.qm9" in error
+  assert "to resume: python -m experiments.qm9" in error
   monkeypatch.undo()
   assert run([*arguments, "--resume"]) == 0
   assert [line["epoch"] for line in read_metrics(out)] == [0]

@@ -115,7 +115,7 @@ def test_a_file_that_ends_its_reader(tmp_path, monkeypatch):
   source = recognise(tmp_path)
   many = dataclasses.replace(source, scenes={"train": source.scenes["train"] * 13})
   with pytest.raises(
-    ValueError, match=f"^{tmp_path}: while its files were checked, a p"
+    ValueError, match=f"^{tmp_path}: while its files were checked, a data-p"
   ):
     _checking.check_all(many, progress=False)
 

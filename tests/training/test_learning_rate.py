@@ -19,6 +19,13 @@ def test_a_cosine_ends_at_zero_and_needs_no_plateau():
   assert config.plateau() is None
 
 
+def test_the_options_of_the_plateau_are_checked_with_the_plateau_only():
+  options = {"learning_rate": 5e-6, "plateau_factor": 1.0, "plateau_patience": -1}
+  LearningRateConfig(schedule="cosine", **options).check()
+  with pytest.raises(ValueError, match="--min-learning-rate must be positive"):
+    LearningRateConfig(**options).check()
+
+
 def test_a_plateau_lowers_the_rate_and_nothing_else_does():
   config = LearningRateConfig(plateau_factor=0.5, plateau_patience=0)
   assert config.along(10)(7) == 1.0

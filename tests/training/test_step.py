@@ -92,7 +92,7 @@ def test_a_batch_without_a_tasks_labels_trains_the_others(spec):
   balancer = balancers.create(spec, num_tasks=3, steps_per_epoch=2)
   optimizer = optax.sgd(0.1)
   state = init_state(
-    {"x": jnp.zeros((3, 2))},  # a row a task
+    {"x": jnp.zeros((3, 2))},  # a row per task
     balancer=balancer,
     optimizer=optimizer,
     plateau=optax.contrib.reduce_on_plateau(),

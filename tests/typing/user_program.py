@@ -48,7 +48,7 @@ class Params(NamedTuple):
 
 
 def losses_of(params: Params, x: jax.Array) -> jax.Array:
-  """One scalar a task, f32[K]."""
+  """One scalar per task, f32[K]."""
   features = jnp.tanh(x * params.trunk)
   return jnp.stack([jnp.mean((features - head) ** 2) for head in params.heads]) + 0.1
 

@@ -19,7 +19,7 @@ class GradientState(NamedTuple):
 
   Attributes:
     weights: f32[K], of the task gradients in the result, for the shared leaves; 0 for a
-      task that was absent. Ones where the result is no sum of the task gradients.
+      task that was absent. Ones where the result is not a sum of the task gradients.
     gramian: the Gramian of the shared gradients of the latest update of the weights.
     residual: f32[], by how much the conditions of optimality fail of the problem that
       the method solves; 0 where it solves none.
@@ -86,7 +86,7 @@ class GradientBalancer(optax.GradientTransformationExtraArgs):
       chooses the weights; None where there is none, or where it takes more than the
       Gramian.
     apply: `apply(leaves, state) -> Combined`, the part of `combine` that is done to
-      sum_k w_k g_k with w = `state.weights`; None where the result is no such sum.
+      sum_k w_k g_k with w = `state.weights`; None where the result is not such a sum.
     rewrap: `rewrap(rule) -> GradientBalancer`, the same with another rule around its
       own, see `weighting`; None where it was not made of a rule.
   """
@@ -220,8 +220,8 @@ def check_use(balancer: GradientBalancer, has_trunk: bool, keeps: bool) -> None:
   """
   if has_trunk and balancer.keeps_grads:
     raise ValueError(
-      "this balancer remembers gradients in the parameters from step to step, which "
-      "those in the features of a batch are not; leave out trunk=."
+      "this balancer stores parameter gradients between steps; feature gradients "
+      "belong to one batch and cannot be stored. Leave out trunk=."
     )
   if not keeps and balancer.weigh is None:
     raise ValueError(
@@ -272,6 +272,6 @@ def _check_combined(update_every: int, gradient: Any, params: Any) -> None:
   shapes = [jax.tree.map(jnp.shape, tree) for tree in (gradient, params)]
   if params is not None and shapes[0] != shapes[1]:
     raise ValueError(
-      "got combined=True with gradients that have not the shapes of the parameters; "
-      "pass one gradient of sum_k held_k loss_k, not K."
+      "got combined=True with gradients whose shapes differ from the parameters'; "
+      "pass the single gradient of sum_k held_k loss_k."
     )

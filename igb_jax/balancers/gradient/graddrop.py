@@ -56,7 +56,7 @@ def graddrop(
 ) -> GradientBalancer:
   """Keeps one sign in every coordinate, at random, and drops the other.
 
-  The result is no weighted sum of the task gradients: `weights` in the state are 1.
+  The result is not a weighted sum of the task gradients: `weights` in the state are 1.
 
   Args:
     num_tasks: K.

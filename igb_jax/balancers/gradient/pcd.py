@@ -5,8 +5,9 @@
     result: |g_0| d / |d|
 
 with task 0 as the primary one. d = h_0 + sum_j mu_j h_j with mu >= 0. Where no d
-fulfils all constraints the result is g_0. Reference: PCD, TMLR 2026, in the form of
-TorchJD, which adds 1e-8 to v; here nothing depends on the units.
+fulfils all constraints the result is g_0. Reference: "Not All Objectives Are Born
+Equal: Priority-Constrained Descent for Hierarchical Multi-Objective Optimization", TMLR
+2026, in the form of TorchJD, which adds 1e-8 to v; here nothing depends on the units.
 """
 
 import functools
@@ -48,7 +49,7 @@ class PCDMemory(NamedTuple):
 @method(
   "pcd",
   "gradient",
-  paper="PCD, TMLR 2026",
+  paper="TMLR 2026",
   forward_passes=1,
   backward_passes="K",
   draws=False,

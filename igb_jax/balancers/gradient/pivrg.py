@@ -6,7 +6,8 @@
 
 and the shared part of d is then clipped to the norm `max_norm`. s_k is by how many per
 cent task k is behind a single-task network, at the end of the last epoch (zeros in the
-first): no weight is more than `bound` times another. Reference: PIVRG, CVPR 2025, in
+first): no weight is more than `bound` times another. Reference: "Revisiting Fairness in
+Multitask Learning: A Performance-Driven Approach for Variance Reduction", CVPR 2025, in
 the form of the published code, whose least squares is an exact solution here.
 """
 
@@ -29,7 +30,7 @@ from igb_jax.balancers.solvers.fairness import alpha_fair, unfairness
 @method(
   "pivrg",
   "gradient",
-  paper="PIVRG, CVPR 2025",
+  paper="CVPR 2025",
   forward_passes=1,
   backward_passes="K",
   draws=False,

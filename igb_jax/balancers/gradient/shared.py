@@ -21,7 +21,7 @@ def shared_leaves(shared: Shared, tree: Any) -> list[bool]:
     tree: parameters or gradients.
 
   Raises:
-    TypeError: the predicate, or a leaf of `shared`, is no bool.
+    TypeError: the predicate, or a leaf of `shared`, is not a bool.
     ValueError: `shared` does not fit the tree, or no leaf of it is shared.
   """
   paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(tree)]

@@ -113,7 +113,7 @@ class Stacked(NamedTuple):
       shape, dtype = leaf.shape, leaf.dtype
       if shape[:1] != (num_tasks,):
         raise ValueError(
-          f"{where} must have the leading axis {num_tasks}, one gradient a task, got "
+          f"{where} must have the leading axis {num_tasks}, one gradient per task, got "
           f"the shape {shape}; igb_jax.value_and_task_grads and jax.jacrev stack them."
         )
       if not jnp.issubdtype(dtype, jnp.floating):
@@ -217,7 +217,7 @@ def _check_fit(task_grads: Any, params: Any, num_tasks: int) -> None:
     {jax.tree_util.keystr(path): leaf for path, leaf in with_path}
     for with_path in map(jax.tree_util.tree_leaves_with_path, (task_grads, params))
   )
-  # integers and what is no array (a function in an Equinox module) have no gradient
+  # integers and what is not an array (a function in an Equinox module) have no gradient
   names = {
     name
     for name, leaf in of_params.items()
@@ -236,7 +236,7 @@ def _check_fit(task_grads: Any, params: Any, num_tasks: int) -> None:
     if shape != (num_tasks, *of_param):
       raise ValueError(
         f"task_grads{name} must have the shape {(num_tasks, *of_param)}, one gradient "
-        f"a task of a parameter of the shape {of_param}, got {shape}; "
+        f"per task for a parameter of the shape {of_param}, got {shape}; "
         "igb_jax.value_and_task_grads and jax.jacrev stack them."
       )
 

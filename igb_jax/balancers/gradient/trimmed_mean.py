@@ -48,7 +48,7 @@ def trimmed_mean(
 ) -> GradientBalancer:
   """Follows the mean of the task gradients without the extremes of each coordinate.
 
-  The result is no sum of the task gradients, so that the weights in the state are ones.
+  The result is not a sum of the task gradients, so the weights in the state are ones.
   Where tasks are absent, as many entries are trimmed as leave one. A number that is not
   finite is not trimmed, but shows in the result. Sorting takes the memory of K
   gradients of the largest leaf.

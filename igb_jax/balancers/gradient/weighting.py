@@ -95,8 +95,8 @@ def weighting(
     The balancer; its state is a `GradientState`.
 
   Raises:
-    TypeError: `num_tasks` or `update_every` is no integer, or, by `init`, a part of
-      `shared` no bool.
+    TypeError: `num_tasks` or `update_every` is not an integer, or, by `init`, a part of
+      `shared` is not a bool.
     ValueError: one of them is below 1; or, by `init`, `shared` does not fit or shares
       nothing; or, by `update`, a leaf has no leading axis K, or `combined` is passed
       though every step updates the weights or though the gradients are stacked.
@@ -233,6 +233,6 @@ def _check_solution(solution: Any, num_tasks: int) -> None:
     )
   if jnp.shape(solution.weights) != (num_tasks,):
     raise ValueError(
-      f"the weights of a rule must have the shape ({num_tasks},), one a task, got "
+      f"the weights of a rule must have the shape ({num_tasks},), one per task, got "
       f"{jnp.shape(solution.weights)}."
     )

@@ -29,7 +29,7 @@ def adam(learning_rate: jax.typing.ArrayLike) -> optax.GradientTransformation:
     learning_rate: the learning rate of Adam.
 
   Raises:
-    TypeError: `learning_rate` is no real number.
+    TypeError: `learning_rate` is not a real number.
     ValueError: it is not finite and positive.
   """
   return optax.adam(check_positive("learning_rate", learning_rate), b2=_B2)
@@ -45,7 +45,7 @@ def check_max_weight(max_weight: jax.typing.ArrayLike) -> Callable[[], jax.Array
     A function that makes f32[] of it: no constructor may run anything on a device.
 
   Raises:
-    TypeError: `max_weight` is no real number.
+    TypeError: `max_weight` is not a real number.
     ValueError: it is not finite and positive.
   """
   most = check_positive("max_weight", max_weight)

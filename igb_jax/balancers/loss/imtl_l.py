@@ -68,7 +68,7 @@ def imtl_l(
   max_weight: jax.typing.ArrayLike = 1e6,
   absent: Absent = "leave_out",
 ) -> LossBalancer:
-  """IMTL-L: a learnt factor a task that brings every loss to 1.
+  """IMTL-L: a learnt factor per task that brings every loss to 1.
 
   A loss that cannot be used (not positive, or not finite) or is absent leaves the
   factor of its task and that task's Adam as they were.

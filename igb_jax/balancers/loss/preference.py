@@ -1,4 +1,4 @@
-"""Vectors with one number a task that a user chooses: preferences, and ideal losses."""
+"""Vectors of one number per task, chosen by the user: preferences, and ideal losses."""
 
 import math
 from typing import Any
@@ -16,12 +16,12 @@ def check_preference(value: Any, num_tasks: int) -> tuple[float, ...]:
 
   Raises:
     TypeError: it holds no real numbers.
-    ValueError: it has not the shape (K,), or a number is not finite and positive.
+    ValueError: it does not have the shape (K,), or a number is not finite and positive.
   """
   vector = check_numbers("preference", value, num_tasks)
   if min(vector) <= 0:
     raise ValueError(
-      f"preference must be positive, one number a task, got {list(vector)}."
+      f"preference must be positive, one number per task, got {list(vector)}."
     )
   return vector
 
@@ -35,7 +35,7 @@ def check_reference(value: Any, num_tasks: int) -> tuple[float, ...]:
 
   Raises:
     TypeError: it holds no real numbers.
-    ValueError: it has not the shape (K,), or a number is not finite.
+    ValueError: it does not have the shape (K,), or a number is not finite.
   """
   if value is None:
     return (0.0,) * num_tasks
@@ -63,19 +63,19 @@ def check_numbers(name: str, value: Any, num_tasks: int) -> tuple[float, ...]:
     num_tasks: K.
 
   Raises:
-    TypeError: they are no real numbers.
-    ValueError: they have not the shape (K,), or one is not finite.
+    TypeError: they are not real numbers.
+    ValueError: they do not have the shape (K,), or one is not finite.
   """
   try:
     numbers = [float(number) for number in value]
   except (TypeError, ValueError) as error:
     raise TypeError(
-      f"{name} must hold numbers, one a task, known when the balancer is made; got "
+      f"{name} must hold numbers, one per task, known when the balancer is made; got "
       f"{value!r}."
     ) from error
   if len(numbers) != num_tasks:
     raise ValueError(
-      f"{name} must have the shape ({num_tasks},), one number a task, got "
+      f"{name} must have the shape ({num_tasks},), one number per task, got "
       f"({len(numbers)},)."
     )
   if not all(map(math.isfinite, numbers)):

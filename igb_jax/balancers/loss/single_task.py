@@ -2,7 +2,7 @@
 
     weighted loss_k = L_k if k = task else 0,    w = one-hot of the task
 
-K such runs, one a task, are the baseline of delta_m.
+K such runs, one per task, are the baseline of delta_m.
 """
 
 from typing import Any, NamedTuple

@@ -94,7 +94,7 @@ def uncertainty_weighting(
   epsilon: jax.typing.ArrayLike = 0.0,
   absent: Absent = "leave_out",
 ) -> LossBalancer:
-  """Uncertainty weighting: a learnt log variance a task.
+  """Uncertainty weighting: a learnt log variance per task.
 
   The weights are used first, then updated. A loss that cannot be used (not positive, or
   not finite) or is absent leaves the variance of its task and that task's Adam as they

@@ -146,7 +146,7 @@ def agent(
     An `Agent`.
 
   Raises:
-    TypeError: an argument is no number of the kind that is needed.
+    TypeError: an argument is not a number of the kind that is needed.
     ValueError: an argument is out of its range.
 
   Example:

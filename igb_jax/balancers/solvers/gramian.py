@@ -247,7 +247,7 @@ class Solution(NamedTuple):
   """What a solver, or a rule of a gradient balancer, returns.
 
   Attributes:
-    weights: f32[K], one a task.
+    weights: f32[K], one per task.
     residual: f32[], by how much the conditions of optimality fail, relative to the
       size of their terms; each solver says which conditions. Free of the gradients'
       units; some 1e-6 is what float32 can do. 0 where no problem is solved.

@@ -87,7 +87,7 @@ def gramian_through(
 
   Args:
     products_of: one cotangent float[K] to those of the probes, f32[1 + K] a leaf.
-    cotangents: float[K, K], one a task.
+    cotangents: float[K, K], one per task.
     present: bool[K], all by default; the gradients of the others count as zero.
   """
 

@@ -58,8 +58,8 @@ def check_all(
     checked = dict(zip((scene.name for scene in scenes), results, strict=True))
   except RuntimeError as error:
     raise ValueError(
-      f"{source.path}: while its files were checked, {error} Or is a file damaged in "
-      "such a way that its reader dies?"
+      f"{source.path}: while its files were checked, {error} A damaged file may also "
+      "have crashed its reader."
     ) from error
   problems = list(source.problems)
   for result in checked.values():

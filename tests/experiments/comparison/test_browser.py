@@ -167,7 +167,7 @@ def test_a_click_on_a_header_sorts(open_report):
     table = page.locator("#metrics table")
     headers = table.locator("thead th")
     papers = followers(table)
-    assert set(papers) == {"one network a task", "si", "igbv1"}
+    assert set(papers) == {"one network per task", "si", "igbv1"}
     assert headers.nth(2).get_attribute("aria-sort") == "ascending"
     assert values(table, 2) == in_order(values(table, 2))
     num_rows = table.locator("tr").count()
@@ -187,7 +187,7 @@ def test_a_click_on_a_header_sorts(open_report):
       others = headers.evaluate_all("all => all.map((each) => each.ariaSort)")
       assert sum(each != "none" for each in others) == 1
       first = table.locator("tbody tr").first
-      assert first.locator("th").text_content() == "one network a task"
+      assert first.locator("th").text_content() == "one network per task"
 
 
 def test_sorting_is_by_number_and_not_by_text(open_report):

@@ -14,6 +14,17 @@ def test_hyper_parameters_follow_a_balancer():
   assert [each.kind for each in contenders] == ["loss", "loss", "gradient"]
 
 
+def test_a_hyper_parameter_may_be_a_list():
+  contenders = parse_contenders(
+    "ew,cosmos:preference=[1, 2]:penalty=0.5, pbi:preference=[2,1]", ["a", "b"]
+  )
+  assert [each.options for each in contenders] == [
+    (),
+    ("preference=[1, 2]", "penalty=0.5"),
+    ("preference=[2,1]",),
+  ]
+
+
 def test_seeds_are_divided_into_jobs():
   contender = Contender("igbv1:base_epoch=0", "igbv1", ("base_epoch=0",))
   together, last = contender_jobs(contender, [0, 1, 2], at_once=2)

@@ -50,7 +50,7 @@ def test_the_table_has_means_intervals_and_the_papers_rows(tmp_path):
   assert below[7:] == [MISSING] * 3
   below = page.rows[page.rows.index(page.row("nashmtl")) + 1]
   assert "paper" not in below[0]
-  single = page.row("one network a task")
+  single = page.row("one network per task")
   assert single[2:4] == ["0.0", "\N{MINUS SIGN}6.7"]
   assert single[7:] == ["0.4000", "1.600", "64.00"]
 
@@ -160,7 +160,7 @@ def test_failed_and_missing_runs_are_said(tmp_path):
   assert "<li>si, seed 2</li>" in text
   assert page.row("ew")[1] == "2 of 3"
   assert "our own single-task runs lack mu" in " ".join(text.split())
-  assert page.row("one network a task")[7] == MISSING
+  assert page.row("one network per task")[7] == MISSING
   for heading in ("Failed runs", "Missing runs"):
     assert f"## {heading}" in (tmp_path / "report.md").read_text()
 
