@@ -5,9 +5,11 @@
 
 Protocol: Dai et al., "Improvable Gap Balancing for Multi-Task Learning", UAI 2023,
 section 5.2, after Navon et al., ICML 2022. Targets are standardised, the loss of a task
-is its mean squared error, Adam's learning rate is lowered where validation delta_m no
-longer falls (`quick`: along a cosine), and the epoch with the best validation delta_m
-is tested. This file says what is learnt; `igb_jax/training/experiment.py` trains it.
+is its mean squared error, its metric the mean absolute error. Adam's learning rate is
+lowered where validation delta_m no longer falls (`quick`: along a cosine), and the
+epoch with the best validation delta_m is tested. This file says what is learnt,
+`molecules.py` from which batches, and `igb_jax/training/experiment.py` trains it.
+`examples/qm9_by_hand.py` is all of it in one file, without resuming and many devices.
 """
 
 import dataclasses
@@ -171,6 +173,7 @@ def make_problem(config: Config, devices: Devices) -> Problem:
     return np.asarray(total, np.float64) / len(positions)
 
   def measure(params: Params, variables: Variables, split: str) -> np.ndarray:
+    """Mean absolute error of each task, f64[K], in the units of `qm9.UNITS`."""
     del variables
     return means_of(params, split)[0] * unit
 
@@ -200,8 +203,8 @@ def make_problem(config: Config, devices: Devices) -> Problem:
     present=present_of if molecules.lacks_labels else None,
     measure=measure,
     beside_the_mean=beside_the_mean,
-    plateau=config.plateau(rtol=1e-4),
-    schedule=config.along(config.epochs * steps_per_epoch),
+    plateau=config.plateau(rtol=1e-4),  # None along a cosine
+    schedule=config.along(config.epochs * steps_per_epoch),  # 1 with a plateau
     facts={"source": config.source},
     epoch_facts=epoch_facts,
   )

@@ -6,8 +6,10 @@
         state = experiment.step(state, batch)
       evaluation = experiment.evaluate(state, "validation")
 
-is the whole training. `loop` takes the same steps, and adds the plateau, checkpoints,
-stops and several seeds; `run` tests the best epoch and writes the results.
+is the whole training along a cosine, while all numbers are finite. `loop.train` takes
+the same steps, updates the plateau after each validation, ends a run whose numbers are
+not finite, and adds checkpoints, stops and several seeds. `main` makes the experiment;
+`run` trains it, then restores and tests the epoch with the best delta_m.
 """
 
 import copy
@@ -40,7 +42,8 @@ class Experiment(Generic[Config]):
     problem: what is learnt.
     balancer: the balancer of the run.
     optimizer: the optimiser of the run, at the initial learning rate.
-    step: the jitted training step.
+    step: the jitted step of `step.py`: losses f32[K] -> balancer -> gradient -> Adam ->
+      updates times the scale of the learning rate -> parameters.
     initial_params: the initial parameters of the net, a function of the seed.
     initial_variables: the initial variables of the net, or None.
   """
@@ -73,6 +76,7 @@ class Experiment(Generic[Config]):
     )
     # the step multiplies its updates by the schedule, and by the plateau's scale
     self.optimizer = optax.adam(config.learning_rate)
+    # losses take the features of the trunk, losses_of the batch alone
     self.step = make_train_step(
       problem.losses if at_features else problem.losses_of,
       self.balancer,
