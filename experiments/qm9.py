@@ -90,7 +90,14 @@ class Config(LearningRateConfig):
   def check(self) -> None:
     """Checks what needs no data; ValueError names the option that is wrong."""
     super().check()
-    sizes = ("molecules", "validation_size", "test_size", "dim", "size_groups")
+    sizes = (
+      "molecules",
+      "validation_size",
+      "test_size",
+      "dim",
+      "edge_dim",
+      "size_groups",
+    )
     minima = {"train_size": 2, "split_seed": 0, **dict.fromkeys(sizes, 1)}
     command_line.check_at_least(self, minima)
     if not 0 <= self.missing_labels < 1:

@@ -167,7 +167,10 @@ def balanced_grad(
     if "losses" in extra:
       raise TypeError("losses are what fun returns; they cannot be passed by keyword.")
     if state is None and any(isinstance(arg, BalancerState) for arg in args):
-      raise TypeError("the balancer's state must be passed by keyword, as state=state.")
+      raise TypeError(
+        "state is missing: the balancer's state must be passed by keyword, as "
+        "state=state."
+      )
     given = extra if present is None else {**extra, "present": present}
     of_fun, of_trunk = (
       {name: value for name, value in given.items() if name in known} for known in names

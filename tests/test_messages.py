@@ -21,7 +21,11 @@ def test_a_whole_balancer_in_a_chain_is_told_of_its_gradient_part():
   with pytest.raises(AttributeError, match=r"no update.* \.gradient into optax\.chain"):
     chain.update(task_grads, chain.init({"w": jnp.ones(3)}))
   assert balancer.gradient is not None
-  optax.chain(balancer.gradient, optax.sgd(0.1))
+  chain = optax.chain(balancer.gradient, optax.sgd(0.1))
+  updates, _ = chain.update(task_grads, chain.init({"w": jnp.ones(3)}))
+  assert jax.tree.map(jnp.shape, updates) == {"w": (3,)}
+  with pytest.raises(AttributeError, match=r"\.loss before the sum"):
+    balancers.create("uw", num_tasks=2).update  # noqa: B018
 
 
 # ------------------------------------------------------------ whole models as params

@@ -64,7 +64,7 @@ def parse_contenders(text: str, task_names: Sequence[str]) -> list[Contender]:
     >>> parse_contenders("ew,igbv1:base_epoch=0", ["a", "b"])[1].options
     ('base_epoch=0',)
   """
-  # no comma within brackets
+  # no comma within brackets, which do not nest
   names = [name.strip() for name in re.split(r",(?![^\[\]]*\])", text)]
   if not all(names):
     raise ValueError(f"--balancers must be names separated by commas, got {text!r}.")

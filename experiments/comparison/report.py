@@ -194,7 +194,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
   """Writes the report of a folder anew.
 
   Raises:
-    SystemExit: there is not a folder with results.
+    SystemExit: there is no folder with results.
   """
   arguments = sys.argv[1:] if arguments is None else arguments
   if len(arguments) != 1:

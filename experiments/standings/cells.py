@@ -88,7 +88,7 @@ def play(
 
   Returns:
     What its file holds: the facts of the problem, and "unfit" with the reason; or
-    "learning_rates", the chosen one, or one a task for single tasks, "validation"
+    "learning_rates", the chosen one, or one per task for single tasks, "validation"
     [rates, seeds, M], "test" [seeds, M] with None for runs that failed, "num_steps" and
     "seconds_per_step" of one run.
   """

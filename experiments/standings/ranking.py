@@ -62,7 +62,7 @@ def interval(
   """The mean over problems, and its interval by a bootstrap of problems and seeds.
 
   Args:
-    blocks: one a problem, f64[seeds].
+    blocks: one per problem, f64[seeds].
     within: the least and the largest number that there can be.
 
   Example:
@@ -114,7 +114,8 @@ def most_tie(scores: Mapping[str, np.ndarray]) -> bool:
     scores: as for `places_of`.
   """
   values = np.stack([np.nan_to_num(each, nan=np.inf) for each in scores.values()])
-  return len(values) > 1 and bool((values == values.min(axis=0)).mean() > 0.5)
+  first = values == values.min(axis=0)
+  return bool((first & (first.sum(axis=0) > 1)).mean() > 0.5)
 
 
 def differences(places: Places, method: str, other: str) -> list[np.ndarray]:
@@ -174,7 +175,7 @@ def verdict(blocks: Sequence[np.ndarray], p_value: float) -> int:
   """-1 if a method is ahead of another, 1 if it is behind, 0 if neither can be said.
 
   Args:
-    blocks: the differences of their places, f64[seeds] a problem.
+    blocks: the differences of their places, f64[seeds] per problem.
     p_value: the corrected one.
   """
   if p_value >= ALPHA:

@@ -77,7 +77,8 @@ def _content(
     if "unfit" in cell and cell["method"] != SINGLE
   ]
   seeds, others = settings["seeds"], settings["validation_seeds"]
-  of_command = sum(cell.problem in settings["problems"] for cell in left)
+  asked = {*cells_of(settings["problems"], settings["methods"])}
+  of_command = sum(cell in asked for cell in left)
   return {
     "title": "The league of task balancers",
     "progress": f"{len(cells)} cells (a method on a problem) are played, {of_command} "
@@ -109,7 +110,7 @@ def _left(
   """What has still to be played, also what earlier commands left of their problems."""
   played = [Cell(cell["problem"], cell["method"]) for cell in cells]
   planned = cells_of(settings["problems"], settings["methods"])
-  # of all who play a problem by default, those who are asked for or played another
+  # who plays a problem by default, has played another, and not this one
   usual = cells_of([*dict.fromkeys(cell.problem for cell in played)], None)
   known = {cell.method for cell in played}
   everyone = settings["methods"] is None

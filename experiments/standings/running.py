@@ -91,6 +91,7 @@ def estimate(
     compiling = time.perf_counter() - start - running
     # validation and test
     seconds[kind] = 2 * running * training.epochs / part.epochs + compiling
+    seconds[kind] += compiling * training.at_once  # of a run alone, which is timed
   playing = [each for each in map(parse, methods) if not unfit(each, task, training)]
   total = sum(each.length * seconds[each.kind] for each in playing)
   if unfit(parse(SINGLE), task, training) is None:

@@ -166,9 +166,10 @@ class Standings:
   def _of_equal_time(self, problem: str, method: str, other: str) -> str | None:
     """The training of the other that takes a similar time, if there is one."""
     times = self.time_of_ew.get(problem, {})
-    if method not in times or other not in times:
+    of_other = [times[name] for name in times if parse(name).spec == other]
+    if method not in times or not of_other:
       return None
-    ratio = times[method] / times[other]
+    ratio = times[method] / float(np.median(of_other))
     lengths = {
       name: parse(name).length
       for name in self.scores[problem]

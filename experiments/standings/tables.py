@@ -98,9 +98,8 @@ def of_problem(
   for name in sorted(here, key=lambda name: place.get(name, np.inf)):
     cell = here[name]
     tests = np.array(cell["test"], np.float64)
-    cells_of_row = [
-      Cell(f"{place[name]:.0f}", place[name]) if name in place else Cell()
-    ]
+    ranked = problem in standings.places and name in place
+    cells_of_row = [Cell(f"{place[name]:.0f}", place[name]) if ranked else Cell()]
     cells_of_row += [_median_cell(scores.get(name))] if judged_by in own else []
     cells_of_row += [_median_cell(tests[:, index]) for index in shown]
     time = standings.time_of_ew.get(problem, {}).get(name)

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from ..comparison.words import listed
-from .plan import COMBINED, SINGLE
+from .plan import COMBINED
 from .ranking import Interval, interval
 from .statistics import SIMILAR, Standings
 
@@ -41,14 +41,15 @@ def conclusions(standings: Standings, kinds: dict[str, str]) -> list[str]:
 def limits(standings: Standings, cells: Sequence[Mapping[str, Any]]) -> list[str]:
   """What the league does not show."""
   found = [
-    f"The problems are small and few ({len(standings.places)}); the intervals draw "
-    "them with replacement, the tests of pairs speak of these problems alone.",
+    f"The problems are small and few ({len(standings.finished)} are finished, "
+    f"{len(standings.places)} have places); the intervals draw them with replacement, "
+    "the tests of pairs speak of these problems alone.",
     "Every method has its published hyper-parameters. Only the learning rate is tuned, "
     "among three, on seeds of its own: one choice for all seeds of the test, which the "
     "intervals take for given.",
     "Times are processor time of runs on CPUs. On accelerators the ratios differ.",
   ]
-  if edges := [_edge(cells, problem) for problem in standings.places]:
+  if edges := [_edge(standings, cells, problem) for problem in standings.places]:
     found.append(
       "Methods that take the least or the largest learning rate might be better with a "
       f"wider choice: {'; '.join(edges)}."
@@ -61,12 +62,14 @@ def limits(standings: Standings, cells: Sequence[Mapping[str, Any]]) -> list[str
   return found
 
 
-def _edge(cells: Sequence[Mapping[str, Any]], problem: str) -> str:
+def _edge(
+  standings: Standings, cells: Sequence[Mapping[str, Any]], problem: str
+) -> str:
   """How many methods take the least and the largest learning rate of a problem."""
   taken = [
     (cell["learning_rates"][0], cell["training"]["learning_rates"])
     for cell in cells
-    if cell["problem"] == problem and "unfit" not in cell and cell["method"] != SINGLE
+    if cell["problem"] == problem and cell["method"] in standings.places[problem]
   ]
   least, largest = (sum(rate == rates[end] for rate, rates in taken) for end in (0, -1))
   return f"{least} and {largest} of {len(taken)} on {problem}"
@@ -81,7 +84,7 @@ def _who_leads(standings: Standings) -> str:
   for verdict, words in (
     (0, "It cannot be told apart from"),
     (1, "On the problems that both played it is behind"),
-    (None, "It has no problem in common with"),
+    (None, "It has no ranked problem in common with"),
   ):
     if names := [name for name, each in verdicts.items() if each == verdict]:
       text += f" {words} {listed(names)}."
@@ -94,7 +97,7 @@ def _pair(standings: Standings, method: str, other: str) -> str:
   difference = standings.difference(method, other)
   against = standings.against(method, other)
   if difference is None or against is None:
-    return f"{method} and {other} have no problem in common."
+    return f"{method} and {other} have no ranked problem in common."
   words = {-1: "is ahead of", 0: "cannot be told apart from", 1: "is behind"}
   verdict = words[standings.compare(method, other) or 0]
   return (
@@ -124,7 +127,7 @@ def _kinds(standings: Standings, kinds: dict[str, str]) -> str:
     return ""
   return (
     "At equal steps the mean place of gradient methods differs from that of loss "
-    f"methods by {_of(interval(blocks), sign='+')}."
+    f"methods, without ew, by {_of(interval(blocks, within=(-100, 100)), sign='+')}."
   )
 
 
@@ -139,14 +142,19 @@ def _equal_time(standings: Standings, kinds: dict[str, str]) -> list[str]:
   wins: list[str] = []
   losses: list[str] = []
   times = standings.mean_times()
-  for name in standings.order:
-    if times.get(name, 1.0) < _SLOW:
-      continue
+  slow = [name for name in standings.order if times.get(name, 1.0) >= _SLOW]
+  for name in slow:
     against = standings.against(name, "ew", equal_time=True)
     if against and against.wins != against.losses:
       (wins if against.wins > against.losses else losses).append(name)
+  answers = [
+    f"At equal time {', '.join(rates)}, where a tie is half of one; 50% would be as "
+    "good as ew."
+  ]
+  if not slow:
+    return answers
   return [
-    f"At equal time {', '.join(rates)}; 50% would be as good as ew.",
+    *answers,
     f"Of the methods whose step takes at least {_SLOW} steps of ew, {_or_none(wins)} "
     f"win on more problems than they lose at equal time, and {_or_none(losses)} lose "
     "on more than they win. (They are compared with ew trained for one, two or four "

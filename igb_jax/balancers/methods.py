@@ -160,7 +160,9 @@ def method(
     new = Method(kind, made, paper, checked)
     for known in filter(None, (name, alias)):
       if known in METHODS or known in ALIASES:
-        raise ValueError(f"the balancer name {known!r} is already registered.")
+        raise ValueError(
+          f"{constructor.__name__}: the balancer name {known!r} is already registered."
+        )
     METHODS[name] = new
     if alias is not None:
       ALIASES[alias] = name

@@ -70,7 +70,7 @@ class UpdateFn(Protocol):
       float32 either way.
 
     Raises:
-      TypeError: `losses` are not floating-point numbers, or `present` no bools.
+      TypeError: `losses` are not floating-point numbers, or `present` are not bools.
       ValueError: `losses` or `present` do not have the shape (num_tasks,).
     """
     ...
@@ -163,9 +163,10 @@ class Balancer(NamedTuple):
     Raises:
       AttributeError: always; the message says what to use instead.
     """
+    part = ".gradient into optax.chain" if self.gradient else ".loss before the sum"
     raise AttributeError(
       "a Balancer has no update, since it is not an optax transformation: put its part "
-      ".gradient into optax.chain, or use igb_jax.value_and_balanced_grad."
+      f"{part}, or use igb_jax.value_and_balanced_grad."
     )
 
   @classmethod

@@ -180,7 +180,8 @@ def wait_for_all() -> None:
     barrier(key="igb_jax: data are prepared", timeout_ms=_PREPARE_SECONDS * 1000)
   except RuntimeError as error:
     raise ConnectionError(
-      "data preparation failed in another process of the run; see its output: "
+      "data preparation failed, or took too long, in another process of the run; see "
+      "its output: "
       f"{_first_line(error)}"
     ) from error
 

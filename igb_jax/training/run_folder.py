@@ -107,8 +107,8 @@ class RunFolder:
       before = read_object(started)
     except ValueError as error:
       raise ValueError(
-        f"{error} The checkpoints are intact: replace the file with the config.json of "
-        "a run with the same options, then resume."
+        f"{error} The checkpoints were not touched: replace the file with the "
+        "config.json of a run with the same options, then resume."
       ) from error
     differences = differing_options(before, config)
     if differences:
@@ -220,7 +220,9 @@ def differing_options(
     ['schedule was "plateau" and is "cosine"', 'epochs was 8 and is 9']
   """
   now = json.loads(_to_json(now))
-  before = {name: _UNNAMED[name] for name in _UNNAMED if name in now} | dict(before)
+  plain = {name: name.removeprefix("experiment.") for name in now}  # of a comparison
+  former = {name: _UNNAMED[plain[name]] for name in now if plain[name] in _UNNAMED}
+  before = former | dict(before)
   fixed = {"epochs"} if now.get("schedule") == "cosine" else set()  # the cosine's end
   return [
     f"{name} was {json.dumps(before.get(name))} and is {json.dumps(now.get(name))}"

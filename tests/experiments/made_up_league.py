@@ -80,8 +80,8 @@ def some_cells():
   for problem in ("digits", "diamonds", "burgers"):
     found += [
       cell(problem, "stl", plain),
-      cell(problem, "ew", plain, seconds_per_step=0.5),
-      cell(problem, "ew@2", better, seconds_per_step=0.5),
+      cell(problem, "ew", plain, seconds_per_step=0.45),
+      cell(problem, "ew@2", better, seconds_per_step=0.55),
       cell(problem, "mgda", better, seconds_per_step=1.1),
       cell(problem, "si", [*worse[:-2], None, 11.0]),
       cell(problem, "uw", plain) | {"unfit": "needs positive losses"},

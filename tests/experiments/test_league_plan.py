@@ -47,6 +47,7 @@ def test_a_method_that_does_not_fit_says_why():
   assert reasons["si"] == reasons["gradnorm"] == "needs positive losses"
   assert reasons["krum"] == "needs 3 tasks"
   assert reasons["ntksr"] == "needs features that all tasks share"
+  assert reasons["pivrg"] == "is fairgrad without the scores of single-task nets"
   assert reasons["ew"] is reasons["mgda"] is None
 
 

@@ -55,6 +55,7 @@ def test_wrong_options_are_named(arguments, capsys):
     (["--balancer=dwa", "--balancer-options", "num_tasks=3"], "the name of a hyper-p"),
     (["--balancer=rlw", "--balancer-options", "log=true"], "no hyper-parameter log"),
     (["--train-size=1"], "--train-size must be at least 2, got 1"),
+    (["--edge-dim=0"], "--edge-dim must be at least 1, got 0"),
     (["--molecules=-3"], "--molecules must be at least 1, got -3"),
     (["--epochs=0"], "--epochs must be at least 1, got 0"),
     (["--batch-size=-2"], "--batch-size must be at least 1, got -2"),

@@ -46,6 +46,7 @@ def test_a_plateau_lowers_the_rate_and_nothing_else_does():
     # of QM9 before it had the option
     ({"dim": 64}, {"dim": 64, "edge_dim": 128}, 0),
     ({"dim": 64}, {"dim": 64, "edge_dim": 32}, 1),
+    ({"experiment.dim": 64}, {"experiment.dim": 64, "experiment.edge_dim": 128}, 0),
   ],
 )
 def test_options_that_differ_are_those_that_change_a_run(before, now, count):
