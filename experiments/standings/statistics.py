@@ -143,15 +143,15 @@ class Standings:
     """How often methods beat another at equal time, in per cent; a tie is half a win.
 
     Returns:
-      The mean over problems of the mean over methods and seeds; None where no time is
-      equal.
+      The mean, over problems where at least half of the methods have an opponent of
+      equal time, of the mean over methods and seeds; None where there is none.
     """
     blocks = []
     for problem in self.finished:
       opponents = {name: self._of_equal_time(problem, name, other) for name in methods}
       found = [self._worse(problem, *pair) for pair in opponents.items()]
       wins = [np.sign(-worse) for worse in found if worse is not None]
-      if wins:
+      if wins and 2 * len(wins) >= len(methods):
         blocks.append(50 + 50 * np.mean(wins, axis=0))
     return interval(blocks, within=(0, 100)) if blocks else None
 

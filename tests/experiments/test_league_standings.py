@@ -61,6 +61,7 @@ def test_a_time_that_no_training_of_ew_takes_does_not_count(seconds, count):
   assert rate is not None
   assert (rate.mean, rate.problems) == (50, count)  # ew@2 has the same numbers
   assert found.win_rate(["si"], "ew").mean == 0
+  assert found.win_rate(["mgda", "another", "third"], "ew") is None
   assert found.win_rate([], "ew") is None
 
 
