@@ -238,7 +238,7 @@ processes.initialize(processes.RunConfig(
   process = start(code=code)
   _, errors = process.communicate(timeout=60)
   assert process.returncode == 2, errors
-  assert "not all processes of the run have met" in errors
+  assert "not all processes of the run connected" in errors
 
 
 @pytest.mark.parametrize(

@@ -173,7 +173,7 @@ def test_killed_and_resumed_seeds_are_as_if_never_stopped(qm9_dir, tmp_path):
     (["--seeds", "-1", "1"], "--seeds must be distinct numbers of at least 0"),
     (
       ["--seeds", "0", "1", "--balancer=igbv1+mgda"],
-      "--seeds trains loss balancers only, got igbv1+mgda",
+      "--seeds supports loss balancers only; igbv1+mgda",
     ),
     (["--seeds", "0", "1", "--devices=2"], "give --devices=1"),
   ],
