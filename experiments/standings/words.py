@@ -176,7 +176,8 @@ def _failures(standings: Standings) -> list[str]:
 
 
 def _of(value: Interval, sign: str = "") -> str:
-  return f"{value.mean:{sign}.0f} [{value.low:{sign}.0f}, {value.high:{sign}.0f}]"
+  mean, low, high = (round(each) for each in (value.mean, value.low, value.high))
+  return f"{mean:{sign}} [{low:{sign}}, {high:{sign}}]"
 
 
 def _or_none(names: Sequence[str]) -> str:
