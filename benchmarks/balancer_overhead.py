@@ -25,7 +25,7 @@ import tyro
 from matplotlib.figure import Figure
 
 from benchmarks.timing import machine
-from experiments.qm9 import Config, make_problem
+from experiments.qm9 import PRESETS, make_problem
 from igb_jax import balancers
 from igb_jax.training.experiment import Experiment
 from igb_jax.training.step import init_state, make_train_step
@@ -110,7 +110,7 @@ def qm9_step(name: str, data_dir: Path | None) -> Callable[[], None]:
   """Fifty QM9 steps, so that a round of IGBv2's updates is among them."""
   experiment = Experiment(
     make_problem,
-    Config(balancer=name, batch_size=120, train_size=None, data_dir=data_dir),
+    dataclasses.replace(PRESETS["paper"], balancer=name, data_dir=data_dir),
   )
   # the schedule must lie behind it, as in all but the first epochs of a run
   balancer = balancers.Balancer(make(name, 11), None)

@@ -25,7 +25,7 @@ import numpy as np
 import tyro
 
 from benchmarks.timing import machine
-from experiments.qm9 import Config, make_problem
+from experiments.qm9 import PRESETS, Config, make_problem
 from igb_jax import balancers, value_and_task_grads
 from igb_jax.data.qm9 import TARGETS
 from igb_jax.training.experiment import Experiment
@@ -88,14 +88,12 @@ def make_experiment(contender: Contender, data_dir: Path | None) -> Experiment[C
   """The QM9 experiment at the size of the paper."""
   experiment = Experiment(
     make_problem,
-    Config(
-      preset="paper",
+    dataclasses.replace(
+      PRESETS["paper"],
       balancer=contender.spec,
       balancer_options=contender.options,
       balance_at="features" if contender.at == "features" else "parameters",
       keep_task_grads=contender.keeps,
-      batch_size=120,
-      train_size=None,
       data_dir=data_dir,
     ),
   )

@@ -28,7 +28,7 @@ from benchmarks.timing import (
   print_seconds,
 )
 from experiments.molecules import Molecules
-from experiments.qm9 import Config, make_problem
+from experiments.qm9 import PRESETS, Config, make_problem
 from igb_jax import balancers
 from igb_jax.data.qm9 import QM9
 from igb_jax.data.qm9 import TARGETS as PROPERTIES
@@ -102,7 +102,12 @@ def pytorch_step(experiment: Experiment[Config], method: str) -> Callable[[], No
     )
     for positions in batches
   ]
-  step_on = torch_qm9.make_step(torch_qm9.TorchMPNN(), method)
+  net = torch_qm9.TorchMPNN()
+  ours = sum(leaf.size for leaf in jax.tree.leaves(experiment.initial_params))
+  theirs = sum(parameter.numel() for parameter in net.parameters())
+  if ours != theirs:
+    raise ValueError(f"the networks differ: ours has {ours} parameters, not {theirs}.")
+  step_on = torch_qm9.make_step(net, method)
   count = 0
 
   def step() -> None:
@@ -122,11 +127,10 @@ def main() -> None:
   for method in options.methods:
     experiment = Experiment(
       make_problem,
-      Config(
-        preset="paper",
+      dataclasses.replace(
+        PRESETS["paper"],
         balancer=method,
         batch_size=BATCH_SIZE,
-        train_size=None,
         data_dir=options.data_dir,
       ),
     )
