@@ -90,16 +90,9 @@ class Config(LearningRateConfig):
   def check(self) -> None:
     """Checks what needs no data; ValueError names the option that is wrong."""
     super().check()
-    sizes = (
-      "molecules",
-      "validation_size",
-      "test_size",
-      "dim",
-      "edge_dim",
-      "size_groups",
-    )
-    minima = {"train_size": 2, "split_seed": 0, **dict.fromkeys(sizes, 1)}
-    command_line.check_at_least(self, minima)
+    sizes = ("molecules", "validation_size", "test_size", "size_groups")
+    minima = {"train_size": 2, "split_seed": 0, "dim": 1, "edge_dim": 1}
+    command_line.check_at_least(self, minima | dict.fromkeys(sizes, 1))
     if not 0 <= self.missing_labels < 1:
       raise ValueError(
         f"--missing-labels must be at least 0 and below 1, got {self.missing_labels}."

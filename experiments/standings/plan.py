@@ -108,6 +108,10 @@ class Cell(NamedTuple):
     name = urllib.parse.quote(self.method, safe="+=@")
     return out / "cells" / self.problem / f"{name}.json"
 
+  def error_path(self, out: Path) -> Path:
+    """The file that says why it could not be played."""
+    return self.path(out).with_suffix(".error")
+
 
 def cells_of(problems: Sequence[str], methods: Sequence[str] | None) -> list[Cell]:
   """What is to be played, problem by problem, single tasks first.

@@ -108,14 +108,14 @@ def _left(
   settings: Mapping[str, Any], cells: Sequence[Mapping[str, Any]]
 ) -> list[Cell]:
   """What has still to be played, also what earlier commands left of their problems."""
-  played = [Cell(cell["problem"], cell["method"]) for cell in cells]
+  played = dict.fromkeys(Cell(cell["problem"], cell["method"]) for cell in cells)
   planned = cells_of(settings["problems"], settings["methods"])
   # who plays a problem by default, has played another, and not this one
   usual = cells_of([*dict.fromkeys(cell.problem for cell in played)], None)
   known = {cell.method for cell in played}
   everyone = settings["methods"] is None
   planned += [cell for cell in usual if everyone or cell.method in known]
-  return [cell for cell in dict.fromkeys(planned) if cell not in {*played}]
+  return [cell for cell in dict.fromkeys(planned) if cell not in played]
 
 
 def _notice(unfinished: Collection[str]) -> str | None:

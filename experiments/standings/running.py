@@ -33,12 +33,8 @@ def errors(left: Sequence[Cell], out: Path) -> dict[Cell, str]:
   found = {}
   for cell in left:
     with contextlib.suppress(OSError, IndexError):
-      found[cell] = _error_of(cell, out).read_text().splitlines()[0]
+      found[cell] = cell.error_path(out).read_text().splitlines()[0]
   return found
-
-
-def _error_of(cell: Cell, out: Path) -> Path:
-  return cell.path(out).with_suffix(".error")
 
 
 def play_missing(
@@ -49,7 +45,7 @@ def play_missing(
   if not left:
     return
   for cell in left:  # what failed is tried once more, by one worker
-    _error_of(cell, out).unlink(missing_ok=True)
+    cell.error_path(out).unlink(missing_ok=True)
   columns = BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
   bar = Progress(*columns, console=console, disable=not console.is_terminal)
   with bar, starting() as start:

@@ -166,10 +166,9 @@ class Standings:
   def _of_equal_time(self, problem: str, method: str, other: str) -> str | None:
     """The training of the other that takes a similar time, if there is one."""
     times = self.time_of_ew.get(problem, {})
-    of_other = [times[name] for name in times if parse(name).spec == other]
-    if method not in times or not of_other:
+    if method not in times or other not in times:
       return None
-    ratio = times[method] / float(np.median(of_other))
+    ratio = times[method] / _time_of(other, times)
     lengths = {
       name: parse(name).length
       for name in self.scores[problem]
@@ -269,10 +268,12 @@ def _times(here: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
     for name, cell in here.items()
     if cell["machine"] == here["ew"]["machine"]
   }
-  step = float(
-    np.median([seconds[name] for name in seconds if parse(name).spec == "ew"])
-  )
-  return {name: value / step for name, value in seconds.items()}
+  return {name: value / _time_of("ew", seconds) for name, value in seconds.items()}
+
+
+def _time_of(method: str, times: Mapping[str, float]) -> float:
+  """Time of a step: the median of the trainings of a method, whatever their length."""
+  return float(np.median([times[name] for name in times if parse(name).spec == method]))
 
 
 def _is_ranked(method: str) -> bool:

@@ -30,7 +30,7 @@ def main() -> None:
   locks.mkdir(exist_ok=True)
   for cell in cells_of(settings["problems"], settings["methods"]):
     path = cell.path(out)
-    error = path.with_suffix(".error")
+    error = cell.error_path(out)
     lock = filelock.FileLock(locks / f"{cell.problem}-{path.stem}.lock")
     try:
       with lock.acquire(blocking=False):

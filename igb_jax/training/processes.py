@@ -181,8 +181,7 @@ def wait_for_all() -> None:
   except RuntimeError as error:
     raise ConnectionError(
       "data preparation failed, or took too long, in another process of the run; see "
-      "its output: "
-      f"{_first_line(error)}"
+      f"its output: {_first_line(error)}"
     ) from error
 
 
