@@ -29,7 +29,7 @@ from igb_jax.training.run_folder import write_whole
 from igb_jax.training.seeds import stack, step_together
 from igb_jax.training.step import Batch, TrainState
 
-from .datasets import DATASETS
+from .datasets import DATASETS, Dataset
 from .plan import Contender
 
 # of the answer
@@ -190,28 +190,31 @@ def check_parallel(count: int, device: str) -> None:
     raise ValueError(f"--parallel is for CPUs; here each run has {device} to itself.")
 
 
+def _make_experiment(
+  dataset: Dataset, config: Any, contender: Contender
+) -> Experiment[Any]:
+  changed = dataclasses.replace(
+    config, balancer=contender.spec, balancer_options=contender.options
+  )
+  return Experiment(dataset.module.make_problem, changed)
+
+
 def main() -> None:
   """Reads the request, measures, writes the answer."""
   request_path, answer_path = map(Path, sys.argv[1:])
   request = json.loads(request_path.read_text())
   console = Console()
+  use_compilation_cache()
   try:
     check_parallel(request["parallel"], jax.devices()[0].device_kind)
-  except ValueError as error:
+    dataset = DATASETS[request["dataset"]]
+    config = dataset.module.parse_config(request["arguments"])
+    make_experiment = functools.partial(_make_experiment, dataset, config)
+    start = time.perf_counter()
+    ew = make_experiment(_EW)
+  except (ValueError, TypeError, OSError) as error:  # as a run of it would
     say(console, str(error))
     sys.exit(EXIT_BAD_INPUT)
-  use_compilation_cache()
-  dataset = DATASETS[request["dataset"]]
-  config = dataset.module.parse_config(request["arguments"])
-
-  def make_experiment(contender: Contender) -> Experiment[Any]:
-    changed = dataclasses.replace(
-      config, balancer=contender.spec, balancer_options=contender.options
-    )
-    return Experiment(dataset.module.make_problem, changed)
-
-  start = time.perf_counter()
-  ew = make_experiment(_EW)
   made_seconds = time.perf_counter() - start
   with contextlib.closing(ew):
     state = ew.init_state()

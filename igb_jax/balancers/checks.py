@@ -80,6 +80,26 @@ def check_positive(
     TypeError: `value` is not a real number, nor an array of one.
     ValueError: `value` is not finite or not positive.
   """
+  allowed = "finite and positive, or zero" if or_zero else "finite and positive"
+  number = check_number(name, value, allowed)
+  is_known = isinstance(number, float)
+  if is_known and not (number > 0 or (or_zero and number == 0)):
+    raise ValueError(f"{name} must be {allowed}, got {value}.")
+  return number
+
+
+def check_number(name: str, value: Any, allowed: str = "finite") -> float | jax.Array:
+  """Returns `value` if it is a finite number, as `check_positive` does.
+
+  Args:
+    name: what the value is called in the error.
+    value: the number to check.
+    allowed: what it must be, for the error.
+
+  Raises:
+    TypeError: `value` is not a real number, nor an array of one.
+    ValueError: `value` is not finite.
+  """
   if _is_array(value):
     is_real = jnp.issubdtype(value.dtype, jnp.floating) or jnp.issubdtype(
       value.dtype, jnp.integer
@@ -92,11 +112,9 @@ def check_positive(
     return jnp.asarray(value, jnp.float32)
   if isinstance(value, bool) or not isinstance(value, numbers.Real):
     raise TypeError(f"{name} must be a number, got {value!r}.")
-  number = float(value)
-  if not (math.isfinite(number) and (number > 0 or (or_zero and number == 0))):
-    allowed = "positive, or zero" if or_zero else "positive"
-    raise ValueError(f"{name} must be finite and {allowed}, got {value}.")
-  return number
+  if not math.isfinite(value):
+    raise ValueError(f"{name} must be {allowed}, got {value}.")
+  return float(value)
 
 
 def check_fraction(name: str, value: Any) -> float | jax.Array:
@@ -114,6 +132,35 @@ def check_fraction(name: str, value: Any) -> float | jax.Array:
   if isinstance(number, float) and number > 1:
     raise ValueError(f"{name} must be from 0 to 1, got {value}.")
   return number
+
+
+def check_numbers(name: str, value: Any, num_tasks: int) -> tuple[float, ...]:
+  """Returns numbers as K floats.
+
+  Args:
+    name: what they are called in the error.
+    value: float[K].
+    num_tasks: K.
+
+  Raises:
+    TypeError: they are not real numbers.
+    ValueError: they do not have the shape (K,), or one is not finite.
+  """
+  try:
+    numbers = [float(number) for number in value]
+  except (TypeError, ValueError) as error:
+    raise TypeError(
+      f"{name} must hold numbers, one per task, known when the balancer is made; got "
+      f"{value!r}."
+    ) from error
+  if len(numbers) != num_tasks:
+    raise ValueError(
+      f"{name} must have the shape ({num_tasks},), one number per task, got "
+      f"({len(numbers)},)."
+    )
+  if not all(map(math.isfinite, numbers)):
+    raise ValueError(f"{name} must be finite, got {numbers}.")
+  return tuple(numbers)
 
 
 def check_bool(name: str, value: Any) -> bool:

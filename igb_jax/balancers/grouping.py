@@ -36,8 +36,9 @@ class GroupedState(NamedTuple):
 def grouped(balancer: _Balancer, num_groups: int = 2) -> _Balancer:
   """Gives the tasks of a group the mean of their weights.
 
-  A task with the weight 0, such as one that is absent, belongs to no group. A loss
-  balancer's weighted losses are scaled as its weights are.
+  A task that is absent belongs to no group. A loss balancer's weighted losses are
+  scaled as its weights are; one whose weight was 0 becomes its group's weight times the
+  loss.
 
   Args:
     balancer: a loss balancer, or a gradient balancer that is a rule on the Gramian.
@@ -70,10 +71,7 @@ def grouped(balancer: _Balancer, num_groups: int = 2) -> _Balancer:
     weights: jax.Array, grads: TaskGrads, memory: Any
   ) -> tuple[jax.Array, None]:
     del memory
-    counted = weights != 0
-    if grads.present is not None:
-      counted &= grads.present
-    return group_means(weights, num_groups, counted), None
+    return group_means(weights, num_groups, grads.here), None
 
   return cast(_Balancer, rewrap(group))
 
@@ -92,10 +90,14 @@ def _grouped_loss(balancer: LossBalancer, num_groups: int) -> LossBalancer:
         f"{type(state).__name__}."
       )
     weighted, method = balancer.update(losses, state.method, **extra)
-    counted = method.weights != 0
-    weights = group_means(method.weights, num_groups, counted)
-    factors = jnp.where(counted, weights / jnp.where(counted, method.weights, 1.0), 1.0)
-    return weighted * factors, GroupedState(method, weights)
+    present = extra.get("present")
+    here = jnp.ones(method.weights.shape, bool)
+    here = here if present is None else jnp.asarray(present)
+    weights = group_means(method.weights, num_groups, here)
+    weighs = method.weights != 0
+    factors = weights / jnp.where(weighs, method.weights, 1.0)
+    raw = weights * jnp.where(here, jnp.asarray(losses), 0.0)  # absent ones may be NaN
+    return jnp.where(weighs, weighted * factors, raw), GroupedState(method, weights)
 
   def observe(
     losses_after: jax.typing.ArrayLike, state: GroupedState, **extra: Any

@@ -8,7 +8,7 @@ from igb_jax import balancers
 from igb_jax.balancers.methods import METHODS
 from igb_jax.balancers.registry import names_of
 from igb_jax.training.config import RunConfig
-from igb_jax.training.problem import TaskMetric
+from igb_jax.training.problem import TaskMetric, metrics_of
 
 # The nets' parameters are divided so at the top level.
 _SHARED = {"shared": True, "heads": False}
@@ -105,11 +105,10 @@ def judged_metrics(
     >>> judged_metrics(metrics, alone, ["a", "b"])
     [1]
   """
-  every = list(range(len(metrics)))
   if "stl" not in names_of(config.balancer):
-    return every
-  task = task_names[_hyperparameters(config.balancer_options, task_names)["task"]]
-  return [index for index in every if metrics[index].task == task]
+    return list(range(len(metrics)))
+  task: int = _hyperparameters(config.balancer_options, task_names)["task"]
+  return metrics_of(metrics, task_names[task])
 
 
 def _hyperparameters(

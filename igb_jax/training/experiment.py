@@ -14,7 +14,7 @@ not finite, and adds checkpoints, stops and several seeds. `main` makes the expe
 
 import copy
 import dataclasses
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Generic, Literal, TypeVar
 
 import jax
@@ -26,7 +26,7 @@ from igb_jax.metrics import delta_m
 from igb_jax.training.balancing import judged_metrics, make_balancer, works_at_features
 from igb_jax.training.config import RunConfig
 from igb_jax.training.devices import Devices
-from igb_jax.training.problem import Problem
+from igb_jax.training.problem import Problem, metrics_of
 from igb_jax.training.records import Evaluation
 from igb_jax.training.step import Batch, TrainState, init_state, make_train_step
 
@@ -42,6 +42,8 @@ class Experiment(Generic[Config]):
     problem: what is learnt.
     balancer: the balancer of the run.
     optimizer: the optimiser of the run, at the initial learning rate.
+    follows_scores: whether the balancer takes `scores`, so that `step` gets them too:
+      `Evaluation.of_tasks` of the latest validation.
     step: the jitted step of `step.py`: losses f32[K] -> balancer -> gradient -> Adam ->
       updates times the scale of the learning rate -> parameters.
     initial_params: the initial parameters of the net, a function of the seed.
@@ -74,6 +76,14 @@ class Experiment(Generic[Config]):
       task_names=problem.task_names,
       steps_per_epoch=problem.steps_per_epoch,
     )
+    gradient = self.balancer.gradient
+    self.follows_scores = gradient is not None and "scores" in gradient.extra
+    if self.follows_scores and problem.averaged_epochs is not None:
+      raise ValueError(
+        f"{config.balancer} follows each task's validation scores, and {problem.name} "
+        "as it is divided here has no validation split, only a test split. Divide it "
+        "otherwise (nyuv2: --split=paper), or choose another balancer."
+      )
     # the step multiplies its updates by the schedule, and by the plateau's scale
     self.optimizer = optax.adam(config.learning_rate)
     # losses take the features of the trunk, losses_of the batch alone
@@ -138,17 +148,20 @@ class Experiment(Generic[Config]):
     self, state: TrainState, split: Literal["validation", "test"]
   ) -> Evaluation:
     """The metrics of a split, and delta_m; with "stl" that of the task alone."""
-    metrics = self.problem.metrics
-    values = self.problem.measure(state.params, state.variables, split)
-    higher_is_better = [metric.higher_is_better for metric in metrics]
-    score = delta_m(
-      *(
-        np.asarray(each)[self._judged]
-        for each in (values, self.problem.bases, higher_is_better)
-      )
+    metrics, tasks = self.problem.metrics, self.problem.task_names
+    values = np.asarray(self.problem.measure(state.params, state.variables, split))
+    bases = np.asarray(self.problem.bases)
+    higher_is_better = np.array([metric.higher_is_better for metric in metrics])
+
+    def score(places: Sequence[int]) -> float:
+      chosen = (each[list(places)] for each in (values, bases, higher_is_better))
+      return delta_m(*chosen)
+
+    return Evaluation(
+      metrics=dict(zip((each.name for each in metrics), values.tolist(), strict=True)),
+      score=score(self._judged),
+      of_tasks=tuple(score(metrics_of(metrics, task)) for task in tasks),
     )
-    numbers = zip(metrics, values, strict=True)
-    return Evaluation({metric.name: float(value) for metric, value in numbers}, score)
 
   def close(self) -> None:
     """Ends the loader and its processes."""

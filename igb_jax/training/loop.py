@@ -42,7 +42,7 @@ _SHARED_CHUNK = 16  # most steps of a chunk of several processes, whose clocks d
 def train(
   state: TrainState,
   *,
-  step: Callable[[TrainState, Batch], TrainState],
+  step: Callable[..., TrainState],
   batches_of_epoch: Callable[[int, int], Iterable[Batch]],
   evaluate: Callable[[TrainState], Evaluation],
   plateau: optax.GradientTransformationExtraArgs | None,
@@ -54,6 +54,7 @@ def train(
   stop: StopRequest,
   on_epoch: Callable[[int, EpochRecord], None],
   start: Sequence[Progress] = (Progress(),),
+  follows_scores: bool = False,
 ) -> tuple[TrainState, list[Progress]]:
   """Trains for some epochs, or until a stop is asked for or every seed has failed.
 
@@ -74,6 +75,8 @@ def train(
       not validated or recorded.
     on_epoch: called with the place of the seed and the record of its epoch.
     start: how far each seed is with this state.
+    follows_scores: whether each step of a single seed gets `scores`, f32[K], those of
+      the tasks in the latest validation, and zeros before it.
 
   Returns:
     The final state, and how far each seed is with it. One of several seeds may have
@@ -135,8 +138,13 @@ def train(
     if first_step == 0:
       state = state._replace(sums=optax.tree.zeros_like(state.sums))
     batches = batches_of_epoch(epoch, first_step)
+    one_step = step
+    if follows_scores:
+      latest = records[0][-1].validation.of_tasks if records[0] else ()
+      of_tasks = np.asarray(latest or [0.0] * len(task_names), np.float32)
+      one_step = functools.partial(step, scores=of_tasks)
     state, timing, steps = run_epoch(
-      state, step, batches, epoch, first_step, check, progress, pause
+      state, one_step, batches, epoch, first_step, check, progress, pause
     )
     if steps < progress.steps_per_epoch:
       return state, reached(steps)

@@ -144,6 +144,16 @@ class Problem:
     return self.losses(params, self.trunk(params, *rest), *rest)
 
 
+def metrics_of(metrics: Sequence[TaskMetric], task: str) -> list[int]:
+  """Places of the metrics that judge a task.
+
+  Args:
+    metrics: M of them.
+    task: its name.
+  """
+  return [place for place, metric in enumerate(metrics) if metric.task == task]
+
+
 def check_names(name: str, task_names: Sequence[str]) -> None:
   """Checks the names of a data set and of its tasks, which name folders and options.
 

@@ -18,10 +18,12 @@ class Evaluation:
     metrics: name -> number, in the units in which they are reported.
     score: what the learning rate and the choice of the best epoch go by; lower is
       better (delta_m).
+    of_tasks: the same of each task alone, f[K].
   """
 
   metrics: dict[str, float]
   score: float
+  of_tasks: tuple[float, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -158,6 +160,8 @@ def _record(content: dict[str, Any]) -> EpochRecord:
     arrays = {name: np.asarray(gradient[name]) for name in ("weights", "cosines")}
     gradient = GradientRecord(**{**gradient, **arrays})
   arrays = {name: np.asarray(content[name]) for name in ("losses", "weights")}
-  validation = Evaluation(**content["validation"])
+  judged = content["validation"]
+  of_tasks = tuple(judged.get("of_tasks", ()))  # records of older versions have none
+  validation = Evaluation(**{**judged, "of_tasks": of_tasks})
   rest = {"gradient": gradient, "validation": validation}
   return EpochRecord(**{**content, **arrays, **rest})

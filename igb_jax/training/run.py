@@ -125,6 +125,7 @@ def run(
         stop=stop,
         on_epoch=on_epoch,
         start=start,
+        follows_scores=experiment.follows_scores,
       )
       stop.agree()  # a signal may have come during the last validation
       if stop.at_once:

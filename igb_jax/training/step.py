@@ -138,15 +138,16 @@ def make_train_step(
   max_skips: int = 0,
   schedule: optax.Schedule = CONSTANT,
   placement: Placement = ANYWHERE,
-) -> Callable[[TrainState, Batch], TrainState]:
+) -> Callable[..., TrainState]:
   """Makes the jitted step; the state that it is given is donated.
 
   Args:
     losses_of: `(params, batch) -> f32[K]`, the task losses, or with `stateful`
       `(params, variables, batch) -> (f32[K], variables)`.
-    balancer: gets the extra argument `learning_rate_ratio`, initial / current learning
-      rate. A gradient part sees the gradients of the weighted losses. A loss part that
-      observes gets the losses of the batch after the step, by one more forward pass.
+    balancer: gets the extra arguments `learning_rate_ratio`, initial / current learning
+      rate, and `scores`. A gradient part sees the gradients of the weighted losses. A
+      loss part that observes gets the losses of the batch after the step, by one more
+      forward pass.
     optimizer: the optax optimiser, at the initial learning rate.
     trunk: what is before the features at which a gradient balancer is to work, or None:
       `(params, batch) -> features`, or with `stateful` `(params, variables, batch)`.
@@ -163,7 +164,7 @@ def make_train_step(
     placement: where arrays are to be on many devices.
 
   Returns:
-    `step(state, batch) -> state`.
+    `step(state, batch, scores=None) -> state`.
 
   Raises:
     ValueError: the balancer has no loss part.
@@ -198,7 +199,9 @@ def make_train_step(
     keep_task_grads=keep_task_grads,
   )
 
-  def step(state: TrainState, batch: Batch) -> TrainState:
+  def step(
+    state: TrainState, batch: Batch, scores: jax.Array | None = None
+  ) -> TrainState:
     present = None if present_of is None else present_of(batch)
     scale = learning_rate_scale(state, schedule)
     losses, weighted, variables, gradient, balancer_state = balanced(
@@ -208,6 +211,7 @@ def make_train_step(
       state=state.balancer,
       present=present,
       learning_rate_ratio=1 / scale,
+      scores=scores,
     )
     losses = losses.astype(jnp.float32)
     gradient_sums = state.sums.gradient

@@ -84,12 +84,26 @@ def test_a_weighting_method_is_grouped(name, update_every):
     jax.jit(each.update)(task_grads, each.init({"x": jnp.zeros(6)}), present=present)
     for each in (inner, balancer)
   )
-  counted = present & (plain.weights != 0)
-  expected = jax.jit(group_means, static_argnums=1)(plain.weights, 2, counted)
+  expected = jax.jit(group_means, static_argnums=1)(plain.weights, 2, present)
   np.testing.assert_allclose(state.weights, expected, 1e-6)
   if name == "mgda":  # which does not clip
     expected = state.weights @ task_grads["x"]
     np.testing.assert_allclose(gradient["x"], expected, 1e-5, 1e-6)
+
+
+def test_a_task_with_the_weight_0_has_the_mean_of_its_group_too():
+  grouped = balancers.grouped(balancers.single_task(3, task=1), num_groups=1)
+  losses = jnp.array([2.0, 3.0, jnp.nan])
+  present = jnp.array([True, True, False])
+  weighted, state = grouped.update(losses, grouped.init(), present=present)
+  np.testing.assert_allclose(state.weights, [0.5, 0.5, 0.0])
+  np.testing.assert_allclose(weighted, [1.0, 1.5, 0.0])
+
+  grouped = balancers.grouped(balancers.mgda(2), num_groups=1)
+  task_grads = jnp.array([[1.0, 0.0], [3.0, 0.0]])  # of which MGDA takes the first
+  gradient, state = grouped.update(task_grads, grouped.init(task_grads[0]))
+  np.testing.assert_allclose(state.weights, [1.0, 1.0])
+  np.testing.assert_allclose(gradient, [4.0, 0.0])
 
 
 def test_what_cannot_be_grouped_is_refused():

@@ -23,7 +23,7 @@ def test_smoothed_weights_are_those_of_crmogm(num_tasks):
 @pytest.mark.parametrize(
   ("make", "message"),
   [
-    (lambda: balancers.smooth_weights(balancers.moco(2)), "does not; see"),
+    (lambda: balancers.smooth_weights(balancers.graddrop(2)), "does not; see"),
     (lambda: balancers.smooth_weights(balancers.mgda(2), 1.5), "decay must be from 0"),
   ],
 )

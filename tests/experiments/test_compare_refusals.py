@@ -50,6 +50,14 @@ def test_scenes_need_their_folder_and_rooms_take_none(tmp_path, capfd):
   assert "--out, the folder of the comparison, is missing" in capfd.readouterr().err
 
 
+def test_what_does_not_fit_the_data_is_told_as_a_run_of_it_would(task, capfd):
+  given = [f"--task={task}", "--balancers=ew,mgda", "--batch-size=128", "--dry-run"]
+  assert exit_code(compare.main, given) == 2
+  told = capfd.readouterr().err
+  assert told.startswith("error: --batch-size=128 is larger than the training split")
+  assert "Traceback" not in told
+
+
 def test_unknown_data_sets_and_options_are_refused(task, tmp_path, capfd):
   assert exit_code(compare.main, ["--dataset=qm8", f"--out={tmp_path / 'cmp'}"]) == 2
   assert "qm8" in capfd.readouterr().err

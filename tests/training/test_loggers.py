@@ -272,8 +272,7 @@ def test_a_run_of_wandb_that_cannot_be_kept_is_finished(tmp_path, wandb, monkeyp
 def test_nothing_is_asked_for_and_nothing_is_imported(tmp_path, monkeypatch):
   for package in ("tensorboard", "wandb"):
     monkeypatch.setitem(sys.modules, package, None)
-  config = RunConfig()
-  check_loggers(config)
+  check_loggers(RunConfig())
   loggers = start(tmp_path, [])
   loggers.write(line_of(0))
   loggers.close()

@@ -61,7 +61,8 @@ def aligned_mtl(
   Args:
     num_tasks: K.
     scale: which eigenvalue of the Gramian all of them become.
-    shared: see `weighting`; other leaves get the plain sum.
+    shared: see `weighting`; other leaves get the plain sum, since a head with a
+      negative weight would ascend its loss.
     update_every: see `weighting`.
 
   Example:

@@ -1,6 +1,6 @@
 """What all gradient balancers do alike: one state, and how K gradients become one."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, cast
 
 import jax
@@ -23,9 +23,9 @@ class GradientState(NamedTuple):
     gramian: the Gramian of the shared gradients of the latest update of the weights.
     residual: f32[], by how much the conditions of optimality fail of the problem that
       the method solves; 0 where it solves none.
+    key: u32[2], data of the threefry key of the next draw; None where nothing is drawn.
     violation: f32[], by how much the method's equation fails although its problem is
       solved: of the order of 1 where no weights fulfil it.
-    key: u32[2], data of the threefry key of the next draw; None where nothing is drawn.
     held: f32[K], the weights that the next steps use too; None where `update_every` is
       1.
     steps_left: i32[], steps that will use them before they are updated again; None
@@ -36,8 +36,8 @@ class GradientState(NamedTuple):
   weights: jax.Array
   gramian: Gramian
   residual: jax.Array
+  key: jax.Array | None
   violation: jax.Array
-  key: jax.Array | None = None
   held: jax.Array | None = None
   steps_left: jax.Array | None = None
   memory: Any = None
@@ -80,6 +80,7 @@ class GradientBalancer(optax.GradientTransformationExtraArgs):
     draws: whether the method draws random numbers.
     update_every: steps from one update of the weights to the next.
     keeps_grads: whether the state has numbers for every shared parameter.
+    extra: names of the extra arguments of `update` that the method uses.
     combine: `combine(grads, state, **extra) -> Combined`, what `update` does with
       `TaskGrads`.
     weigh: `weigh(grads, state, **extra) -> GradientState`, the part of `combine` that
@@ -96,6 +97,7 @@ class GradientBalancer(optax.GradientTransformationExtraArgs):
   draws: bool
   update_every: int
   keeps_grads: bool
+  extra: tuple[str, ...]
   combine: CombineFn
   weigh: WeighFn | None
   apply: ApplyFn | None
@@ -111,6 +113,7 @@ def gradient_balancer(
   update_every: int = 1,
   memory: Any = None,
   keeps_grads: bool = False,
+  extra: Sequence[str] = (),
   weigh: WeighFn | None = None,
   apply: ApplyFn | None = None,
 ) -> GradientBalancer:
@@ -129,6 +132,7 @@ def gradient_balancer(
       arrays, or `memory(params, is_shared)` that returns one; there what belongs to
       parameters has their structure, with None where a leaf is not shared.
     keeps_grads: see `GradientBalancer`.
+    extra: see `GradientBalancer`.
     weigh: see `GradientBalancer`.
     apply: see `GradientBalancer`.
   """
@@ -143,8 +147,8 @@ def gradient_balancer(
       weights=jnp.ones(num_tasks, jnp.float32),
       gramian=Gramian.zeros(num_tasks),
       residual=jnp.zeros((), jnp.float32),
-      violation=jnp.zeros((), jnp.float32),
       key=key_data(key, "the balancer") if draws else None,
+      violation=jnp.zeros((), jnp.float32),
       held=jnp.ones(num_tasks, jnp.float32) if holds else None,
       steps_left=jnp.zeros((), jnp.int32) if holds else None,
       memory=memory(params, is_shared)
@@ -180,6 +184,7 @@ def gradient_balancer(
   balancer = GradientBalancer(init, update)  # pyright: ignore[reportArgumentType]
   balancer.num_tasks, balancer.shared, balancer.draws = num_tasks, shared, draws
   balancer.update_every, balancer.keeps_grads = update_every, keeps_grads
+  balancer.extra = tuple(extra)
   balancer.combine, balancer.weigh, balancer.apply = combine, weigh, apply
   return balancer
 

@@ -35,7 +35,7 @@ from igb_jax.balancers.solvers.linear import dot, pseudo_inverse
   gramian_only=True,
   solves=False,
   avoids_conflict=False,
-  heads="summed",
+  heads="weighted",
   fewest_tasks=1,
   needs=(),
 )
@@ -46,11 +46,11 @@ def conflict_free(
 
   Where gradients depend on each other, equal angles may be impossible; the result is
   then the least-squares solution, and may conflict with a task. Unit gradients that
-  cancel give zero.
+  cancel give zero. Weights may be negative.
 
   Args:
     num_tasks: K.
-    shared: see `weighting`; other leaves get the plain sum.
+    shared: see `weighting`; other leaves get the sum with the same weights.
     update_every: see `weighting`.
 
   Example:
@@ -76,9 +76,9 @@ def conflict_free(
     norm, products = Combination.of(y, gramian, grads.shared)
     length = dot(gramian.norms, products)
     share = jnp.where(norm > 0, length / jnp.where(norm > 0, norm, 1.0) ** 2, 0.0)
-    weights = share * y / jnp.where(nonzero, gramian.norms, 1.0)
+    # a zero gradient counts, for its head, as orthogonal to the others
+    weights = share * jnp.where(nonzero, y, 1.0) / gramian.divisors
+    weights = jnp.where(nonzero.any(), weights, 1.0)
     return Solution(jnp.clip(weights, -LARGEST_WEIGHT, LARGEST_WEIGHT))
 
-  return weighting(
-    num_tasks, rule, shared=shared, update_every=update_every, heads="summed"
-  )
+  return weighting(num_tasks, rule, shared=shared, update_every=update_every)

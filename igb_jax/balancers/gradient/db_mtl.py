@@ -18,16 +18,13 @@ import jax.numpy as jnp
 
 from igb_jax.balancers.checks import check_fraction, check_positive
 from igb_jax.balancers.common import increment
-from igb_jax.balancers.gradient.base import (
-  Combined,
-  GradientBalancer,
-  GradientState,
-  gradient_balancer,
-)
+from igb_jax.balancers.gradient.base import GradientBalancer
 from igb_jax.balancers.gradient.shared import Shared
-from igb_jax.balancers.gradient.stacked import TaskGrads, buffers, follow, sum_as
+from igb_jax.balancers.gradient.stacked import TaskGrads, buffers, follow
 from igb_jax.balancers.gradient.unit_gradients import inverse_norms
+from igb_jax.balancers.gradient.weighting import weighting
 from igb_jax.balancers.methods import method
+from igb_jax.balancers.solvers import Gramian, Solution
 
 
 class DBMTLMemory(NamedTuple):
@@ -95,24 +92,25 @@ def db_mtl(
   def memory(params: Any, is_shared: list[bool]) -> DBMTLMemory:
     return DBMTLMemory(buffers(num_tasks, params, is_shared), jnp.zeros((), jnp.int32))
 
-  def combine(grads: TaskGrads, state: GradientState, **extra: Any) -> Combined:
-    del extra
-    means, new = grads, None
-    if remembers:
-      before = state.memory
-      time = (before.step + 1).astype(jnp.float32)
-      means, kept = follow(before.means, grads, 1 - jnp.float32(beta) / time**sigma)
-      new = DBMTLMemory(kept, increment(before.step))
-    gramian = means.gramian()
-    weights, _ = inverse_norms(gramian)
-    state = state._replace(weights=weights, gramian=gramian, memory=new)
-    leaves = sum_as(grads, means, weights)
-    return Combined(leaves, jnp.ones_like(weights), state)
+  def track(grads: TaskGrads, memory: DBMTLMemory) -> tuple[TaskGrads, DBMTLMemory]:
+    time = (memory.step + 1).astype(jnp.float32)
+    rate = 1 - jnp.float32(beta) / time**sigma
+    means, kept = follow(memory.means, grads, rate)
+    return means, DBMTLMemory(kept, increment(memory.step))
 
-  return gradient_balancer(
+  def lengthened(grads: TaskGrads, gramian: Gramian) -> Solution:
+    del grads
+    return Solution(inverse_norms(gramian)[0])
+
+  if not remembers:
+    return weighting(num_tasks, lengthened, shared=shared, heads="summed")
+  return weighting(
     num_tasks,
-    combine,
+    lambda grads, gramian, memory: (lengthened(grads, gramian), memory),
     shared=shared,
-    memory=memory if remembers else None,
-    keeps_grads=remembers,
+    heads="summed",
+    gramian_only=False,
+    memory=memory,
+    track=track,
+    keeps_grads=True,
   )

@@ -57,7 +57,8 @@ def fairgrad(
 
   Args:
     num_tasks: K.
-    alpha: positive; 2 in the published scripts.
+    alpha: 2 in the published scripts; 0 gives the mean gradient, whose progress summed
+      over the tasks is greatest.
     max_norm: norm to which the gradient in the shared leaves is clipped; None for no
       bound.
     shared: see `weighting`.
@@ -71,9 +72,12 @@ def fairgrad(
     >>> print(state.weights.round(3), gradient["x"].round(3))
     [2.    0.125] [2. 1.]
   """
-  alpha = check_positive("alpha", alpha)
+  alpha = check_positive("alpha", alpha, or_zero=True)
+  is_mean = isinstance(alpha, float) and alpha == 0
 
   def rule(grads: TaskGrads, gramian: Gramian) -> Solution:
+    if is_mean:
+      return Solution(grads.here / jnp.maximum(grads.num_present, 1))
     x, residual = alpha_fair(gramian, alpha, leaves=grads.shared)
     return Solution(grads.num_present * x, residual)
 
@@ -87,5 +91,5 @@ def fairgrad(
     shared=shared,
     update_every=update_every,
     max_norm=max_norm,
-    violation=violation,
+    violation=None if is_mean else violation,
   )

@@ -18,8 +18,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from igb_jax.balancers.checks import check_fraction
+from igb_jax.balancers.checks import check_fraction, check_numbers
 from igb_jax.balancers.common import split_key_data
 from igb_jax.balancers.gradient.base import (
   Combined,
@@ -52,7 +53,7 @@ from igb_jax.balancers.solvers.products import sum_of_terms
   needs=(),
 )
 def graddrop(
-  num_tasks: int, *, leak: jax.typing.ArrayLike = 0.0, shared: Shared = None
+  num_tasks: int, *, leak: Any = 0.0, shared: Shared = None
 ) -> GradientBalancer:
   """Keeps one sign in every coordinate, at random, and drops the other.
 
@@ -60,7 +61,8 @@ def graddrop(
 
   Args:
     num_tasks: K.
-    leak: share of what is dropped that passes all the same, from 0 to 1.
+    leak: share of what is dropped that passes all the same, from 0 to 1; or float[K],
+      one for each task.
     shared: see `weighting`; other leaves get the plain sum.
 
   Example:
@@ -71,7 +73,7 @@ def graddrop(
     >>> print(gradient["x"])
     [1. 5.]
   """
-  share = check_fraction("leak", leak)
+  shares = _leaks(leak, num_tasks)
 
   def combine(grads: TaskGrads, state: GradientState, **extra: Any) -> Combined:
     del extra
@@ -80,7 +82,7 @@ def graddrop(
     leaves = grads.all
     keys = jax.random.split(draw, len(leaves))
     kept = [
-      drop_signs(leaf, jax.random.uniform(key, leaf.shape[1:]), share)
+      drop_signs(leaf, jax.random.uniform(key, leaf.shape[1:]), shares)
       for leaf, key in zip(leaves, keys, strict=True)
     ]
     ones = jnp.ones(num_tasks, jnp.float32)
@@ -98,7 +100,7 @@ def drop_signs(
   Args:
     leaf: float[K, ...].
     uniform: f32[...], U.
-    leak: float[].
+    leak: float[], or float[K].
 
   Example:
     >>> leaf = jnp.array([[1.0], [-3.0]])  # P is 0.25
@@ -109,8 +111,20 @@ def drop_signs(
   total, size = sum_of_terms(leaf, lambda _, g: (g / 2, jnp.abs(g / 2)))
   share = (1 + total / jnp.where(size > 0, size, 1.0)) / 2
 
-  def kept(_: int | jax.Array, g: jax.Array) -> jax.Array:
+  leaks = jnp.broadcast_to(jnp.asarray(leak), len(leaf))
+
+  def kept(task: int | jax.Array, g: jax.Array) -> jax.Array:
     keep = jnp.where(g > 0, share > uniform, share < uniform)
-    return jnp.where(keep, 1.0, leak).astype(g.dtype) * g
+    return jnp.where(keep, 1.0, leaks[task]).astype(g.dtype) * g
 
   return sum_of_terms(leaf, kept).astype(leaf.dtype)
+
+
+def _leaks(leak: Any, num_tasks: int) -> Any:
+  """The checked `leak`: a number, or a tuple or array of K."""
+  if not np.ndim(leak):
+    return check_fraction("leak", leak)
+  if isinstance(leak, jax.Array) and leak.shape == (num_tasks,):
+    return leak  # which may be traced
+  leaks = check_numbers("leak", leak, num_tasks)
+  return jnp.array([check_fraction("leak", each) for each in leaks], jnp.float32)

@@ -48,7 +48,7 @@ _LARGEST_CORRECTION = 10.0
   gramian_only=True,
   solves=False,
   avoids_conflict=False,
-  heads="summed",
+  heads="weighted",
   fewest_tasks=1,
   needs=(),
 )
@@ -67,7 +67,7 @@ def gradvac(
   Args:
     num_tasks: K.
     beta: how far rho goes to the cosines of a step, from 0 to 1.
-    shared: see `weighting`; other leaves get the plain sum.
+    shared: see `weighting`; other leaves get the sum with the same weights.
     update_every: see `weighting`.
 
   Example:
@@ -92,7 +92,6 @@ def gradvac(
     rule,
     shared=shared,
     update_every=update_every,
-    heads="summed",
     draws=True,
     memory=lambda *_: jnp.zeros((num_tasks, num_tasks), jnp.float32),
   )

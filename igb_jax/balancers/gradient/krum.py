@@ -50,15 +50,17 @@ def krum(
   """Follows the mean of the task gradients that are nearest to the others.
 
   The distances come from the Gramian: those below 1e-3 of the gradients' norms are
-  rounding. Of two with the same score, as always with three tasks, the shorter gradient
-  is taken. A gradient that is not finite is not left out, but shows. Where so many
-  tasks are absent that none would be compared, each is compared with the nearest other.
+  rounding. Of two with the same score, as always where each is compared with one other,
+  the first is taken, so that there the order of the tasks matters. A gradient that is
+  not finite is not left out, but shows. Where so many tasks are absent that none would
+  be compared, each is compared with the nearest other.
 
   Args:
     num_tasks: K, at least f + 3.
     num_byzantine: f, how many gradients may be arbitrary, 0 or more.
     num_selected: m, from 1 to K.
-    shared: see `weighting`; other leaves get the plain sum.
+    shared: see `weighting`; other leaves get the plain sum, or the heads of tasks that
+      are not selected would learn nothing.
     update_every: see `weighting`.
 
   Raises:
@@ -92,7 +94,7 @@ def krum(
     nearest_first = jnp.sort(jnp.where(pairs, _distances(gramian), jnp.inf), axis=1)
     compared = jnp.arange(num_tasks) < jnp.maximum(count - num_byzantine - 2, 1)
     scores = jnp.sum(nearest_first, axis=1, where=compared)
-    order = jnp.lexsort((gramian.norms, scores, ~here))
+    order = jnp.lexsort((scores, ~here))  # stable: the first of equal scores
     selected = jnp.arange(num_tasks) < jnp.minimum(num_selected, count)
     share = selected.astype(jnp.float32) / jnp.clip(count, 1, num_selected)
     return Solution(jnp.zeros(num_tasks).at[order].set(share))
@@ -110,4 +112,5 @@ def _distances(gramian: Gramian) -> jax.Array:
   # neither of the terms is negative
   squares = (1 - ratio) ** 2 + 2 * ratio * jnp.maximum(1 - cosines, 0.0)
   largest = norms.max()
-  return longer / jnp.where(largest > 0, largest, 1.0) * jnp.sqrt(squares)
+  distances = longer / jnp.where(largest > 0, largest, 1.0) * jnp.sqrt(squares)
+  return jnp.maximum(distances, distances.T)  # or rounding breaks ties

@@ -22,15 +22,12 @@ import jax.numpy as jnp
 
 from igb_jax.balancers.checks import check_fraction, check_positive
 from igb_jax.balancers.common import increment
-from igb_jax.balancers.gradient.base import (
-  Combined,
-  GradientBalancer,
-  GradientState,
-  gradient_balancer,
-)
+from igb_jax.balancers.gradient.base import GradientBalancer
 from igb_jax.balancers.gradient.shared import Shared
-from igb_jax.balancers.gradient.stacked import TaskGrads, buffers, follow, sum_as
+from igb_jax.balancers.gradient.stacked import TaskGrads, buffers, follow
+from igb_jax.balancers.gradient.weighting import EVERY_STEP, weighting
 from igb_jax.balancers.methods import method
+from igb_jax.balancers.solvers import Gramian, Solution
 from igb_jax.balancers.solvers.simplex import descend, shares, times
 
 
@@ -72,18 +69,20 @@ def moco(
   beta: jax.typing.ArrayLike = 0.1,
   step_size: jax.typing.ArrayLike = 0.1,
   shared: Shared = None,
+  update_every: int = EVERY_STEP,
 ) -> GradientBalancer:
   """Follows moving means of the task gradients, with weights that descend like MGDA's.
 
   The Gramian in the state is that of the means, `memory` is a `MoCoMemory`. The means
-  take the memory of K gradients more.
+  take the memory of K gradients more. With `update_every=n` they take every n-th batch,
+  and the steps in between sum the gradients themselves.
 
   Args:
     num_tasks: K.
-    beta: how far, at the first step, the means go to the gradients, from 0 to
-      1.
+    beta: how far, at the first step, the means go to the gradients, from 0 to 1.
     step_size: gamma, of the first step of the weights.
     shared: see `weighting`; other leaves get the sum with the weights w.
+    update_every: see `weighting`.
 
   Example:
     >>> balancer = moco(num_tasks=2, beta=1.0)
@@ -102,24 +101,32 @@ def moco(
       step=jnp.zeros((), jnp.int32),
     )
 
-  def combine(grads: TaskGrads, state: GradientState, **extra: Any) -> Combined:
-    del extra
-    before = state.memory
-    decay = jax.lax.rsqrt((before.step + 1).astype(jnp.float32))
-    means, kept = follow(before.means, grads, beta * decay)
-    gramian = means.gramian()
+  def track(grads: TaskGrads, memory: MoCoMemory) -> tuple[TaskGrads, MoCoMemory]:
+    means, kept = follow(memory.means, grads, beta * _decay(memory))
+    return means, memory._replace(means=kept)
+
+  def rule(
+    grads: TaskGrads, gramian: Gramian, *, memory: MoCoMemory
+  ) -> tuple[Solution, MoCoMemory]:
     here = grads.here
-    w, total = shares(before.weights, here)
-    w = descend(w, 2 * step_size * decay * times(gramian, w), here)
-
-    new = MoCoMemory(
-      means=kept,
-      weights=jnp.where(here, total * w, before.weights),
-      step=increment(before.step),
+    w, total = shares(memory.weights, here)
+    w = descend(w, 2 * step_size * _decay(memory) * times(gramian, w), here)
+    return Solution(w), memory._replace(
+      weights=jnp.where(here, total * w, memory.weights), step=increment(memory.step)
     )
-    state = state._replace(weights=w, gramian=gramian, memory=new)
-    return Combined(sum_as(grads, means, w), w, state)
 
-  return gradient_balancer(
-    num_tasks, combine, shared=shared, memory=memory, keeps_grads=True
+  return weighting(
+    num_tasks,
+    rule,
+    shared=shared,
+    update_every=update_every,
+    gramian_only=False,
+    memory=memory,
+    track=track,
+    keeps_grads=True,
   )
+
+
+def _decay(memory: MoCoMemory) -> jax.Array:
+  """f32[]: 1 / sqrt(t + 1)."""
+  return jax.lax.rsqrt((memory.step + 1).astype(jnp.float32))

@@ -60,8 +60,9 @@ def modo(
   `update` takes an extra argument for a second batch: `task_grads_2`, stacked like the
   first, or `cross_gramian`, f32[K, K], the inner products <g_i, h_j> of the first
   batch's gradients with the second's, which alone is for gradients in features
-  (`trunk=`). What is summed is `task_grads`; for the form that
-  sums the mean of two batches, pass that and `cross_gramian`. `memory` is w, f32[K].
+  (`trunk=`). What is summed is `task_grads`. For the paper's form with two batches,
+  pass the mean of their gradients as `task_grads`, and `cross_gramian`. For three, pass
+  the third and the `cross_gramian` of the others. `memory` is w, f32[K].
 
   Args:
     num_tasks: K.

@@ -1,13 +1,14 @@
 """PCD: one primary task, and some progress for each of the others.
 
-    h_k = g_k / sqrt(v_k),    v_k the bias-corrected moving mean of |g_k|^2
+    h_k = g_k / sqrt(v_k + 1e-8),    v_k the bias-corrected moving mean of |g_k|^2
     d = argmin |d - h_0|^2   subject to  h_j . d >= tau |h_j|^2 for every j > 0
     result: |g_0| d / |d|
 
 with task 0 as the primary one. d = h_0 + sum_j mu_j h_j with mu >= 0. Where no d
 fulfils all constraints the result is g_0. Reference: "Not All Objectives Are Born
 Equal: Priority-Constrained Descent for Hierarchical Multi-Objective Optimization", TMLR
-2026, in the form of TorchJD, which adds 1e-8 to v; here nothing depends on the units.
+2026, in the form of TorchJD. The 1e-8 is theirs too: gradients shorter than 1e-4 count
+less than their moving means say.
 """
 
 import functools
@@ -29,6 +30,7 @@ from igb_jax.balancers.solvers.complementarity import nonnegative
 from igb_jax.balancers.solvers.linear import dot, solve
 
 _DECAY = 0.999  # of the moving means
+_SHORTEST = 1e-4  # sqrt(1e-8)
 _EPS = float(jnp.finfo(jnp.float32).eps)
 
 
@@ -55,8 +57,8 @@ class PCDMemory(NamedTuple):
   draws=False,
   needs_positive=False,
   equivariant=False,
-  degree=1,
-  scale_invariant=True,
+  degree=None,
+  scale_invariant=False,
   gramian_only=True,
   solves=True,
   avoids_conflict=False,
@@ -83,7 +85,8 @@ def pcd(
     num_tasks: K.
     primary: index of the primary task, from 0 to K - 1.
     tau: progress that is asked for each other task, 0 or more.
-    shared: see `weighting`; other leaves get the plain sum.
+    shared: see `weighting`; other leaves get the plain sum, or the heads of tasks that
+      make progress anyway would learn nothing.
     update_every: see `weighting`.
 
   Raises:
@@ -138,7 +141,7 @@ def pcd(
 def _follow(
   memory: PCDMemory, norms: jax.Array, here: jax.Array
 ) -> tuple[jax.Array, PCDMemory]:
-  """f32[K], sqrt(v) and 1 where that is zero; and the memory with these norms in it."""
+  """f32[K], sqrt(v + 1e-8), and the memory with these norms in it."""
   old = memory.root_mean_squares
   # no square, which might not fit float32
   moved = jnp.hypot((_DECAY**0.5) * old, ((1 - _DECAY) ** 0.5) * norms)
@@ -146,8 +149,7 @@ def _follow(
   counts = jnp.where(here, increment(memory.counts), memory.counts)
   known = -jnp.expm1(counts * jnp.log(_DECAY))
   scales = roots / jnp.sqrt(jnp.where(counts > 0, known, 1.0))
-  scales = jnp.where(scales > 0, scales, 1.0)
-  return scales, PCDMemory(roots, counts, memory.infeasible)
+  return jnp.hypot(scales, _SHORTEST), PCDMemory(roots, counts, memory.infeasible)
 
 
 def _nearest(

@@ -182,18 +182,6 @@ def follow(means: Any, grads: TaskGrads, rate: jax.Array) -> tuple[TaskGrads, An
   return TaskGrads(moved, grads.present), structure.unflatten(shaped)
 
 
-def sum_as(grads: TaskGrads, means: TaskGrads, weights: jax.Array) -> list[jax.Array]:
-  """The weighted sum of moving means, in the dtypes of the gradients.
-
-  Args:
-    grads: the gradients.
-    means: their means.
-    weights: f32[K].
-  """
-  summed = zip(means.sum(weights), grads.all, strict=True)
-  return [leaf.astype(g.dtype) for leaf, g in summed]
-
-
 def split(leaves: list[Any], is_shared: list[bool]) -> dict[bool, list[Any]]:
   """Leaves by whether they are shared; `join` is the inverse."""
   parts: dict[bool, list[Any]] = {True: [], False: []}

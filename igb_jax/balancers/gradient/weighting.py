@@ -25,6 +25,9 @@ from igb_jax.balancers.gradient.shared import Shared
 from igb_jax.balancers.gradient.stacked import TaskGrads
 from igb_jax.balancers.solvers import Gramian, Solution
 
+# `track(grads, memory) -> (followed, memory)`, of what a method follows instead.
+Track = Callable[[TaskGrads, Any], tuple[TaskGrads, Any]]
+
 # `around(weights, grads, memory) -> (weights, memory)`, of what wraps a rule.
 Around = Callable[[jax.Array, TaskGrads, Any], tuple[jax.Array, Any]]
 
@@ -46,6 +49,7 @@ def weighting(
   draws: bool = False,
   violation: Callable[..., jax.Array] | None = None,
   memory: Any = None,
+  track: Track | None = None,
   keeps_grads: bool = False,
   holds_absent: bool = False,
   extra: Sequence[str] = (),
@@ -85,7 +89,10 @@ def weighting(
     memory: what the rule remembers, as it is before the first update: a pytree of
       arrays, or `memory(params, is_shared)` that returns one. The rule gets it as
       `memory` and returns a pair `(Solution, memory)`.
-    keeps_grads: whether that has numbers for every shared parameter.
+    track: `track(grads, memory) -> (followed, memory)`, of a method that follows, say,
+      moving means of the gradients: at an update of the weights, the rule, the Gramian
+      and the sum are of these `TaskGrads` instead. It needs `memory`.
+    keeps_grads: whether the memory has numbers for every shared parameter.
     holds_absent: whether a task that is absent at an update of the weights has the
       weight that the rule gave it at the steps after that, instead of 0.
     extra: names of extra arguments of `update` that the rule needs; those that were not
@@ -129,7 +136,12 @@ def weighting(
     others = weights if heads == "weighted" else jnp.ones_like(weights)
     return Combined(clip(leaves), others, state)
 
-  def weigh(grads: TaskGrads, state: GradientState, **given: Any) -> GradientState:
+  def choose(
+    grads: TaskGrads, state: GradientState, **given: Any
+  ) -> tuple[TaskGrads, GradientState]:
+    kept = state.memory
+    if track is not None:
+      grads, kept = track(grads, kept)
     gramian = grads.gramian()
     announced = {name: given.get(name) for name in extra}
     inputs: dict[str, Any] = dict(announced)
@@ -137,9 +149,9 @@ def weighting(
     if key is not None:
       key, inputs["key"] = split_key_data(key)
     if memory is None:
-      solution, kept = rule(grads, gramian, **inputs), None
+      solution = rule(grads, gramian, **inputs)
     else:
-      solution, kept = _pair(rule(grads, gramian, memory=state.memory, **inputs))
+      solution, kept = _pair(rule(grads, gramian, memory=kept, **inputs))
     _check_solution(solution, num_tasks)
     weights, residual = (jnp.asarray(part, jnp.float32) for part in solution)
     missed = jnp.zeros((), jnp.float32)
@@ -152,19 +164,33 @@ def weighting(
       if present is not None and not holds_absent:
         held = jnp.where(present, weights, 0.0)
       steps_left = jnp.full((), update_every - 1, jnp.int32)
-    return GradientState(
-      weights, gramian, residual, missed, key, held, steps_left, kept
+    return grads, GradientState(
+      weights=weights,
+      gramian=gramian,
+      residual=residual,
+      key=key,
+      violation=missed,
+      held=held,
+      steps_left=steps_left,
+      memory=kept,
     )
 
+  def weigh(grads: TaskGrads, state: GradientState, **given: Any) -> GradientState:
+    return choose(grads, state, **given)[1]
+
   def combine(grads: TaskGrads, state: GradientState, **given: Any) -> Combined:
+    def fresh() -> tuple[list[jax.Array], GradientState]:
+      followed, new = choose(grads, state, **given)
+      summed = zip(followed.sum(new.weights), grads.all, strict=True)
+      return [leaf.astype(g.dtype) for leaf, g in summed], new
+
+    def waiting() -> tuple[list[jax.Array], GradientState]:
+      new = one_step_less(state)
+      return grads.sum(new.weights), new
+
     if state.steps_left is None:
-      state = weigh(grads, state, **given)
-    else:
-      waiting = one_step_less(state)
-      state = jax.lax.cond(
-        state.steps_left == 0, lambda: weigh(grads, state, **given), lambda: waiting
-      )
-    return apply(grads.sum(state.weights), state)
+      return apply(*fresh())
+    return apply(*jax.lax.cond(state.steps_left == 0, fresh, waiting))
 
   def rewrap(
     around: Around, start: Callable[[], Any] = lambda: None
@@ -179,6 +205,11 @@ def weighting(
         solution, inner = rule(grads, gramian, memory=inner, **given)
       weights, own = around(solution.weights, grads, own)
       return solution._replace(weights=weights), (inner, own)
+
+    def tracked(grads: TaskGrads, memory: Any) -> tuple[TaskGrads, Any]:
+      assert track is not None
+      followed, inner = track(grads, memory[0])
+      return followed, (inner, memory[1])
 
     def remembered(params: Any, is_shared: Any) -> Any:
       if callable(memory):
@@ -196,6 +227,7 @@ def weighting(
       draws=draws,
       violation=violation,
       memory=remembered,
+      track=None if track is None else tracked,
       keeps_grads=keeps_grads,
       holds_absent=holds_absent,
       extra=extra,
@@ -209,6 +241,7 @@ def weighting(
     update_every=update_every,
     memory=memory,
     keeps_grads=keeps_grads,
+    extra=extra,
     weigh=weigh if gramian_only else None,
     apply=apply,
   )

@@ -64,7 +64,8 @@ def cosmos(
 
   Args:
     num_tasks: K.
-    preference: float[K], positive: r, how large the losses are to be beside each other.
+    preference: float[K], 0 or more: r, how large the losses are to be beside each
+      other.
     penalty: the penalty of the angle; 0 for the weighted sum alone.
     absent: see `Absent`.
 

@@ -27,11 +27,15 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from igb_jax.balancers.checks import check_count, check_one_of, check_positive
+from igb_jax.balancers.checks import (
+  check_count,
+  check_numbers,
+  check_one_of,
+  check_positive,
+)
 from igb_jax.balancers.common import constant_float32, increment, is_valid, log_losses
 from igb_jax.balancers.loss import descent
 from igb_jax.balancers.loss.base import Absent, loss_balancer
-from igb_jax.balancers.loss.preference import check_numbers
 from igb_jax.balancers.methods import method
 from igb_jax.balancers.types import LossBalancer
 

@@ -68,7 +68,8 @@ def pbi(
 
   Args:
     num_tasks: K.
-    preference: float[K], positive: r, how large the losses are to be beside each other.
+    preference: float[K], 0 or more: r, how large the losses are to be beside each
+      other.
     theta: the factor of the distance from the ray.
     reference: float[K], z, what the losses could be at best; None for zeros.
     absent: see `Absent`.

@@ -1,10 +1,11 @@
 """Vectors of one number per task, chosen by the user: preferences, and ideal losses."""
 
-import math
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+
+from igb_jax.balancers.checks import check_numbers
 
 
 def check_preference(value: Any, num_tasks: int) -> tuple[float, ...]:
@@ -16,12 +17,14 @@ def check_preference(value: Any, num_tasks: int) -> tuple[float, ...]:
 
   Raises:
     TypeError: it holds no real numbers.
-    ValueError: it does not have the shape (K,), or a number is not finite and positive.
+    ValueError: it does not have the shape (K,), or a number is not finite or negative,
+      or all are zero.
   """
   vector = check_numbers("preference", value, num_tasks)
-  if min(vector) <= 0:
+  if min(vector) < 0 or max(vector) == 0:
     raise ValueError(
-      f"preference must be positive, one number per task, got {list(vector)}."
+      "preference must be positive, or zero for some tasks, one number per task, got "
+      f"{list(vector)}."
     )
   return vector
 
@@ -52,32 +55,3 @@ def unit(vector: jax.Array) -> tuple[jax.Array, jax.Array]:
   scaled = vector / jnp.where(most > 0, most, 1.0)
   norm = jnp.sqrt(jnp.sum(scaled**2))
   return scaled / jnp.where(norm > 0, norm, 1.0), norm * most
-
-
-def check_numbers(name: str, value: Any, num_tasks: int) -> tuple[float, ...]:
-  """Returns numbers as K floats.
-
-  Args:
-    name: what they are called in the error.
-    value: float[K].
-    num_tasks: K.
-
-  Raises:
-    TypeError: they are not real numbers.
-    ValueError: they do not have the shape (K,), or one is not finite.
-  """
-  try:
-    numbers = [float(number) for number in value]
-  except (TypeError, ValueError) as error:
-    raise TypeError(
-      f"{name} must hold numbers, one per task, known when the balancer is made; got "
-      f"{value!r}."
-    ) from error
-  if len(numbers) != num_tasks:
-    raise ValueError(
-      f"{name} must have the shape ({num_tasks},), one number per task, got "
-      f"({len(numbers)},)."
-    )
-  if not all(map(math.isfinite, numbers)):
-    raise ValueError(f"{name} must be finite, got {numbers}.")
-  return tuple(numbers)

@@ -67,7 +67,7 @@ def smooth_tchebycheff_raw(
   Args:
     num_tasks: K.
     mu: how smooth the maximum is, in units of the losses; the paper tries 0.01 to 1.
-    preference: float[K], positive: lambda; None for 1 / K, K being the number of tasks
+    preference: float[K], 0 or more: lambda; None for 1 / K, K being the number of tasks
       that are present.
     reference: float[K], z, what the losses could be at best; None for zeros.
     absent: see `Absent`.

@@ -3,7 +3,7 @@
     w = K softmax(beta s),    s_k = L_k(t) - L_k(t - 1),    weighted loss_k = w_k L_k
 
 so that what rises gets more weight. `normalized` divides s by sum_k |s_k|; with
-`loss_weighted` the weights are those of the softmax times L_k, again with the sum K.
+`loss_weighted` the weights are those of the softmax times L_k, with the sum 1.
 Reference: Heydari et al., "SoftAdapt: Techniques for Adaptive Loss Weighting of Neural
 Networks with Multi-Part Loss Functions", 2019, Algorithm 1.
 """
@@ -13,8 +13,13 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from igb_jax.balancers.checks import check_bool, check_count, check_positive
-from igb_jax.balancers.common import constant_float32, is_valid, softmax_weights
+from igb_jax.balancers.checks import check_bool, check_count, check_number
+from igb_jax.balancers.common import (
+  constant_float32,
+  is_valid,
+  softmax_shares,
+  softmax_weights,
+)
 from igb_jax.balancers.loss.base import Absent, loss_balancer
 from igb_jax.balancers.methods import method
 from igb_jax.balancers.types import LossBalancer
@@ -66,7 +71,7 @@ def softadapt(
   Args:
     num_tasks: K.
     beta: the factor in the softmax, in units of 1 / loss unless `normalized`. The
-      larger it is, the less equal the weights.
+      larger it is, the less equal the weights; a negative one favours what falls.
     normalized: whether the changes are divided by the sum of their sizes.
     loss_weighted: whether a weight is proportional to the loss as well.
     absent: see `Absent`.
@@ -83,7 +88,7 @@ def softadapt(
     ['0.538', '1.462']
   """
   num_tasks = check_count("num_tasks", num_tasks)
-  beta = check_positive("beta", beta)
+  beta = check_number("beta", beta)
   normalized = check_bool("normalized", normalized)
   loss_weighted = check_bool("loss_weighted", loss_weighted)
 
@@ -109,7 +114,10 @@ def softadapt(
     logits = beta * change
     if loss_weighted:
       logits += jnp.log(jnp.where(valid, constant, 1.0))
-    weights = softmax_weights(logits, present)
+      everyone = jnp.ones(num_tasks, bool)
+      weights = softmax_shares(logits, everyone if present is None else present)
+    else:
+      weights = softmax_weights(logits, present)
     return weights * losses, SoftAdaptState(
       previous=jnp.where(valid, constant, state.previous),
       seen=state.seen | valid,

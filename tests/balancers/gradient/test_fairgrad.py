@@ -1,8 +1,10 @@
 """FairGrad against the published code, and its equation in float64."""
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from igb_jax import balancers
 from tests.balancers.gradient.published import (
   FEWER,
   KINDS,
@@ -34,3 +36,14 @@ def test_fair_weights_are_those_of_the_published_code_where_it_converged(
   x = states.weights.astype(np.float64) / num_tasks
   products = np.einsum("...kp,...jp,...j->...k", jacobians, jacobians, x)
   np.testing.assert_allclose(products, x ** (-1 / alpha), 2e-3)
+
+
+def test_without_fairness_it_is_the_mean_of_the_tasks_that_are_present():
+  grads = jnp.array([[1.0, 0.0], [jnp.nan, 9.0], [0.0, 8.0]])
+  balancer = balancers.fairgrad(3, alpha=0, max_norm=None)
+  present = jnp.array([True, False, True])
+  result, state = balancer.update(grads, balancer.init(grads[0]), present=present)
+  np.testing.assert_allclose(result, [0.5, 4.0])
+  np.testing.assert_allclose(state.weights, [0.5, 0.0, 0.5])
+  with pytest.raises(ValueError, match="alpha must be finite and positive, or zero"):
+    balancers.fairgrad(3, alpha=-1.0)

@@ -42,6 +42,15 @@ def test_a_share_of_what_is_dropped_passes(leak):
   assert drop_signs(leaf, jnp.array([0.5]), leak)[0] == kept + leak * dropped
 
 
+def test_each_task_may_have_a_leak_of_its_own():
+  leaf = jnp.array([[1.0], [2.0], [-3.0]])
+  dropped = drop_signs(leaf, jnp.array([0.6]), jnp.array([0.5, 0.25, 1.0]))
+  assert dropped[0] == 0.5 * 1.0 + 0.25 * 2.0 - 3.0
+  balancer = balancers.graddrop(3, leak=[1.0, 1.0, 1.0])
+  result, _ = balancer.update(leaf, balancer.init(leaf[0]))
+  np.testing.assert_allclose(result, [0.0])
+
+
 def test_sums_of_the_largest_numbers_are_finite_where_their_signs_differ():
   leaf = jnp.array([[3e38], [3e38], [-3e38]])
   share = drop_signs(leaf, jnp.array([0.9]))  # of which two thirds are positive
@@ -58,3 +67,7 @@ def test_one_task_is_left_alone_and_weights_are_ones():
 def test_the_leak_is_checked(leak):
   with pytest.raises(ValueError, match=f"leak must be .*, got {leak}"):
     balancers.graddrop(3, leak=leak)
+  with pytest.raises(ValueError, match=f"leak must be .*, got {leak}"):
+    balancers.graddrop(2, leak=[0.0, leak])
+  with pytest.raises(ValueError, match=r"leak must have the shape \(2,\)"):
+    balancers.graddrop(2, leak=[0.0, 0.0, 0.0])

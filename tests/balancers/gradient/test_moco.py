@@ -55,6 +55,41 @@ def test_an_absent_task_keeps_its_mean_and_its_share():
   assert memory.step.tolist() == [1, 2, 3, 4]
 
 
+def test_held_weights_sum_the_gradients_themselves():
+  balancer = balancers.moco(2, update_every=2)
+  grads = jnp.array([[1.0, 0.0], [0.0, 2.0]])
+  state, update = balancer.init(grads[0]), jax.jit(balancer.update)
+  fresh, state = update(grads, state)
+  w = np.asarray(state.weights)
+  np.testing.assert_allclose(fresh, 0.1 * w @ grads, 1e-6)  # beta, of means from 0
+  means = state.memory.means
+  held, state = update(-grads, state)
+  np.testing.assert_allclose(held, -w @ grads, 1e-6)
+  np.testing.assert_array_equal(state.memory.means, means)
+  assert state.memory.step == 1
+  single, _ = balancer.update(grads.sum(0), state._replace(steps_left=1), combined=True)
+  np.testing.assert_allclose(single, grads.sum(0))
+
+
+def test_the_weights_of_the_means_are_smoothed():
+  """A wrapper changes the weights, and the sum is that of the means still."""
+  balancer = balancers.smooth_weights(balancers.moco(2, beta=1.0), decay=0.5)
+  state, update = balancer.init(jnp.zeros(2)), jax.jit(balancer.update)
+  plain = balancers.moco(2, beta=1.0)
+  inner, grads, smoothed = (
+    plain.init(jnp.zeros(2)),
+    jnp.array([[1.0, 0], [0, 2.0]]),
+    None,
+  )
+  for _ in range(3):
+    _, inner = plain.update(grads, inner)
+    w = np.asarray(inner.weights)
+    smoothed = w if smoothed is None else 0.5 * smoothed + 0.5 * w
+    result, state = update(grads, state)
+    np.testing.assert_allclose(state.weights, smoothed, 1e-6)
+    np.testing.assert_allclose(result, smoothed @ inner.memory.means, 1e-5)
+
+
 @pytest.mark.parametrize(
   ("options", "named"),
   [({"beta": 1.5}, "beta"), ({"beta": -0.1}, "beta"), ({"step_size": 0}, "step_size")],

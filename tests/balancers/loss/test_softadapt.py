@@ -8,9 +8,11 @@ from tests.balancers.losses import random_losses, run_each
 
 
 @pytest.mark.parametrize("loss_weighted", [False, True])
-@pytest.mark.parametrize("normalized", [False, True])
-def test_equals_the_formula_in_float64(normalized, loss_weighted):
-  losses, beta = random_losses(60, 3), 0.7
+@pytest.mark.parametrize(
+  ("normalized", "beta"), [(False, 0.7), (True, 0.7), (True, -2)]
+)
+def test_equals_the_formula_in_float64(normalized, beta, loss_weighted):
+  losses = random_losses(60, 3)
   balancer = balancers.softadapt(
     3, beta=beta, normalized=normalized, loss_weighted=loss_weighted
   )
@@ -20,5 +22,5 @@ def test_equals_the_formula_in_float64(normalized, loss_weighted):
   if normalized:
     change[1:] /= np.abs(change[1:]).sum(axis=1, keepdims=True)
   expected = np.exp(beta * change) * (values if loss_weighted else 1)
-  expected *= 3 / expected.sum(axis=1, keepdims=True)
+  expected *= (1 if loss_weighted else 3) / expected.sum(axis=1, keepdims=True)
   np.testing.assert_allclose(found, expected, 1e-5)
