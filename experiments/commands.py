@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import io
-import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,10 +14,12 @@ from rich.table import Table
 
 from igb_jax.balancers.methods import ALIASES, METHODS
 from igb_jax.data.errors import PreparationError
+from igb_jax.training.config import helpful
 from igb_jax.training.results import say
 from igb_jax.training.run import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_INTERRUPTED
 
 
+@helpful
 @dataclasses.dataclass(frozen=True)
 class PrepareQM9:
   """Prepares the molecules of QM9 if they are not, and says where they are."""
@@ -41,6 +42,7 @@ class PrepareQM9:
     _tell(f"{len(data)} molecules of QM9 from {self.source} are in {folder}")
 
 
+@helpful
 @dataclasses.dataclass(frozen=True)
 class PrepareNYUv2:
   """Prepares the scenes of NYUv2 if they are not, and says where they are."""
@@ -117,9 +119,7 @@ def run_command(command: Command, errors: Console) -> None:
 
 
 def completion_script(parse: Callable[[Sequence[str]], object], shell: str) -> str:
-  """The script that tyro makes, without the line breaks of help texts.
-
-  bash takes every line of them for a word that could follow.
+  """The script that tyro makes.
 
   Args:
     parse: the parser of all subcommands.
@@ -128,8 +128,4 @@ def completion_script(parse: Callable[[Sequence[str]], object], shell: str) -> s
   printed = io.StringIO()
   with contextlib.redirect_stdout(printed), contextlib.suppress(SystemExit):
     parse(["--tyro-print-completion", shell])
-  return re.sub(
-    r"(?m)^COMPLETION_SPEC = .*$",
-    lambda spec: spec[0].replace(r"\n", " "),
-    printed.getvalue(),
-  )
+  return printed.getvalue()

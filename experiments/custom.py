@@ -17,6 +17,7 @@ from pathlib import Path
 import tyro
 
 from igb_jax.training.array_problem import problem_of
+from igb_jax.training.config import helpful
 from igb_jax.training.devices import Devices
 from igb_jax.training.learning_rate import LearningRateConfig
 from igb_jax.training.main import main as train
@@ -26,6 +27,7 @@ from igb_jax.training.task_file import load_task
 PROGRAM = f"python -m {__package__}.custom"
 
 
+@helpful
 @dataclasses.dataclass(frozen=True)
 class Config(LearningRateConfig):
   """Trains the net of a task file on its data."""

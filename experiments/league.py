@@ -22,7 +22,7 @@ import jax
 import tyro
 from rich.console import Console
 
-from igb_jax.training.config import check_at_least
+from igb_jax.training.config import check_at_least, helpful
 from igb_jax.training.results import say
 from igb_jax.training.run import EXIT_BAD_INPUT, EXIT_FAILED
 from igb_jax.training.run_folder import write_whole
@@ -40,6 +40,7 @@ _QUICK_PROBLEMS = ("toy", "helmholtz", "digits")
 _QUICK_METHODS = ("ew", "igbv1", "mgda")
 
 
+@helpful
 @dataclasses.dataclass(frozen=True)
 class Config:
   """Plays balancers on many small problems, and reports which can be told apart."""

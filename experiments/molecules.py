@@ -38,7 +38,7 @@ class Molecules:
 
     Raises:
       ValueError: a size does not fit, or a target does not vary.
-      FileNotFoundError, OSError: the data cannot be had or stored.
+      FileNotFoundError, OSError: the data cannot be obtained or stored.
     """
     self.data = qm9.load(config.data_dir, config.source, limit=config.molecules)
     self.split = qm9.split(

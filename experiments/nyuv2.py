@@ -45,6 +45,7 @@ AVERAGED_EPOCHS = 10
 NUM_SHOWN = 6
 
 
+@command_line.helpful
 @dataclasses.dataclass(frozen=True)
 class Config(command_line.RunConfig):
   """Trains one network on segmentation, depth and normals of indoor scenes."""
@@ -173,7 +174,7 @@ def make_problem(config: Config, devices: Devices) -> Problem:
 
   Raises:
     TypeError, ValueError: an option or a file is wrong.
-    FileNotFoundError, OSError: the data cannot be had or stored.
+    FileNotFoundError, OSError: the data cannot be obtained or stored.
   """
   metrics = metrics_with_base(config.stl_base)
   check_balancer(config, scene_tasks.TASKS)

@@ -1,22 +1,25 @@
 """Eleven molecular properties of QM9, learnt together by one graph network.
 
-    python -m experiments.qm9 --balancer=igbv1                   (minutes, a laptop)
-    python -m experiments.qm9 --balancer=igbv1 --preset=paper    (the published run)
+    python -m experiments.qm9 --balancer=igbv1                  (minutes on a laptop)
+    python -m experiments.qm9 --balancer=igbv1 --preset=paper   (the published run)
 
+Targets are standardised by the training molecules; the loss of a task is its mean
+squared error, its metric the mean absolute error. Adam's learning rate follows a cosine
+from 4e-3 to 0 over all steps (`paper`: it is multiplied by 0.7 when validation delta_m
+stalls). Every epoch is validated, and the one with the lowest delta_m is tested.
 Protocol: Dai et al., "Improvable Gap Balancing for Multi-Task Learning", UAI 2023,
-section 5.2, after Navon et al., ICML 2022. Targets are standardised, the loss of a task
-is its mean squared error, its metric the mean absolute error. Adam's learning rate is
-lowered where validation delta_m no longer falls (`quick`: along a cosine), and the
-epoch with the best validation delta_m is tested. This file says what is learnt,
-`molecules.py` from which batches, and `igb_jax/training/experiment.py` trains it.
-`examples/qm9_by_hand.py` is all of it in one file, without resuming and many devices.
+section 5.2, after Navon et al., ICML 2022.
+
+This file says what is learnt, and `molecules.py` makes the batches. In igb_jax/training
+`experiment.py` makes balancer, Adam and step, and `loop.py` runs the epochs.
+`examples/qm9_by_hand.py` takes the same steps in one file, but along the cosine only.
 """
 
 import dataclasses
 import functools
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Literal, cast
 
 import jax
 import jax.numpy as jnp
@@ -26,11 +29,11 @@ from igb_jax.data import qm9
 from igb_jax.data.molecule_batches import MoleculeBatch
 from igb_jax.nets.mpnn import MPNN
 from igb_jax.training import config as command_line
+from igb_jax.training import main as runner
 from igb_jax.training.balancing import check_balancer
 from igb_jax.training.batches import EpochBatches
 from igb_jax.training.devices import Devices
 from igb_jax.training.learning_rate import LearningRateConfig
-from igb_jax.training.main import main as train
 from igb_jax.training.problem import BesideTheMean, Problem, TaskMetric
 from igb_jax.training.step import Params, Variables
 
@@ -45,6 +48,7 @@ SINGLE_TASK_ERRORS = (
 )
 
 
+@command_line.helpful
 @dataclasses.dataclass(frozen=True)
 class Config(LearningRateConfig):
   """Trains one graph network on eleven properties of QM9's molecules."""
@@ -76,16 +80,14 @@ class Config(LearningRateConfig):
   edge_dim: int = 32
   """Width of the network's edge state; the published network has 128."""
   size_groups: int = 5
-  """Number of groups of similar size in which a batch is padded; more groups waste less
-  work."""
+  """Number of size groups that a batch is padded in; more groups mean less padding."""
   source: Literal["qm9pack", "tfds"] = "qm9pack"
   """Where the molecules come from: the package qm9pack, or TFDS's qm9 if you have it
   prepared."""
   molecules: int | None = None
-  """Use only the first molecules of the source; None for all 130,831."""
+  """Use only the first N molecules of the source; None for all 130,831."""
   data_dir: Path | None = None
-  """Folder of the prepared data; by default $IGB_JAX_DATA or, if that is not set, the
-  platform's cache folder."""
+  """Folder of the prepared data; by default $IGB_JAX_DATA or a cache folder."""
 
   def check(self) -> None:
     """Checks what needs no data; ValueError names the option that is wrong."""
@@ -129,7 +131,7 @@ def features_of(net: MPNN, params: Params, batch: MoleculeBatch) -> jax.Array:
   return cast(jax.Array, net.apply({"params": params}, batch.graphs, method="features"))
 
 
-def losses_of(
+def losses_from_features(
   net: MPNN, params: Params, features: jax.Array, batch: MoleculeBatch
 ) -> jax.Array:
   """Mean squared error of each task over the molecules of a batch that have its label.
@@ -153,12 +155,13 @@ def make_problem(config: Config, devices: Devices) -> Problem:
 
   Raises:
     TypeError, ValueError: an option is wrong.
-    FileNotFoundError, OSError: the data cannot be had or stored.
+    FileNotFoundError, OSError: the data cannot be obtained or stored.
   """
   check_balancer(config, qm9.TARGETS)
   molecules = Molecules(config, devices)
+  # whose parameters are {"shared": ..., "heads": ...}, as gradient balancers need them
   net = MPNN(num_tasks=len(qm9.TARGETS), dim=config.dim, edge_dim=config.edge_dim)
-  shown = jax.tree.map(np.zeros_like, molecules.train_batches(0, 0)[0].graphs)
+  example = jax.tree.map(np.zeros_like, molecules.train_batches(0, 0)[0].graphs)
 
   def add_errors(params: Params, batch: MoleculeBatch, total: jax.Array) -> jax.Array:
     predictions = cast(jax.Array, net.apply({"params": params}, batch.graphs))
@@ -172,18 +175,13 @@ def make_problem(config: Config, devices: Devices) -> Problem:
     total = sums_of(params, molecules.batches(positions, molecules.targets))
     return np.asarray(total, np.float64) / len(positions)
 
-  def measure(params: Params, variables: Variables, split: str) -> np.ndarray:
+  def measure(params: Params, _: Variables, split: str) -> np.ndarray:
     """Mean absolute error of each task, f64[K], in the units of `qm9.UNITS`."""
-    del variables
     return means_of(params, split)[0] * unit
 
-  def beside_the_mean(params: Params, variables: Variables) -> BesideTheMean:
-    del variables
+  def beside_the_mean(params: Params, _: Variables) -> BesideTheMean:
     _, squares, of_mean, squares_of_mean = means_of(params, "test")
     return BesideTheMean(of_mean * unit, 1 - squares / squares_of_mean)
-
-  def epoch_facts(seed: int, epoch: int) -> dict[str, Any]:
-    return {"oversized_batches": molecules.train_batches(seed, epoch).num_oversized}
 
   steps_per_epoch = len(molecules.train_batches(0, 0))
   bases = zip(qm9.TARGETS, SINGLE_TASK_ERRORS, strict=True)
@@ -197,8 +195,9 @@ def make_problem(config: Config, devices: Devices) -> Problem:
     batches=lambda seed: EpochBatches(
       functools.partial(molecules.train_batches, seed), steps_per_epoch, config.epochs
     ),
-    init=lambda key: net.init(key, shown)["params"],
-    losses=functools.partial(losses_of, net),
+    init=lambda key: net.init(key, example)["params"],
+    # apart from the trunk, for balancers that work at its features
+    losses=functools.partial(losses_from_features, net),
     trunk=functools.partial(features_of, net),
     present=present_of if molecules.lacks_labels else None,
     measure=measure,
@@ -206,13 +205,15 @@ def make_problem(config: Config, devices: Devices) -> Problem:
     plateau=config.plateau(rtol=1e-4),  # None along a cosine
     schedule=config.along(config.epochs * steps_per_epoch),  # 1 with a plateau
     facts={"source": config.source},
-    epoch_facts=epoch_facts,
+    epoch_facts=lambda seed, epoch: {
+      "oversized_batches": molecules.train_batches(seed, epoch).num_oversized
+    },
   )
 
 
 def main(arguments: Sequence[str] | None = None, program: str = PROGRAM) -> None:
   """Runs the experiment of a command line, by default of this process, and exits."""
-  train(make_problem, parse_config, arguments, program)
+  runner.main(make_problem, parse_config, arguments, program)
 
 
 if __name__ == "__main__":

@@ -35,7 +35,7 @@ def load_scenes(config: Any) -> Source:
 
   Raises:
     ValueError: an option or a file is wrong.
-    FileNotFoundError, OSError: the data cannot be had or stored.
+    FileNotFoundError, OSError: the data cannot be obtained or stored.
   """
   if config.data_dir is None:
     train, validation, test = config.rooms

@@ -6,7 +6,7 @@ from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from igb_jax.training.config import LOGGERS, check_at_least, option_of
+from igb_jax.training.config import LOGGERS, check_at_least, helpful, option_of
 from igb_jax.training.loggers import check_loggers
 from igb_jax.training.run_folder import differing_options, read_object
 
@@ -17,6 +17,7 @@ from .processes import cores
 _OWN_OPTIONS = ("balancer", "balancer_options", "seed", "seeds", "out", "resume")
 
 
+@helpful
 @dataclasses.dataclass(frozen=True)
 class Config:
   """Compares balancers by repeated runs on the same data, and writes a report.

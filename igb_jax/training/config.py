@@ -6,11 +6,25 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
+import docstring_parser
 import tyro
 
 from igb_jax import balancers
 
 _Config = TypeVar("_Config")
+
+
+def helpful(options: type[_Config]) -> type[_Config]:
+  """Has --help show the docstrings of a dataclass's fields without their line breaks.
+
+  tyro 1.0 joins the lines of a docstring only where they are not indented.
+  """
+  types = options.__annotations__
+  for field in docstring_parser.parse_from_object(options).params:
+    words = (field.description or "").split()
+    shown = tyro.conf.arg(help=" ".join(words))
+    types[field.arg_name] = Annotated[types[field.arg_name], shown]
+  return options
 
 
 def balancer_help() -> str:
@@ -25,6 +39,7 @@ def balancer_help() -> str:
   )
 
 
+@helpful
 @dataclasses.dataclass(frozen=True)
 class RunConfig:
   """The options of every run; an experiment adds options of its own."""

@@ -6,10 +6,10 @@
         state = experiment.step(state, batch)
       evaluation = experiment.evaluate(state, "validation")
 
-is the whole training along a cosine, while all numbers are finite. `loop.train` takes
-the same steps, updates the plateau after each validation, ends a run whose numbers are
-not finite, and adds checkpoints, stops and several seeds. `main` makes the experiment;
-`run` trains it, then restores and tests the epoch with the best delta_m.
+is what a run does along a cosine; the epoch with the lowest validation delta_m is then
+restored and tested. `loop.train` has this loop, and adds to it the plateau,
+checkpoints, stops, several seeds, and an end where numbers are not finite. `main` makes
+the experiment, and `run` calls the loop and tests.
 """
 
 import copy
@@ -44,8 +44,10 @@ class Experiment(Generic[Config]):
     optimizer: the optimiser of the run, at the initial learning rate.
     follows_scores: whether the balancer takes `scores`, so that `step` gets them too:
       `Evaluation.of_tasks` of the latest validation.
-    step: the jitted step of `step.py`: losses f32[K] -> balancer -> gradient -> Adam ->
-      updates times the scale of the learning rate -> parameters.
+    step: the jitted step of `step.py`: batch -> losses f32[K] -> balancer -> gradient
+      -> Adam -> updates times current / initial learning rate -> parameters. A step
+      with numbers that are not finite changes nothing, and ends the run unless
+      --on-nonfinite=skip.
     initial_params: the initial parameters of the net, a function of the seed.
     initial_variables: the initial variables of the net, or None.
   """
@@ -57,7 +59,7 @@ class Experiment(Generic[Config]):
 
     Raises:
       TypeError, ValueError: an option is wrong.
-      FileNotFoundError, OSError: the data cannot be had or stored.
+      FileNotFoundError, OSError: the data cannot be obtained or stored.
     """
     config.check()
     self.config = config
@@ -102,18 +104,18 @@ class Experiment(Generic[Config]):
     self._judged = judged_metrics(problem.metrics, config, problem.task_names)
     self._init = jax.jit(problem.init)
     self.set_seed(config.seed)
-    # whether the parameters are divided as the balancer needs them
+    # fails now if the parameters are not divided as the balancer needs them
     jax.eval_shape(self._new_state)
 
   def set_seed(self, seed: int) -> None:
-    """Sets what depends on the seed anew: initial parameters, order of the batches."""
+    """Resets what depends on the seed: initial parameters, order of the batches."""
     self.config = dataclasses.replace(self.config, seed=seed)
     self._source = self.problem.batches(seed)
     self._loader: Generator[Batch] | None = None
     self._next_batch = 0  # of the loader, counted from the start of training
     params_key, self._balancer_key = jax.random.split(jax.random.key(seed))
-    net = self._init(params_key)
-    pair = net if self.problem.stateful else (net, None)
+    initial = self._init(params_key)
+    pair = initial if self.problem.stateful else (initial, None)
     self.initial_params, self.initial_variables = pair
 
   def init_state(self) -> TrainState:

@@ -6,10 +6,11 @@ from typing import Literal
 import optax
 import optax.contrib
 
-from igb_jax.training.config import RunConfig, check_at_least
+from igb_jax.training.config import RunConfig, check_at_least, helpful
 from igb_jax.training.step import CONSTANT
 
 
+@helpful
 @dataclasses.dataclass(frozen=True)
 class LearningRateConfig(RunConfig):
   """A run whose learning rate falls according to a rule."""

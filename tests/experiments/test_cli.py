@@ -42,9 +42,15 @@ def test_help_of_a_command_names_its_data_sets(command, known, capsys):
 
 
 @pytest.mark.parametrize("name", ["qm9", "nyuv2", "custom"])
-def test_help_of_an_experiment_is_of_the_command_that_was_given(name, capsys):
+def test_help_of_an_experiment_is_of_the_command_that_was_given(
+  name, capsys, monkeypatch
+):
+  monkeypatch.setenv("COLUMNS", "300")
   assert exit_code(cli.main, ["train", name, "--help"]) == 0
-  assert f"usage: igb-jax train {name} " in capsys.readouterr().out
+  shown = capsys.readouterr().out
+  assert f"usage: igb-jax train {name} " in shown
+  # two lines in the source
+  assert "a folder in runs/ named after data set, balancer, seed and time." in shown
 
 
 @pytest.mark.parametrize(

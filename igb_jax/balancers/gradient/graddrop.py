@@ -18,7 +18,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from igb_jax.balancers.checks import check_fraction, check_numbers
 from igb_jax.balancers.common import split_key_data
@@ -122,7 +121,7 @@ def drop_signs(
 
 def _leaks(leak: Any, num_tasks: int) -> Any:
   """The checked `leak`: a number, or a tuple or array of K."""
-  if not np.ndim(leak):
+  if not (isinstance(leak, list | tuple) or getattr(leak, "ndim", 0)):
     return check_fraction("leak", leak)
   if isinstance(leak, jax.Array) and leak.shape == (num_tasks,):
     return leak  # which may be traced
