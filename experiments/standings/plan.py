@@ -25,7 +25,7 @@ from ..problems.base import Training
 # What single-task nets reach, to which delta_m is relative.
 SINGLE = "stl"
 # For the question what ew reaches in the time that a gradient method takes.
-LONGER = ("ew@2", "ew@4")
+LONGER = ("ew@2", "ew@4", "ew@8")
 COMBINED = (
   "igbv1+cagrad",
   "igbv1+imtlg",

@@ -14,9 +14,9 @@ OVERALL_NOTE = (
   "last; those that tie share the mean of their places. The mean is over problems, its "
   "interval from a bootstrap of problems and seeds. Wins and losses are problems with "
   "a p-value below 0.05, corrected for the problems of a pair. At equal time ew is "
-  "trained for one, two or four times the steps, whichever takes the most similar "
-  f"time; a problem on which that differs by more than a factor of {SIMILAR} does not "
-  "count."
+  "trained for one, two, four or eight times the steps, whichever takes the most "
+  f"similar time; a problem on which that differs by more than a factor of {SIMILAR} "
+  "does not count."
 )
 PROBLEM_NOTE = (
   "Median over seeds that were finite [least, largest]. "

@@ -157,9 +157,9 @@ def _equal_time(standings: Standings, kinds: dict[str, str]) -> list[str]:
     *answers,
     f"Of the methods whose step takes at least {_SLOW} steps of ew, {_or_none(wins)} "
     f"win on more problems than they lose at equal time, and {_or_none(losses)} lose "
-    "on more than they win. (They are compared with ew trained for one, two or four "
-    "times the steps, whichever takes the most similar time, where that differs by a "
-    f"factor of at most {SIMILAR}.)",
+    "on more than they win. (They are compared with ew trained for one, two, four or "
+    "eight times the steps, whichever takes the most similar time, where that differs "
+    f"by a factor of at most {SIMILAR}.)",
   ]
 
 
