@@ -13,7 +13,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -196,7 +196,18 @@ def _make_experiment(
   changed = dataclasses.replace(
     config, balancer=contender.spec, balancer_options=contender.options
   )
-  return Experiment(dataset.module.make_problem, changed)
+  with _refusing():
+    return Experiment(dataset.module.make_problem, changed)
+
+
+@contextlib.contextmanager
+def _refusing() -> Iterator[None]:
+  """Ends the process with a message where a run would be refused."""
+  try:
+    yield
+  except (ValueError, TypeError, OSError) as error:
+    say(Console(), str(error))
+    sys.exit(EXIT_BAD_INPUT)
 
 
 def main() -> None:
@@ -205,16 +216,13 @@ def main() -> None:
   request = json.loads(request_path.read_text())
   console = Console()
   use_compilation_cache()
-  try:
+  with _refusing():
     check_parallel(request["parallel"], jax.devices()[0].device_kind)
-    dataset = DATASETS[request["dataset"]]
-    config = dataset.module.parse_config(request["arguments"])
-    make_experiment = functools.partial(_make_experiment, dataset, config)
-    start = time.perf_counter()
-    ew = make_experiment(_EW)
-  except (ValueError, TypeError, OSError) as error:  # as a run of it would
-    say(console, str(error))
-    sys.exit(EXIT_BAD_INPUT)
+  dataset = DATASETS[request["dataset"]]
+  config = dataset.module.parse_config(request["arguments"])
+  make_experiment = functools.partial(_make_experiment, dataset, config)
+  start = time.perf_counter()
+  ew = make_experiment(_EW)
   made_seconds = time.perf_counter() - start
   with contextlib.closing(ew):
     state = ew.init_state()

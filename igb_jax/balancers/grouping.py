@@ -96,8 +96,10 @@ def _grouped_loss(balancer: LossBalancer, num_groups: int) -> LossBalancer:
     weights = group_means(method.weights, num_groups, here)
     weighs = method.weights != 0
     factors = weights / jnp.where(weighs, method.weights, 1.0)
-    raw = weights * jnp.where(here, jnp.asarray(losses), 0.0)  # absent ones may be NaN
-    return jnp.where(weighs, weighted * factors, raw), GroupedState(method, weights)
+    raw = weights * jnp.where(weights != 0, jnp.asarray(losses), 0.0)
+    # added, so that a loss that the method cannot take still gives NaN
+    regrouped = jnp.where(weighs, weighted * factors, weighted + raw)
+    return regrouped, GroupedState(method, weights)
 
   def observe(
     losses_after: jax.typing.ArrayLike, state: GroupedState, **extra: Any

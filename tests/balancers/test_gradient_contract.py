@@ -132,6 +132,15 @@ def test_tasks_that_agree_are_not_disturbed(name, num_tasks):
   assert relative_error(direction(result), direction(jacobian[0])) < 1e-5
 
 
+def test_heads_get_the_plain_sum_where_weights_would_harm_or_there_are_none():
+  no_weights = {"graddrop", "trimmed", "dbmtl"}
+  published = {"pcgrad", "cagrad"}
+  # weights below zero or of zero, with which heads would climb or not learn
+  harmful = {"aligned", "krum", "pcd"}
+  expected = no_weights | published | harmful
+  assert set(having("gradient", heads="summed")) == expected
+
+
 @pytest.mark.parametrize("name", having("gradient", heads="weighted"))
 def test_tasks_without_a_shared_gradient_keep_a_weight_for_their_heads(name):
   """Zero-initialised heads give zero shared gradients; they must learn all the same."""

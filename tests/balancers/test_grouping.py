@@ -106,6 +106,20 @@ def test_a_task_with_the_weight_0_has_the_mean_of_its_group_too():
   np.testing.assert_allclose(gradient, [4.0, 0.0])
 
 
+def test_losses_that_a_method_cannot_take_show():
+  """Their weight is 0, which the mean of a group must not hide."""
+  inner = balancers.ldc_mtl(3, 5, initial_logits=[0.3, 0.5, 0.7])
+  for num_groups in (1, 2):
+    grouped = balancers.grouped(inner, num_groups)
+    for bad in (-1.0, 0.0):
+      weighted, _ = grouped.update(jnp.array([bad, 3.0, 5.0]), grouped.init())
+      np.testing.assert_array_equal(np.isnan(weighted), [True, False, False])
+  # one that is left out whatever it is
+  grouped = balancers.grouped(balancers.single_task(3, task=1), num_groups=2)
+  weighted, _ = grouped.update(jnp.array([jnp.nan, 3.0, 5.0]), grouped.init())
+  np.testing.assert_allclose(weighted, [0.0, 3.0, 0.0])
+
+
 def test_what_cannot_be_grouped_is_refused():
   both = balancers.create("si+mgda", num_tasks=2)
   with pytest.raises(TypeError, match=r"got Balancer; pass \.loss or \.gradient"):

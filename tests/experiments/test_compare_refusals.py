@@ -8,11 +8,13 @@ from types import SimpleNamespace
 import jax
 import pytest
 
-from experiments import compare
+from experiments import compare, custom
 from experiments.comparison import measure
+from experiments.comparison.datasets import DATASETS
+from experiments.comparison.plan import Contender
 from tests.experiments.lines_task import arguments
 from tests.experiments.lines_task import task as task
-from tests.experiments.running import exit_code
+from tests.experiments.running import exit_code, one_line
 
 
 @pytest.mark.parametrize(
@@ -56,6 +58,13 @@ def test_what_does_not_fit_the_data_is_told_as_a_run_of_it_would(task, capfd):
   told = capfd.readouterr().err
   assert told.startswith("error: --batch-size=128 is larger than the training split")
   assert "Traceback" not in told
+
+
+def test_a_contender_that_does_not_fit_is_told_as_a_run_of_it_would(task, capfd):
+  config = custom.parse_config([f"--task={task}", "--batch-size=16"])
+  with pytest.raises(SystemExit, match="2"):
+    measure._make_experiment(DATASETS["custom"], config, Contender("ntksr", "ntksr"))
+  assert "needs a task with a trunk" in one_line(capfd.readouterr().out)
 
 
 def test_unknown_data_sets_and_options_are_refused(task, tmp_path, capfd):

@@ -76,9 +76,10 @@ def conflict_free(
     norm, products = Combination.of(y, gramian, grads.shared)
     length = dot(gramian.norms, products)
     share = jnp.where(norm > 0, length / jnp.where(norm > 0, norm, 1.0) ** 2, 0.0)
-    # a zero gradient counts, for its head, as orthogonal to the others
-    weights = share * jnp.where(nonzero, y, 1.0) / gramian.divisors
-    weights = jnp.where(nonzero.any(), weights, 1.0)
+    weights = share * y / gramian.divisors
+    # a zero gradient is weighed, for its head, like a unit gradient with y of 1
+    of_zero = jnp.where(share != 0, jnp.abs(share) / gramian.divisors, 1.0)
+    weights = jnp.where(nonzero, weights, of_zero)
     return Solution(jnp.clip(weights, -LARGEST_WEIGHT, LARGEST_WEIGHT))
 
   return weighting(num_tasks, rule, shared=shared, update_every=update_every)

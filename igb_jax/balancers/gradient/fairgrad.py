@@ -73,17 +73,22 @@ def fairgrad(
     [2.    0.125] [2. 1.]
   """
   alpha = check_positive("alpha", alpha, or_zero=True)
-  is_mean = isinstance(alpha, float) and alpha == 0
+  is_mean = alpha == 0
+  # what is solved then does not matter
+  solved = alpha if is_mean is False else jnp.where(is_mean, 1.0, alpha)
 
   def rule(grads: TaskGrads, gramian: Gramian) -> Solution:
-    if is_mean:
-      return Solution(grads.here / jnp.maximum(grads.num_present, 1))
-    x, residual = alpha_fair(gramian, alpha, leaves=grads.shared)
-    return Solution(grads.num_present * x, residual)
+    count = grads.num_present
+    x, residual = alpha_fair(gramian, solved, leaves=grads.shared)
+    mean = grads.here / jnp.maximum(count, 1)
+    return Solution(
+      jnp.where(is_mean, mean, count * x), jnp.where(is_mean, 0.0, residual)
+    )
 
   def violation(grads: TaskGrads, gramian: Gramian, weights: jax.Array) -> jax.Array:
     count = jnp.maximum(grads.num_present, 1)
-    return unfairness(gramian, weights / count, alpha, leaves=grads.shared)
+    missed = unfairness(gramian, weights / count, solved, leaves=grads.shared)
+    return jnp.where(is_mean, 0.0, missed)
 
   return weighting(
     num_tasks,
@@ -91,5 +96,5 @@ def fairgrad(
     shared=shared,
     update_every=update_every,
     max_norm=max_norm,
-    violation=None if is_mean else violation,
+    violation=violation,
   )

@@ -18,6 +18,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 
 from igb_jax.balancers.checks import check_fraction, check_numbers
 from igb_jax.balancers.common import split_key_data
@@ -123,7 +124,7 @@ def _leaks(leak: Any, num_tasks: int) -> Any:
   """The checked `leak`: a number, or a tuple or array of K."""
   if not (isinstance(leak, list | tuple) or getattr(leak, "ndim", 0)):
     return check_fraction("leak", leak)
-  if isinstance(leak, jax.Array) and leak.shape == (num_tasks,):
-    return leak  # which may be traced
+  if isinstance(leak, Tracer) and leak.shape == (num_tasks,):
+    return leak
   leaks = check_numbers("leak", leak, num_tasks)
   return jnp.array([check_fraction("leak", each) for each in leaks], jnp.float32)

@@ -117,6 +117,8 @@ def pcd(
     here = grads.here
     scales, memory = _follow(memory, gramian.norms, here)
     lengths = gramian.norms / scales
+    # the problem has no scale of its own, and squares of these must not underflow
+    lengths /= jnp.where(gramian.nonzero.any(), lengths.max(), 1.0)
     y, residual, feasible = _nearest(grads, gramian, lengths, tau, primary)
     norm = Combination.of(y, gramian, grads.shared).norm
     main = gramian.norms[primary]

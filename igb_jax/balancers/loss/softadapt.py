@@ -113,7 +113,8 @@ def softadapt(
       change /= jnp.maximum(jnp.sum(jnp.abs(change)), 1.0)
     logits = beta * change
     if loss_weighted:
-      logits += jnp.log(jnp.where(valid, constant, 1.0))
+      counted = jnp.where(valid, constant, 1.0)  # those with no size do not differ
+      logits += jnp.where(constant == 0, -jnp.inf, jnp.log(counted))
       everyone = jnp.ones(num_tasks, bool)
       weights = softmax_shares(logits, everyone if present is None else present)
     else:

@@ -1,5 +1,6 @@
 """FairGrad against the published code, and its equation in float64."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -45,5 +46,12 @@ def test_without_fairness_it_is_the_mean_of_the_tasks_that_are_present():
   result, state = balancer.update(grads, balancer.init(grads[0]), present=present)
   np.testing.assert_allclose(result, [0.5, 4.0])
   np.testing.assert_allclose(state.weights, [0.5, 0.0, 0.5])
+  traced = jax.jit(
+    lambda alpha: balancers.fairgrad(3, alpha=alpha, max_norm=None).update(
+      grads, balancer.init(grads[0]), present=present
+    )[0]
+  )
+  np.testing.assert_allclose(traced(0.0), [0.5, 4.0])
+  np.testing.assert_allclose(traced(2.0), [2.0, 1.0], 1e-5)
   with pytest.raises(ValueError, match="alpha must be finite and positive, or zero"):
     balancers.fairgrad(3, alpha=-1.0)

@@ -50,6 +50,13 @@ def test_each_task_may_have_a_leak_of_its_own():
   result, _ = balancer.update(leaf, balancer.init(leaf[0]))
   np.testing.assert_allclose(result, [0.0])
 
+  @jax.jit
+  def traced(leak):
+    balancer = balancers.graddrop(3, leak=leak)
+    return balancer.update(leaf, balancer.init(leaf[0]))[0]
+
+  np.testing.assert_allclose(traced(jnp.ones(3)), [0.0])
+
 
 def test_sums_of_the_largest_numbers_are_finite_where_their_signs_differ():
   leaf = jnp.array([[3e38], [3e38], [-3e38]])
@@ -68,6 +75,6 @@ def test_the_leak_is_checked(leak):
   with pytest.raises(ValueError, match=f"leak must be .*, got {leak}"):
     balancers.graddrop(3, leak=leak)
   with pytest.raises(ValueError, match=f"leak must be .*, got {leak}"):
-    balancers.graddrop(2, leak=[0.0, leak])
+    balancers.graddrop(2, leak=jnp.array([0.0, leak]))
   with pytest.raises(ValueError, match=r"leak must have the shape \(2,\)"):
     balancers.graddrop(2, leak=[0.0, 0.0, 0.0])

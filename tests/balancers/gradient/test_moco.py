@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import igb_jax
 from igb_jax import balancers
 from tests.balancers.contract import to_numpy
 from tests.balancers.gradient.published import FEWER, balanced, golden
@@ -69,6 +70,24 @@ def test_held_weights_sum_the_gradients_themselves():
   assert state.memory.step == 1
   single, _ = balancer.update(grads.sum(0), state._replace(steps_left=1), combined=True)
   np.testing.assert_allclose(single, grads.sum(0))
+
+
+def test_in_one_step_for_all_it_holds_its_weights_too():
+  """`value_and_balanced_grad`, whose steps in between take one backward pass."""
+  data = jax.random.normal(jax.random.key(0), (6, 2, 3))
+  params = jnp.array([0.5, -0.2, 0.1])
+
+  def losses(params, rows):
+    return jnp.tanh(rows @ params) ** 2
+
+  balancer = balancers.moco(2, update_every=3)
+  step = jax.jit(igb_jax.value_and_balanced_grad(losses, balancer))
+  state = by_hand = balancer.init(params)
+  for rows in data:
+    _, gradient, state = step(params, rows, state=state)
+    expected, by_hand = balancer.update(jax.jacrev(losses)(params, rows), by_hand)
+    np.testing.assert_allclose(gradient, expected, 1e-5, 1e-7)
+  assert state.memory.step == by_hand.memory.step == 2
 
 
 def test_the_weights_of_the_means_are_smoothed():

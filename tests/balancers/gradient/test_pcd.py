@@ -44,6 +44,22 @@ def test_contradictory_constraints_leave_the_primary_gradient_and_are_counted():
   assert (grads[1:] @ result)[0] > 0
 
 
+@pytest.mark.parametrize("scale", [1e-12, 1e-22, 1e-30, 1e30])
+def test_tiny_and_huge_gradients_are_solved(scale):
+  """Far below 1e-4 all are divided by 1e-4, far above it each by its norm."""
+  grads = np.array([[1.0, 1.0], [-2.0, 0.5]])
+  norms = np.linalg.norm(grads, axis=1, keepdims=True)
+  primary, other = grads if scale < 1 else grads / norms
+  direction = primary + (0.02 - primary @ other / (other @ other)) * other
+  expected = direction * norms[0] / np.linalg.norm(direction)
+  balancer = balancers.pcd(2)
+  result, state = balancer.update(
+    jnp.float32(grads * scale), balancer.init(jnp.zeros(2))
+  )
+  assert not state.memory.infeasible
+  np.testing.assert_allclose(np.float64(result) / scale, expected, 1e-3)
+
+
 @pytest.mark.parametrize("primary", [0, 1])
 def test_without_a_primary_gradient_nothing_is_followed(primary):
   grads = jnp.ones((2, 3)).at[primary].set(0.0)
