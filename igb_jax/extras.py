@@ -6,9 +6,9 @@ EXIT_MISSING = 2  # bad input, as in training.run, which needs the packages itse
 
 # what is imported of it, by the names that import has for its packages
 PACKAGES = frozenset(
-  {"PIL", "absl", "array_record", "filelock", "grain", "h5py", "jinja2", "jraph"}
-  | {"matplotlib", "orbax", "platformdirs", "plotnine", "qm9pack", "rdkit", "rich"}
-  | {"scipy", "sklearn", "tensorflow_datasets", "tyro"}
+  {"PIL", "absl", "array_record", "docstring_parser", "filelock", "grain", "h5py"}
+  | {"jinja2", "jraph", "matplotlib", "orbax", "platformdirs", "plotnine", "qm9pack"}
+  | {"rdkit", "rich", "scipy", "sklearn", "tensorflow_datasets", "tyro"}
 )
 
 

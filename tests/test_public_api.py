@@ -104,7 +104,8 @@ def test_hyperparameters_are_taken_or_refused(name, parameter, default):
     else:
       assert is_number
       assert np.isfinite(value)
-      assert value >= 0
+      # a negative one favours the losses that fall
+      assert value >= 0 or (name, parameter) == ("softadapt", "beta")
 
   run()
 
