@@ -50,8 +50,9 @@ def krum(
   """Follows the mean of the task gradients that are nearest to the others.
 
   The distances come from the Gramian: those below 1e-3 of the gradients' norms are
-  rounding. Of two with the same score, as always where each is compared with one other,
-  the first is taken, so that there the order of the tasks matters. A gradient that is
+  rounding. Of two with the same score the shorter gradient is taken. Where each is
+  compared with one other alone, as with three tasks, two always have the same score,
+  and the first is taken; so there the order of the tasks matters. A gradient that is
   not finite is not left out, but shows. Where so many tasks are absent that none would
   be compared, each is compared with the nearest other.
 
@@ -94,7 +95,9 @@ def krum(
     nearest_first = jnp.sort(jnp.where(pairs, _distances(gramian), jnp.inf), axis=1)
     compared = jnp.arange(num_tasks) < jnp.maximum(count - num_byzantine - 2, 1)
     scores = jnp.sum(nearest_first, axis=1, where=compared)
-    order = jnp.lexsort((scores, ~here))  # stable: the first of equal scores
+    # equal but for rounding, unless each is compared with one other
+    shorter_first = jnp.where(compared.sum() > 1, gramian.norms, 0.0)
+    order = jnp.lexsort((shorter_first, scores, ~here))  # stable
     selected = jnp.arange(num_tasks) < jnp.minimum(num_selected, count)
     share = selected.astype(jnp.float32) / jnp.clip(count, 1, num_selected)
     return Solution(jnp.zeros(num_tasks).at[order].set(share))
