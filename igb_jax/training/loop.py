@@ -142,7 +142,8 @@ def train(
     if follows_scores:
       latest = records[0][-1].validation.of_tasks if records[0] else ()
       of_tasks = np.asarray(latest or [0.0] * len(task_names), np.float32)
-      one_step = functools.partial(step, scores=of_tasks)
+      replicated = jax.device_put(of_tasks, state.step.sharding)
+      one_step = functools.partial(step, scores=replicated)
     state, timing, steps = run_epoch(
       state, one_step, batches, epoch, first_step, check, progress, pause
     )

@@ -13,12 +13,14 @@ from rich.console import Console
 from experiments import nyuv2, qm9
 from igb_jax import balancers
 from igb_jax.training import loop
-from igb_jax.training.balancing import make_balancer
+from igb_jax.training.balancing import make_balancer, works_at_features
+from igb_jax.training.config import RunConfig
 from igb_jax.training.progress import TrainProgress
 from igb_jax.training.step import init_state, make_train_step
 from tests.experiments.molecule_runs import small as small_molecules
 from tests.experiments.running import make_experiment
 from tests.experiments.test_nyuv2 import small as small_scenes
+from tests.needed_options import needed_flags
 
 SPECS = [
   "igbv1+nashmtl",
@@ -44,23 +46,29 @@ def experiments(qm9_dir, tmp_path_factory):
 
 def prepare(experiment, spec):
   """The step with a balancer, its state, and how often the losses were traced."""
+  problem = experiment.problem
+  needed = [needed_flags(name, len(problem.task_names)) for name in spec.split("+")]
+  options = [option for flags in needed for option in flags[1:]]
   balancer = make_balancer(
     spec,
-    ["task=0"] if spec == "stl" else ["update_every=4"] if "nashmtl" in spec else [],
-    task_names=experiment.problem.task_names,
-    steps_per_epoch=experiment.problem.steps_per_epoch,
+    [*options, *(["update_every=4"] if "nashmtl" in spec else [])],
+    task_names=problem.task_names,
+    steps_per_epoch=problem.steps_per_epoch,
   )
+  at_features = works_at_features(RunConfig(balancer=spec))
+  losses = problem.losses if at_features else problem.losses_of
   traces = []
 
   def losses_of(*args):
     traces.append(1)
-    return experiment.problem.losses_of(*args)
+    return losses(*args)
 
   variables = experiment.initial_variables
   step = make_train_step(
     losses_of,
     balancer,
     experiment.optimizer,
+    trunk=problem.trunk if at_features else None,
     stateful=variables is not None,
     placement=experiment.devices.placement,
   )
