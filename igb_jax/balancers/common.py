@@ -101,13 +101,15 @@ def softmax_weights(logits: jax.Array, valid: jax.Array | None = None) -> jax.Ar
   return jnp.where(valid, jnp.maximum(jnp.sum(valid) * softmax, limits.tiny), 0.0)
 
 
-def softmax_shares(logits: jax.Array, valid: jax.Array) -> jax.Array:
+def softmax_shares(logits: jax.Array, valid: jax.Array | None = None) -> jax.Array:
   """The same, but summing to 1.
 
   Args:
     logits: f32[K]; not NaN where valid.
-    valid: bool[K]; the other tasks get 0.
+    valid: bool[K], all by default; the other tasks get 0.
   """
+  if valid is None:
+    valid = jnp.ones(logits.shape, bool)
   shares = softmax_weights(logits, valid) / jnp.maximum(valid.sum(), 1)
   return jnp.where(valid, jnp.maximum(shares, jnp.finfo(jnp.float32).tiny), 0.0)
 

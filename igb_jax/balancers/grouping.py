@@ -91,8 +91,8 @@ def _grouped_loss(balancer: LossBalancer, num_groups: int) -> LossBalancer:
       )
     weighted, method = balancer.update(losses, state.method, **extra)
     present = extra.get("present")
-    here = jnp.ones(method.weights.shape, bool)
-    here = here if present is None else jnp.asarray(present)
+    everyone = jnp.ones(method.weights.shape, bool)
+    here = everyone if present is None else jnp.asarray(present)
     weights = group_means(method.weights, num_groups, here)
     weighs = method.weights != 0
     factors = weights / jnp.where(weighs, method.weights, 1.0)

@@ -14,7 +14,7 @@ the experiment, and `run` calls the loop and tests.
 
 import copy
 import dataclasses
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator
 from typing import Generic, Literal, TypeVar
 
 import jax
@@ -155,8 +155,8 @@ class Experiment(Generic[Config]):
     bases = np.asarray(self.problem.bases)
     higher_is_better = np.array([metric.higher_is_better for metric in metrics])
 
-    def score(places: Sequence[int]) -> float:
-      chosen = (each[list(places)] for each in (values, bases, higher_is_better))
+    def score(places: list[int]) -> float:
+      chosen = (each[places] for each in (values, bases, higher_is_better))
       return delta_m(*chosen)
 
     return Evaluation(

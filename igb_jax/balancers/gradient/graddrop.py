@@ -14,6 +14,7 @@ in the shared parameters, as in the library TorchJD. A coordinate without any gr
 stays 0; the paper adds 1e-7 to the denominator instead.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -53,7 +54,10 @@ from igb_jax.balancers.solvers.products import sum_of_terms
   needs=(),
 )
 def graddrop(
-  num_tasks: int, *, leak: Any = 0.0, shared: Shared = None
+  num_tasks: int,
+  *,
+  leak: jax.typing.ArrayLike | Sequence[float] = 0.0,
+  shared: Shared = None,
 ) -> GradientBalancer:
   """Keeps one sign in every coordinate, at random, and drops the other.
 

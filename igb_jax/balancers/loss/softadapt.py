@@ -115,10 +115,8 @@ def softadapt(
     if loss_weighted:
       counted = jnp.where(valid, constant, 1.0)  # those with no size do not differ
       logits += jnp.where(constant == 0, -jnp.inf, jnp.log(counted))
-      everyone = jnp.ones(num_tasks, bool)
-      weights = softmax_shares(logits, everyone if present is None else present)
-    else:
-      weights = softmax_weights(logits, present)
+    weigh = softmax_shares if loss_weighted else softmax_weights
+    weights = weigh(logits, present)
     return weights * losses, SoftAdaptState(
       previous=jnp.where(valid, constant, state.previous),
       seen=state.seen | valid,
